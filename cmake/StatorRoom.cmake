@@ -1,0 +1,62 @@
+# stator_room(NAME <room> STOREY ground|first|second
+#             [DEPS <room>...]     rooms whose headers this room may include (tools/check_layers holds it to that)
+#             [LIBS <target>...]   third-party libraries
+#             [TEST_DEPS <room>...] [TEST_LIBS <target>...]   for the room's tests and benchmarks only
+#             [NEEDS_LLAMA]        the room is left out where STATOR_WITH_LLAMA is off
+#             [TEST_LABELS <label>...]  ctest labels of the room's tests, `unit` if not given
+#
+# One room is one folder and one static library, stator_<room with / as _>. Sources are found by name:
+# `x.cc` belongs to the library, `x_test.cc` to <room>_test, `x_bench.cc` to <room>_bench.
+function(stator_room)
+  cmake_parse_arguments(R "NEEDS_LLAMA" "NAME;STOREY" "DEPS;LIBS;TEST_DEPS;TEST_LIBS;TEST_LABELS" ${ARGN})
+  if(R_UNPARSED_ARGUMENTS OR NOT R_NAME OR NOT R_STOREY MATCHES "^(ground|first|second)$")
+    message(FATAL_ERROR "stator_room: bad call: ${ARGN}")
+  endif()
+  if(R_NEEDS_LLAMA AND NOT STATOR_WITH_LLAMA)
+    return()
+  endif()
+  string(REPLACE "/" "_" id "${R_NAME}")
+  file(GLOB sources CONFIGURE_DEPENDS "*.cc")
+  set(tests ${sources})
+  set(benches ${sources})
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  list(FILTER benches INCLUDE REGEX "_bench\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "_(test|bench)\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
+
+  set(deps "")
+  foreach(dep IN LISTS R_DEPS)
+    string(REPLACE "/" "_" dep_id "${dep}")
+    list(APPEND deps stator_${dep_id})
+  endforeach()
+  if(sources)
+    add_library(stator_${id} STATIC ${sources})
+    target_link_libraries(stator_${id} PUBLIC stator_flags ${deps} ${R_LIBS})
+  else()
+    add_library(stator_${id} INTERFACE)
+    target_link_libraries(stator_${id} INTERFACE stator_flags ${deps} ${R_LIBS})
+  endif()
+
+  if(NOT STATOR_TESTS)
+    return()
+  endif()
+  set(test_deps "")
+  foreach(dep IN LISTS R_TEST_DEPS)
+    string(REPLACE "/" "_" dep_id "${dep}")
+    list(APPEND test_deps stator_${dep_id})
+  endforeach()
+  if(tests)
+    add_executable(${id}_test ${tests})
+    target_link_libraries(${id}_test PRIVATE stator_${id} ${test_deps} ${R_TEST_LIBS} GTest::gmock GTest::gtest_main
+      stator_rapidcheck)
+    add_test(NAME ${R_NAME} COMMAND ${id}_test)
+    if(NOT R_TEST_LABELS)
+      set(R_TEST_LABELS unit)
+    endif()
+    set_tests_properties(${R_NAME} PROPERTIES LABELS "${R_TEST_LABELS}" TIMEOUT 600)
+  endif()
+  if(benches)
+    add_executable(${id}_bench ${benches})
+    target_link_libraries(${id}_bench PRIVATE stator_${id} ${test_deps} ${R_TEST_LIBS} benchmark::benchmark_main)
+  endif()
+endfunction()

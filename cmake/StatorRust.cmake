@@ -1,0 +1,2 @@
+# The Rust staticlib of rust/ as target `stator_rust`.
+add_library(stator_rust INTERFACE)

@@ -1,0 +1,17 @@
+# Run at build time: cmake -DOUT= -DVERSION= -DGIT= -DSRC= -P write_version.cmake
+set(commit "unknown")
+if(GIT)
+  execute_process(COMMAND ${GIT} -C ${SRC} describe --always --dirty --abbrev=12 --exclude=*
+    OUTPUT_VARIABLE out OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE rc)
+  if(rc EQUAL 0)
+    set(commit "${out}")
+  endif()
+endif()
+set(text "#include \"stator/base/version.h\"\n\nnamespace stator {\n\nconst char* version() { return \"${VERSION}\"; }\nconst char* commit() { return \"${commit}\"; }\n\n}  // namespace stator\n")
+set(old "")
+if(EXISTS "${OUT}")
+  file(READ "${OUT}" old)
+endif()
+if(NOT old STREQUAL text)
+  file(WRITE "${OUT}" "${text}")
+endif()

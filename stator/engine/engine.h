@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "stator/base/clock.h"
+#include "stator/base/error.h"
+#include "stator/protocol/generate.h"
+#include "stator/protocol/kv_event.h"
+#include "stator/protocol/load.h"
+
+namespace stator::engine {
+
+using protocol::RequestId;
+
+/// What an engine says about itself once it is ready. Does not change during its life.
+struct EngineInfo {
+    std::string kind;                  ///< "llama", "echo"
+    std::string device;                ///< "cpu", "cuda", …
+    std::uint32_t context_tokens = 0;  ///< longest prompt + output of one request
+    std::uint32_t block_tokens = 0;    ///< tokens per KV block; 0 = no prefix cache
+    std::uint32_t max_running = 0;
+    std::uint32_t max_waiting = 0;
+    std::uint32_t max_top_logprobs = 0;
+};
+
+/// Receives what the steps of an engine produced for the requests of one submitter.
+/// Called on the engine's thread, at most once per step, with everything of that step; must not block and must not call
+/// back into the engine other than cancel(). The batch is the receiver's to move from.
+class StepSink {
+ public:
+    virtual ~StepSink() = default;
+    virtual void on_step(protocol::StepBatch&& batch) = 0;
+};
+
+/// Receives changes of the prefix cache, in order, on the engine's thread; must not block.
+using KvEventSink = std::function<void(const std::vector<protocol::KvEvent>&)>;
+
+/// Something that turns token ids into token ids. The only interface between the serving side and a model.
+/// Every method is thread-safe. An accepted request ends with exactly one event that has `finish` set, whatever happens:
+/// its own end, cancel(), its deadline, an engine failure, stop().
+class Engine {
+ public:
+    virtual ~Engine() = default;
+
+    [[nodiscard]] virtual const EngineInfo& info() const = 0;
+
+    /// Accepts the request or refuses it before any work: kInvalidArgument (does not fit the context), kOverloaded with
+    /// retry_after_ms (the waiting queue is full), kUnavailable (stopping or failed). `sink` is kept until the end.
+    [[nodiscard]] virtual Result<void> submit(protocol::GenerateRequest request,
+                                              std::shared_ptr<StepSink> sink) = 0;
+
+    /// Ends the request with kCancelled within one step. Unknown and ended ids are ignored.
+    virtual void cancel(RequestId id) = 0;
+
+    [[nodiscard]] virtual protocol::LoadReport load() const = 0;
+    [[nodiscard]] virtual protocol::ForwardPassMetrics forward_pass_metrics() const = 0;
+
+    /// False once the engine can't serve any more (and says why in the log).
+    [[nodiscard]] virtual bool healthy() const = 0;
+
+    /// Refuses new requests, lets the accepted ones end until the deadline, cancels the rest, returns when none is left.
+    virtual void stop(Deadline deadline) = 0;
+};
+
+}  // namespace stator::engine

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "stator/base/clock.h"
+#include "stator/engine/engine.h"
+#include "stator/metrics/registry.h"
+#include "stator/net/http_server.h"
+#include "stator/runtime/loop.h"
+#include "stator/text/chat_template.h"
+#include "stator/text/tokenizer.h"
+
+namespace stator::frontend {
+
+/// Sampling where a request leaves it out.
+struct SamplingDefaults {
+    float temperature = 1.0F;
+    float top_p = 1.0F;
+    std::int32_t top_k = 0;
+    float min_p = 0.0F;
+};
+
+/// One model as the door shows it. The pointers must outlive the frontend.
+struct ServedModel {
+    std::string id;                     ///< the name clients use
+    std::vector<std::string> aliases;
+    std::int64_t created = 0;           ///< Unix seconds
+    const text::Tokenizer* tokenizer = nullptr;
+    const text::ChatTemplate* chat_template = nullptr;  ///< none: chat completions are refused with a hint
+    engine::Engine* engine = nullptr;
+    SamplingDefaults defaults;
+};
+
+struct FrontendOptions {
+    std::vector<std::string> api_keys;         ///< empty: no authentication (health routes never need any)
+    std::vector<std::string> cors_origins;     ///< "*" or exact origins; empty = CORS off
+    std::uint32_t max_choices = 128;           ///< upper bound of `n`
+    std::uint32_t max_inflight = 4096;         ///< requests in work; beyond: 503 with Retry-After
+    std::chrono::milliseconds request_timeout{0};  ///< 0 = none; then the request ends as by its deadline
+    bool access_log = true;
+};
+
+/// Binds HTTP requests to engines. Make it before the server, hand handler() to it; stop the server first, then the
+/// engines, then destroy this. handler() and error_body() are thread-safe.
+class Frontend {
+ public:
+    Frontend(FrontendOptions options, runtime::LoopPool& loops, metrics::Registry& registry,
+             const Clock& clock = Clock::real());
+    ~Frontend();
+
+    /// Before the server listens.
+    void add_model(ServedModel model);
+    /// /health answers 503 until this is called (liveness is always 200), and again after set_ready(false).
+    void set_ready(bool ready);
+
+    [[nodiscard]] net::HttpHandler handler();
+    /// OpenAI-shaped error bodies for errors found below the frontend.
+    [[nodiscard]] static net::HttpErrorBody error_body();
+
+ private:
+    struct Impl;
+    std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace stator::frontend

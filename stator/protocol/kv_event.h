@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "stator/base/strong.h"
+#include "stator/tokens/token.h"
+
+namespace stator::protocol {
+
+/// Position in one rank's stream of events; starts at 1, no gaps.
+using EventSeq = Strong<std::uint64_t, struct EventSeqTag>;
+
+/// One block whose KV a rank now holds. `tokens` has exactly the pool's block size.
+struct StoredBlock {
+    tokens::BlockHash block;
+    tokens::SequenceHash sequence;
+    std::vector<tokens::TokenId> tokens;
+    bool operator==(const StoredBlock&) const = default;
+};
+
+/// Blocks stored, in order, each the child of the one before; the first is the child of `parent` (none = a root).
+struct KvStored {
+    std::optional<tokens::SequenceHash> parent;
+    std::vector<StoredBlock> blocks;
+    bool operator==(const KvStored&) const = default;
+};
+
+struct KvRemoved {
+    std::vector<tokens::SequenceHash> sequences;
+    bool operator==(const KvRemoved&) const = default;
+};
+
+struct KvCleared {
+    bool operator==(const KvCleared&) const = default;
+};
+
+/// A change of one rank's prefix cache. Replaying a rank's events from 1 gives exactly the blocks it holds.
+struct KvEvent {
+    EventSeq seq;
+    std::variant<KvStored, KvRemoved, KvCleared> what;
+    bool operator==(const KvEvent&) const = default;
+};
+
+}  // namespace stator::protocol

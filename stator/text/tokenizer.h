@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "stator/base/error.h"
+#include "stator/tokens/token.h"
+
+namespace stator::text {
+
+using tokens::TokenId;
+
+/// How special tokens written out in a text ("<|im_end|>") are read.
+enum class SpecialTokens : std::uint8_t {
+    kAsText,  ///< as the characters they are: for text that comes from users
+    kParse,   ///< as the token: for text that comes from the model's own chat template
+};
+
+/// Text to tokens of one model and the facts about its vocabulary. Implementations live in `model`.
+/// Thread-safe and immutable once made.
+class Tokenizer {
+ public:
+    virtual ~Tokenizer() = default;
+
+    /// Appends the tokens of `text` (valid UTF-8) to `out`. `add_bos`: put what the model wants in front of a text (and
+    /// only where the model wants it at all).
+    [[nodiscard]] virtual Result<void> encode(std::string_view text, SpecialTokens special, bool add_bos,
+                                              std::vector<TokenId>& out) const = 0;
+
+    [[nodiscard]] virtual std::uint32_t vocab_size() const = 0;
+
+    /// The bytes a token stands for: any bytes, not always whole characters; empty for control tokens (see
+    /// is_control). Points into the tokenizer. Ids over the vocabulary give an empty view.
+    [[nodiscard]] virtual std::string_view bytes(TokenId token) const = 0;
+
+    /// The token as the vocabulary spells it, control tokens included: for logprobs and for people.
+    [[nodiscard]] virtual std::string_view spelling(TokenId token) const = 0;
+
+    [[nodiscard]] virtual bool is_control(TokenId token) const = 0;
+    /// Ends a generation (EOS, EOT, …); there may be several.
+    [[nodiscard]] virtual bool is_end(TokenId token) const = 0;
+
+    /// Texts that kParse would read as a special token, longest first; what a user could forge a role with.
+    [[nodiscard]] virtual std::span<const std::string> special_texts() const = 0;
+};
+
+}  // namespace stator::text

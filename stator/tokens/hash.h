@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "stator/tokens/token.h"
+
+namespace stator::tokens {
+
+/// What two prefixes must have in common, besides their tokens, to be the same: LoRA adapter, namespace (salt).
+/// seed = 1337 + XXH3-64(lora, 0) + XXH3-64(namespace, 0 or 1 …): see hash.cc; empty strings add nothing.
+/// Source: the public hash of crate dynamo-kv-router 1.6.1, checked by the golden vectors.
+[[nodiscard]] std::uint64_t hash_seed(std::string_view lora = {}, std::string_view name_space = {});
+
+/// XXH3-64 over the tokens as little-endian u32, then the media hashes, sorted, as little-endian u64.
+[[nodiscard]] BlockHash block_hash(std::span<const TokenId> tokens, std::uint64_t seed,
+                                   std::span<const std::uint64_t> sorted_media = {});
+
+/// The first block's: its block hash. Any other's: XXH3-64(parent ‖ block, 1337).
+[[nodiscard]] SequenceHash sequence_hash(BlockHash first);
+[[nodiscard]] SequenceHash sequence_hash(SequenceHash parent, BlockHash block);
+
+}  // namespace stator::tokens

@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstdint>
+
+#include "stator/base/strong.h"
+
+namespace stator::tokens {
+
+/// A token's id in its model's vocabulary. Plain integer on purpose: prompts are arrays of them, handed to libraries
+/// and hashed as bytes.
+using TokenId = std::uint32_t;
+
+/// Hash of the tokens of one block, wherever it stands.
+using BlockHash = Strong<std::uint64_t, struct BlockHashTag>;
+/// Hash of a block and of all before it: names a prefix.
+using SequenceHash = Strong<std::uint64_t, struct SequenceHashTag>;
+
+}  // namespace stator::tokens
