@@ -1,0 +1,17 @@
+# Run at build time: cmake -DCARGO= -DRUSTC= -DMANIFEST= -DTARGET_DIR= -DOUT= -P build_staticlib.cmake
+# Builds the crate stator_text and copies its archive to OUT, holding a lock on the shared target folder meanwhile.
+file(MAKE_DIRECTORY "${TARGET_DIR}")
+file(LOCK "${TARGET_DIR}/.stator-lock" GUARD PROCESS TIMEOUT 1800)
+execute_process(
+  COMMAND "${CMAKE_COMMAND}" -E env "RUSTC=${RUSTC}" "${CARGO}" build --release --locked --offline -p stator_text
+          --manifest-path "${MANIFEST}" --target-dir "${TARGET_DIR}"
+  RESULT_VARIABLE rc)
+if(NOT rc EQUAL 0)
+  message(FATAL_ERROR "cargo build of stator_text failed (its messages are above).")
+endif()
+get_filename_component(folder "${OUT}" DIRECTORY)
+get_filename_component(name "${OUT}" NAME)
+file(MAKE_DIRECTORY "${folder}")
+configure_file("${TARGET_DIR}/release/${name}" "${OUT}.tmp" COPYONLY)
+file(RENAME "${OUT}.tmp" "${OUT}")
+file(TOUCH "${OUT}")

@@ -1,0 +1,1 @@
+//! C ABI over minijinja, linked into the stator program as a static library.
