@@ -24,10 +24,8 @@ function(stator_build_llama dir)
   message(STATUS "Building llama.cpp once for this machine, on ${cores} cores: a few minutes; later configures reuse it")
   string(TIMESTAMP start %s)
   file(REMOVE_RECURSE "${dir}/build" "${dir}/install")
-  set(options -DCMAKE_BUILD_TYPE=Release "-DCMAKE_C_COMPILER=${CMAKE_C_COMPILER}"
-    "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}" "-DCMAKE_C_FLAGS_RELEASE=-O3 -DNDEBUG"
-    "-DCMAKE_CXX_FLAGS_RELEASE=-O3 -DNDEBUG" "-DCMAKE_INSTALL_PREFIX=${dir}/install"
-    "-DLLAMA_DIR=${crate}/llama.cpp" -DGGML_CUDA=${STATOR_CUDA})
+  set(options "-DCMAKE_C_COMPILER=${CMAKE_C_COMPILER}" "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}"
+    "-DCMAKE_INSTALL_PREFIX=${dir}/install" "-DLLAMA_DIR=${crate}/llama.cpp" -DGGML_CUDA=${STATOR_CUDA})
   if(STATOR_CUDA)
     list(APPEND options "-DCMAKE_CUDA_COMPILER=${CUDAToolkit_NVCC_EXECUTABLE}")
   endif()
