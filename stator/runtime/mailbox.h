@@ -9,13 +9,13 @@
 
 namespace stator::runtime {
 
-/// Many producers, one loop: values pushed from any thread reach `receive` on the loop's thread, in order, all that are
-/// there at once; however many are pushed, the loop is woken once per drain. Not bounded on its own: producers are (an
-/// engine's steps are bounded by its running requests times their max_tokens).
-/// Keep it in a shared_ptr; close() (on the loop) ends deliveries.
+/// Many producers, one loop: values pushed from any thread reach `receive` on the loop's thread, in
+/// order, all that are there at once; however many are pushed, the loop is woken once per drain.
+/// Not bounded on its own: producers are (an engine's steps are bounded by its running requests
+/// times their max_tokens). Keep it in a shared_ptr; close() (on the loop) ends deliveries.
 template <typename T>
 class Mailbox : public std::enable_shared_from_this<Mailbox<T>> {
- public:
+  public:
     using Receive = std::function<void(std::vector<T>&&)>;
     Mailbox(Loop& loop, Receive receive) : loop_(loop), receive_(std::move(receive)) {}
 
@@ -35,7 +35,7 @@ class Mailbox : public std::enable_shared_from_this<Mailbox<T>> {
         values_.clear();
     }
 
- private:
+  private:
     void drain() {
         std::vector<T> batch;
         {
