@@ -1,0 +1,113 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "stator/base/log.h"
+
+namespace stator::config {
+
+/// A number of bytes; its own type so that "32M" is read as a size.
+struct ByteSize {
+    std::uint64_t bytes = 0;
+    constexpr auto operator<=>(const ByteSize&) const = default;
+};
+
+enum class EngineKind : std::uint8_t { kLlama, kEcho };
+
+/// What the program is told, as plain values; the member initialisers are the defaults. Meanings,
+/// ranges and names are in the table of options (options.cc), which is also where a new member has
+/// to be added.
+struct ModelSettings {
+    std::string path;
+    std::string served_name;
+    std::vector<std::string> aliases;
+    bool operator==(const ModelSettings&) const = default;
+};
+
+struct ServerSettings {
+    std::string host = "127.0.0.1";
+    std::uint32_t port = 8000;
+    std::string port_file;
+    std::uint32_t threads = 0;
+    std::chrono::milliseconds grace{30'000};
+    std::vector<std::string> cors_origins;
+    bool operator==(const ServerSettings&) const = default;
+};
+
+struct AuthSettings {
+    std::string api_key_file;
+    bool allow_unauthenticated = false;
+    bool operator==(const AuthSettings&) const = default;
+};
+
+struct EngineSettings {
+    EngineKind kind = EngineKind::kLlama;
+    std::uint32_t threads = 0;
+    std::uint32_t context = 0;
+    std::uint32_t max_sequence = 0;
+    std::uint32_t max_running = 16;
+    std::uint32_t max_waiting = 256;
+    std::uint32_t step_tokens = 512;
+    std::uint32_t block_tokens = 16;
+    bool prefix_cache = true;
+    std::int32_t gpu_layers = 0;
+    bool operator==(const EngineSettings&) const = default;
+};
+
+/// Unset: what the model file recommends, else OpenAI's default.
+struct SamplingSettings {
+    std::optional<double> temperature;
+    std::optional<double> top_p;
+    std::optional<std::int32_t> top_k;
+    std::optional<double> min_p;
+    bool operator==(const SamplingSettings&) const = default;
+};
+
+struct LimitSettings {
+    std::uint32_t max_connections = 10'000;
+    std::uint32_t max_inflight = 4096;
+    std::uint32_t max_choices = 128;
+    std::uint32_t max_headers = 100;
+    ByteSize max_header_size{16ULL * 1024};
+    ByteSize max_body_size{32ULL * 1024 * 1024};
+    ByteSize max_buffered_bodies{512ULL * 1024 * 1024};
+    ByteSize max_unsent_output{4ULL * 1024 * 1024};
+    std::chrono::milliseconds header_timeout{10'000};
+    std::chrono::milliseconds body_timeout{60'000};
+    std::chrono::milliseconds idle_timeout{75'000};
+    std::chrono::milliseconds write_timeout{60'000};
+    std::chrono::milliseconds request_timeout{0};
+    bool operator==(const LimitSettings&) const = default;
+};
+
+struct LogSettings {
+    LogLevel level = LogLevel::kInfo;
+    LogFormat format = LogFormat::kText;
+    bool access = true;
+    bool operator==(const LogSettings&) const = default;
+};
+
+struct EchoSettings {
+    std::uint32_t step_us = 0;
+    std::uint32_t tokens_per_step = 1;
+    std::uint32_t fail_after = 0;
+    bool operator==(const EchoSettings&) const = default;
+};
+
+struct Settings {
+    ModelSettings model;
+    ServerSettings server;
+    AuthSettings auth;
+    EngineSettings engine;
+    SamplingSettings sampling;
+    LimitSettings limits;
+    LogSettings log;
+    EchoSettings echo;
+    bool operator==(const Settings&) const = default;
+};
+
+}  // namespace stator::config
