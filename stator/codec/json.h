@@ -15,17 +15,19 @@ namespace stator::codec {
 enum class JsonType : std::uint8_t { kNull, kBool, kInt, kUint, kDouble, kString, kArray, kObject };
 std::string_view to_string(JsonType type);
 
-/// A value inside a JsonDocument: 16 bytes, copied freely, valid as long as the document is. A default-constructed view
-/// is "absent", which find() returns for a missing key; every other method may be called on it and says so by its result.
+/// A value inside a JsonDocument: 16 bytes, copied freely, valid as long as the document is. A
+/// default-constructed view is "absent", which find() returns for a missing key; every other method
+/// may be called on it and says so by its result.
 class JsonView {
- public:
+  public:
     JsonView() = default;
 
     [[nodiscard]] bool present() const { return present_; }
     [[nodiscard]] JsonType type() const;  ///< kNull where absent
     [[nodiscard]] bool is_null() const { return !present_ || type() == JsonType::kNull; }
 
-    /// Empty where the value has another type. Integers that fit are given as doubles too, never the other way round.
+    /// Empty where the value has another type or does not fit. as_double() takes integers too (the
+    /// nearest double, beyond 2^53), as_int() and as_uint() never take a double, not even 1.0.
     [[nodiscard]] std::optional<bool> as_bool() const;
     [[nodiscard]] std::optional<std::int64_t> as_int() const;
     [[nodiscard]] std::optional<std::uint64_t> as_uint() const;
@@ -45,17 +47,19 @@ class JsonView {
     /// The value as compact JSON again, appended to `out`.
     void write_to(std::string& out) const;
 
- private:
+  private:
     friend class JsonDocument;
     friend struct JsonAccess;
     alignas(8) std::byte raw_[16]{};
     bool present_ = false;
 };
 
-/// A parsed JSON text (RFC 8259, UTF-8 checked, no extensions). Reuse one per thread: its buffers are kept.
-/// Not thread-safe. Parsing again invalidates all views.
+/// A parsed JSON text (RFC 8259, UTF-8 checked, no extensions). Narrower than the RFC allows:
+/// integers must fit 64 bits, other numbers a double; \u escapes must form whole characters; at
+/// most kMaxDepth objects and arrays around a value. Reuse one per thread: its buffers are kept.
+/// Not thread-safe. Parsing again, shrink() and destruction invalidate all views; moving does not.
 class JsonDocument {
- public:
+  public:
     static constexpr std::size_t kMaxDepth = 64;
 
     JsonDocument();
@@ -63,15 +67,18 @@ class JsonDocument {
     JsonDocument(JsonDocument&&) noexcept;
     JsonDocument& operator=(JsonDocument&&) noexcept;
 
-    /// Parses `text`; kInvalidArgument with what is wrong (and where, as far as known) otherwise. Copies the text only
-    /// where its capacity lacks the parser's padding.
+    /// Parses a copy of `text` and gives its value. kInvalidArgument with what is wrong and at
+    /// which byte, where the text is no JSON; kTooLarge from 4 GiB on; kExhausted where memory is
+    /// short.
     [[nodiscard]] Result<JsonView> parse(std::string_view text);
 
-    /// Bytes the document's buffers hold now. A caller that keeps documents calls shrink() after a large one.
+    /// Bytes the document's buffers hold now: about 16 per byte of the longest text parsed so far.
+    /// A caller that keeps documents calls shrink() after a large one.
     [[nodiscard]] std::size_t capacity_bytes() const;
+    /// Gives all buffers back.
     void shrink();
 
- private:
+  private:
     struct Impl;
     std::unique_ptr<Impl> impl_;
 };
