@@ -30,9 +30,10 @@ struct HttpClientResponse {
     [[nodiscard]] std::string_view header(std::string_view name) const;
 };
 
-/// One blocking request on a connection of its own: for tools such as `stator chat`. With `on_data`, a 2xx body is handed
-/// over piece by piece as it arrives; returning false ends the request with kCancelled. Errors: kInvalidArgument (URL),
-/// kUnavailable (can't connect, reset), kDeadlineExceeded, kTooLarge, kDataLoss (answer cut short).
+/// One blocking request on a connection of its own: for tools such as `stator chat`. With
+/// `on_data`, a 2xx body is handed over piece by piece as it arrives; returning false ends the
+/// request with kCancelled. Errors: kInvalidArgument (URL), kUnavailable (can't connect, reset),
+/// kDeadlineExceeded, kTooLarge, kDataLoss (answer cut short).
 [[nodiscard]] Result<HttpClientResponse> http_request(
     const HttpClientRequest& request, const std::function<bool(std::string_view)>& on_data = {});
 
