@@ -8,12 +8,14 @@
 
 namespace stator::tokens {
 
-/// What two prefixes must have in common, besides their tokens, to be the same: LoRA adapter, namespace (salt).
-/// seed = 1337 + XXH3-64(lora, 0) + XXH3-64(namespace, 0 or 1 …): see hash.cc; empty strings add nothing.
-/// Source: the public hash of crate dynamo-kv-router 1.6.1, checked by the golden vectors.
+/// What two prefixes must have in common, besides their tokens, to be the same: LoRA adapter,
+/// namespace (salt). seed = 1337 + XXH3-64(lora, 0) + XXH3-64(namespace, 1), modulo 2^64; an empty
+/// string adds nothing. Source: the public hash of crate dynamo-kv-router 1.6.1, checked by the
+/// golden vectors.
 [[nodiscard]] std::uint64_t hash_seed(std::string_view lora = {}, std::string_view name_space = {});
 
-/// XXH3-64 over the tokens as little-endian u32, then the media hashes, sorted, as little-endian u64.
+/// XXH3-64 over the tokens as little-endian u32, then the media hashes, ascending (asserted), as
+/// little-endian u64.
 [[nodiscard]] BlockHash block_hash(std::span<const TokenId> tokens, std::uint64_t seed,
                                    std::span<const std::uint64_t> sorted_media = {});
 

@@ -6,8 +6,8 @@
 
 namespace stator::tokens {
 
-/// A token's id in its model's vocabulary. Plain integer on purpose: prompts are arrays of them, handed to libraries
-/// and hashed as bytes.
+/// A token's id in its model's vocabulary. Plain integer on purpose: prompts are arrays of them,
+/// handed to libraries and hashed as bytes.
 using TokenId = std::uint32_t;
 
 /// Hash of the tokens of one block, wherever it stands.

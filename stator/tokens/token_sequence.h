@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "stator/tokens/hash.h"
+#include "stator/tokens/token.h"
+
+namespace stator::tokens {
+
+/// Tokens in a row that grows at its end and can be cut, with the hashes of its complete blocks:
+/// block i is tokens [i * block_size, (i + 1) * block_size). A block is hashed once, when its last
+/// token arrives; what follows the last complete block has no hash yet. Holds text only: prompts
+/// with media hash their blocks with block_hash(). Not thread-safe. The spans are valid until the
+/// next change.
+class TokenSequence {
+  public:
+    /// `seed` comes from hash_seed(). A block size of 0 is a programming error (STATOR_CHECK).
+    explicit TokenSequence(std::size_t block_size, std::uint64_t seed = hash_seed());
+
+    void push(TokenId token);
+    /// `tokens` must not be a part of this sequence itself.
+    void append(std::span<const TokenId> tokens);
+    /// Keeps the first `n` tokens and the hashes of the blocks complete among them. Nothing where
+    /// there are no more.
+    void truncate(std::size_t n);
+    /// Memory for `n` tokens and their hashes in all.
+    void reserve(std::size_t n);
+
+    [[nodiscard]] std::size_t size() const { return tokens_.size(); }
+    [[nodiscard]] bool empty() const { return tokens_.empty(); }
+    [[nodiscard]] std::size_t block_size() const { return block_size_; }
+    [[nodiscard]] std::uint64_t seed() const { return seed_; }
+    [[nodiscard]] std::size_t complete_blocks() const { return block_hashes_.size(); }
+
+    [[nodiscard]] std::span<const TokenId> tokens() const { return tokens_; }
+    /// The tokens of complete block `i`.
+    [[nodiscard]] std::span<const TokenId> block(std::size_t i) const;
+    [[nodiscard]] std::span<const BlockHash> block_hashes() const { return block_hashes_; }
+    /// sequence_hashes()[i] names all tokens up to the end of block i.
+    [[nodiscard]] std::span<const SequenceHash> sequence_hashes() const { return sequence_hashes_; }
+
+  private:
+    void hash_complete_blocks();
+
+    std::size_t block_size_;
+    std::uint64_t seed_;
+    std::vector<TokenId> tokens_;
+    std::vector<BlockHash> block_hashes_;        // one for each complete block, always
+    std::vector<SequenceHash> sequence_hashes_;  // as many
+};
+
+}  // namespace stator::tokens
