@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -9,16 +10,21 @@
 
 namespace stator::text {
 
-/// A model's Jinja chat template, compiled once. Rendering is bounded in steps, recursion and output size; a template can
-/// neither read files nor call out. Thread-safe.
+/// A model's Jinja chat template, compiled once, in the environment that Transformers gives
+/// templates: trim_blocks and lstrip_blocks, loop controls, raise_exception(), strftime_now(),
+/// Python's json.dumps as `tojson`, Python's methods of strings, lists and dicts, `{% generation
+/// %}`. Rendering is bounded in steps, recursion and output size; a template can neither read files
+/// nor call out. Thread-safe.
 class ChatTemplate {
- public:
+  public:
     struct Limits {
+        /// One step is one instruction of the template or 64 bytes of data it makes.
         std::uint64_t max_steps = 2'000'000;
         std::uint64_t max_output_bytes = 64ULL * 1024 * 1024;
     };
 
-    /// kInvalidArgument with the template's line where it does not compile. `bos`/`eos` become bos_token/eos_token.
+    /// kInvalidArgument with the template's line where it does not compile. `bos`/`eos` become
+    /// bos_token/eos_token.
     [[nodiscard]] static Result<ChatTemplate> compile(std::string_view source, std::string_view bos,
                                                       std::string_view eos, Limits limits);
     [[nodiscard]] static Result<ChatTemplate> compile(std::string_view source, std::string_view bos,
@@ -26,16 +32,21 @@ class ChatTemplate {
         return compile(source, bos, eos, Limits{});
     }
 
-    /// Renders with the variables of `context_json`, a JSON object: messages, add_generation_prompt, tools, … as
-    /// Transformers names them. An error raised by the template or for want of a variable is kInvalidArgument with the
-    /// template's own words: the client's 400.
-    [[nodiscard]] Result<std::string> render(std::string_view context_json) const;
+    /// Renders with the variables of `context_json`, a JSON object: messages,
+    /// add_generation_prompt, tools, … as Transformers names them. `unix_seconds` is what
+    /// strftime_now() shows, in UTC; without it that function is undefined, and templates fall back
+    /// to a date of their own. An error raised by the template, for want of a variable or for a
+    /// value of the wrong kind is kInvalidArgument with the template's own words: the client's 400.
+    /// kTooLarge at the limits.
+    [[nodiscard]] Result<std::string> render(
+        std::string_view context_json,
+        std::optional<std::int64_t> unix_seconds = std::nullopt) const;
 
     ~ChatTemplate();
     ChatTemplate(ChatTemplate&&) noexcept;
     ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
- private:
+  private:
     struct Impl;
     explicit ChatTemplate(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;

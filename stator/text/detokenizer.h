@@ -9,32 +9,49 @@
 
 namespace stator::text {
 
-/// Tokens to text, one at a time, for one generation: joins byte pieces, holds back the unfinished tail of a UTF-8
-/// character (at most 3 bytes) and whatever may still become a stop string. Amortised O(1) per byte.
-/// Not thread-safe; the tokenizer must outlive it.
+/// Tokens to text, one at a time, for one generation: joins byte pieces, holds back the unfinished
+/// tail of a UTF-8 character (at most 3 bytes) and whatever may still become a stop string, and
+/// nothing else. The text does not depend on how it was split into tokens. Amortised O(1) per byte
+/// and stop string. Not thread-safe; the tokenizer must outlive it.
 class Detokenizer {
- public:
-    /// `stop`: texts that end the generation; not part of the output. Empty strings are not allowed.
+  public:
+    /// `stop`: texts that end the generation; not part of the output. An empty one never matches.
     Detokenizer(const Tokenizer& tokenizer, std::vector<std::string> stop);
 
-    /// Takes one token and appends what became certain to `out` (valid UTF-8; ill-formed bytes become U+FFFD). True once
-    /// a stop string is complete: `out` then ends right before it, and nothing more must be pushed.
+    /// Takes one token and appends what became certain to `out` (valid UTF-8; ill-formed bytes
+    /// become U+FFFD). True once a stop string is complete: `out` then ends right before it, and
+    /// nothing more must be pushed. The stop string that is complete first counts; of several that
+    /// end together, the longest.
     bool push(TokenId token, std::string& out);
 
-    /// End of the generation without a stop string: appends what was held back.
+    /// End of the generation without a stop string: appends what was held back. (An unfinished
+    /// character becomes U+FFFD here, which a stop string may hold: then, too, stop_index() says
+    /// so.)
     void finish(std::string& out);
 
     /// Which stop string was met; -1 = none.
     [[nodiscard]] int stop_index() const { return stop_index_; }
 
- private:
-    bool emit(std::string& out);
+  private:
+    /// Searches one stop string in the text as it comes (Knuth, Morris, Pratt).
+    struct Matcher {
+        std::string text;
+        std::vector<std::uint32_t>
+            border;               ///< per prefix: its longest proper prefix that is also its suffix
+        std::size_t matched = 0;  ///< how much of `text` the text so far ends with
+
+        explicit Matcher(std::string t);
+        bool push(char byte);
+    };
+
+    bool search(std::size_t from);
+    void release(std::size_t held, std::string& out);
 
     const Tokenizer& tokenizer_;
-    std::vector<std::string> stop_;
-    std::size_t longest_stop_ = 0;
+    std::vector<Matcher> stops_;
     std::string bytes_;    ///< bytes that are not whole characters yet
-    std::string pending_;  ///< whole characters that may begin a stop string
+    std::string pending_;  ///< whole characters; those from released_ on may begin a stop string
+    std::size_t released_ = 0;  ///< how much of pending_ has been given out
     int stop_index_ = -1;
 };
 

@@ -22,18 +22,26 @@ enum class SpecialTokens : std::uint8_t {
 /// Text to tokens of one model and the facts about its vocabulary. Implementations live in `model`.
 /// Thread-safe and immutable once made.
 class Tokenizer {
- public:
+  public:
     virtual ~Tokenizer() = default;
 
-    /// Appends the tokens of `text` (valid UTF-8) to `out`. `add_bos`: put what the model wants in front of a text (and
-    /// only where the model wants it at all).
-    [[nodiscard]] virtual Result<void> encode(std::string_view text, SpecialTokens special, bool add_bos,
-                                              std::vector<TokenId>& out) const = 0;
+    /// Appends the tokens of `text` (valid UTF-8) to `out`. `add_bos`: put what the model wants in
+    /// front of a text (and only where the model wants it at all).
+    [[nodiscard]] virtual Result<void> encode(std::string_view text, SpecialTokens special,
+                                              bool add_bos, std::vector<TokenId>& out) const = 0;
+
+    /// encode() of a text that goes on where another ended: nothing is put in front, no BOS and not
+    /// the space that some vocabularies (SentencePiece) begin a text with.
+    [[nodiscard]] virtual Result<void> encode_more(std::string_view text, SpecialTokens special,
+                                                   std::vector<TokenId>& out) const {
+        return encode(text, special, false, out);
+    }
 
     [[nodiscard]] virtual std::uint32_t vocab_size() const = 0;
 
-    /// The bytes a token stands for: any bytes, not always whole characters; empty for control tokens (see
-    /// is_control). Points into the tokenizer. Ids over the vocabulary give an empty view.
+    /// The bytes a token stands for: any bytes, not always whole characters; empty for control
+    /// tokens (see is_control). Points into the tokenizer. Ids over the vocabulary give an empty
+    /// view.
     [[nodiscard]] virtual std::string_view bytes(TokenId token) const = 0;
 
     /// The token as the vocabulary spells it, control tokens included: for logprobs and for people.
@@ -43,7 +51,8 @@ class Tokenizer {
     /// Ends a generation (EOS, EOT, …); there may be several.
     [[nodiscard]] virtual bool is_end(TokenId token) const = 0;
 
-    /// Texts that kParse would read as a special token, longest first; what a user could forge a role with.
+    /// Texts that kParse would read as a special token, longest first; what a user could forge a
+    /// role with.
     [[nodiscard]] virtual std::span<const std::string> special_texts() const = 0;
 };
 

@@ -1,1 +1,123 @@
-//! C ABI over minijinja, linked into the stator program as a static library.
+//! C ABI over minijinja, linked into the stator program as a static library. The contract is in include/stator_text.h.
+
+mod generation;
+mod methods;
+mod python;
+mod template;
+mod time;
+
+use std::os::raw::c_char;
+use std::slice;
+
+use template::{Failure, Options, Status, Template};
+
+#[repr(C)]
+pub struct StatorText {
+    data: *mut u8,
+    size: usize,
+    line: u32,
+}
+
+#[repr(C)]
+pub struct StatorTemplateOptions {
+    bos_token: *const c_char,
+    bos_token_size: usize,
+    eos_token: *const c_char,
+    eos_token_size: usize,
+    max_steps: u64,
+    max_output_bytes: u64,
+}
+
+/// # Safety
+/// `data` points to `size` readable bytes, or `size` is 0.
+unsafe fn bytes<'a>(data: *const c_char, size: usize) -> &'a [u8] {
+    if data.is_null() || size == 0 {
+        return &[];
+    }
+    slice::from_raw_parts(data.cast(), size)
+}
+
+fn owned_text(bytes: Vec<u8>, line: u32) -> StatorText {
+    if bytes.is_empty() {
+        return StatorText { data: std::ptr::null_mut(), size: 0, line };
+    }
+    let boxed = bytes.into_boxed_slice();
+    let size = boxed.len();
+    StatorText { data: Box::into_raw(boxed).cast(), size, line }
+}
+
+/// # Safety
+/// As the header says; `compiled` and `text` are writable.
+#[no_mangle]
+pub unsafe extern "C" fn stator_template_compile(
+    source: *const c_char,
+    source_size: usize,
+    options: *const StatorTemplateOptions,
+    compiled: *mut *mut Template,
+    text: *mut StatorText,
+) -> Status {
+    let options = &*options;
+    let lossy = |data, size| String::from_utf8_lossy(bytes(data, size)).into_owned();
+    let result = Template::compile(
+        bytes(source, source_size),
+        Options {
+            bos_token: lossy(options.bos_token, options.bos_token_size),
+            eos_token: lossy(options.eos_token, options.eos_token_size),
+            max_steps: options.max_steps,
+            max_output_bytes: options.max_output_bytes,
+        },
+    );
+    match result {
+        Ok(template) => {
+            *compiled = Box::into_raw(Box::new(template));
+            *text = owned_text(Vec::new(), 0);
+            Status::Ok
+        }
+        Err(failure) => {
+            *compiled = std::ptr::null_mut();
+            report(failure, text)
+        }
+    }
+}
+
+/// # Safety
+/// As the header says; `compiled` came from stator_template_compile and was not freed.
+#[no_mangle]
+pub unsafe extern "C" fn stator_template_render(
+    compiled: *const Template,
+    context: *const c_char,
+    context_size: usize,
+    unix_seconds: *const i64,
+    text: *mut StatorText,
+) -> Status {
+    match (*compiled).render(bytes(context, context_size), unix_seconds.as_ref().copied()) {
+        Ok(output) => {
+            *text = owned_text(output, 0);
+            Status::Ok
+        }
+        Err(failure) => report(failure, text),
+    }
+}
+
+unsafe fn report(failure: Failure, text: *mut StatorText) -> Status {
+    *text = owned_text(failure.message.into_bytes(), failure.line);
+    failure.status
+}
+
+/// # Safety
+/// `compiled` came from stator_template_compile, or is null; it is not used any more.
+#[no_mangle]
+pub unsafe extern "C" fn stator_template_free(compiled: *mut Template) {
+    if !compiled.is_null() {
+        drop(Box::from_raw(compiled));
+    }
+}
+
+/// # Safety
+/// `text` came from this crate and was not freed.
+#[no_mangle]
+pub unsafe extern "C" fn stator_text_free(text: StatorText) {
+    if !text.data.is_null() {
+        drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(text.data, text.size)));
+    }
+}
