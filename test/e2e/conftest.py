@@ -1,0 +1,104 @@
+"""Fixtures: the real binary with the real model, once per module; the official OpenAI client in
+front of it.
+
+Nothing here skips. Without STATOR_BIN or STATOR_MODEL the run ends with an error at once.
+"""
+
+import pathlib
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+
+import openai  # noqa: E402
+import stator_process  # noqa: E402
+from metrics_text import Metrics  # noqa: E402
+
+POLL_SECONDS = 0.02
+
+
+def pytest_configure(config):
+    try:
+        stator_process.binary()
+        stator_process.model()
+    except stator_process.StartError as e:
+        raise pytest.UsageError(str(e)) from e
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows the end of the log of every server it used."""
+    outcome = yield
+    report = outcome.get_result()
+    if not report.failed:
+        return
+    for name, value in getattr(item, "funcargs", {}).items():
+        if isinstance(value, stator_process.ChildServer):
+            report.sections.append((f"end of the log of {name}", value.log_tail()))
+
+
+def wait_until(condition, what, seconds=20):
+    """Polls until `condition()` is true; fails with `what` at the deadline. Returns the true
+    value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(POLL_SECONDS)
+    return value
+
+
+def openai_client(server, key="unused", **options):
+    options = {"max_retries": 0, "timeout": 60, **options}
+    return openai.OpenAI(base_url=server.base_url + "/v1", api_key=key, **options)
+
+
+def read_metrics(server):
+    status, _, body = server.request("GET", "/metrics")
+    assert status == 200
+    return Metrics(body.decode())
+
+
+# Small limits make them quick to reach; one engine thread because the machine may be busy.
+REAL = {"engine_threads": 1, "threads": 1, "context": 8192, "max_sequence": 2048}
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The real model."""
+    with stator_process.StatorServer(stator_process.model(), **REAL) as s:
+        yield s
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with openai_client(server) as c:
+        yield c
+
+
+@pytest.fixture(scope="module")
+def model_id(client):
+    return client.models.list().data[0].id
+
+
+@pytest.fixture(scope="module")
+def echo():
+    """The echo engine: for what is about HTTP and not about the model."""
+    with stator_process.StatorServer(engine="echo", threads=1, served_model_name="echo") as s:
+        yield s
+
+
+@pytest.fixture
+def start_server():
+    """Starts servers with options of the test's own; all are ended with the test."""
+    started = []
+
+    def start(model_path=None, **options):
+        s = stator_process.StatorServer(model_path, **options)
+        started.append(s)
+        return s.start()
+
+    yield start
+    for s in started:
+        s.stop()
