@@ -1,0 +1,227 @@
+#include "stator/engine/llama/llama_context.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <exception>
+#include <thread>
+
+#include "stator/base/check.h"
+#include "stator/base/log.h"
+#include "stator/model/llama_log.h"
+
+namespace stator::engine::llama {
+namespace {
+
+constexpr std::uint32_t kDefaultSequenceTokens = 8192;
+
+bool report_progress(float done, void* user) {
+    const auto& f = *static_cast<const std::function<void(float)>*>(user);
+    if (f) f(done);
+    return true;
+}
+
+std::string_view memory_kind(const llama_model* model) {
+    if (llama_model_is_recurrent(model)) return "recurrent layers";
+    if (llama_model_is_hybrid(model)) return "recurrent and attention layers";
+    if (llama_model_n_swa(model) > 0) return "a sliding window";
+    return {};
+}
+
+Result<void> check_options(const LlamaOptions& o) {
+    const auto range = [](std::string_view name, std::uint64_t value, std::uint64_t low,
+                          std::uint64_t high) -> Result<void> {
+        if (value >= low && value <= high) return {};
+        return error(ErrorCode::kInvalidArgument, "{} is {}; it must be {} to {}.", name, value,
+                     low, high);
+    };
+    if (auto r = range("max_running", o.max_running, 1, 128); !r) return r;
+    if (auto r = range("max_waiting", o.max_waiting, 0, 1'000'000); !r) return r;
+    if (auto r = range("step_tokens", o.step_tokens, o.max_running, 65'536); !r) return r;
+    if (auto r = range("block_tokens", o.block_tokens, 1, 1024); !r) return r;
+    return range("cached_sequences", o.cached_sequences, 1, kMaxSequences - o.max_running);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<LlamaContext>> LlamaContext::load(const LlamaOptions& options) {
+    if (auto ok = check_options(options); !ok) return tl::unexpected(ok.error());
+    model::route_llama_log();
+    llama_backend_init();
+    auto self = std::unique_ptr<LlamaContext>(new LlamaContext);
+    auto params = llama_model_default_params();
+    params.n_gpu_layers = options.gpu_layers;
+    params.progress_callback = report_progress;
+    params.progress_callback_user_data =
+        const_cast<void*>(static_cast<const void*>(&options.progress));  // NOLINT: C callback
+    try {
+        self->model_ = llama_model_load_from_file(options.model_path.c_str(), params);
+    } catch (const std::exception&) {
+        self->model_ = nullptr;  // the reason is in the log; its text is not fit for users
+    }
+    if (self->model_ == nullptr) {
+        if (access(options.model_path.c_str(), R_OK) != 0) {
+            return error(ErrorCode::kNotFound, "The model file {} does not exist or can't be read.",
+                         options.model_path);
+        }
+        return error(
+            ErrorCode::kInvalidArgument,
+            "llama.cpp can't load {}: it is damaged or of a kind this build does not know.",
+            options.model_path);
+    }
+    if (auto ok = self->size(options); !ok) return tl::unexpected(ok.error());
+    if (auto ok = self->make_context(); !ok) return tl::unexpected(ok.error());
+    return self;
+}
+
+Result<void> LlamaContext::size(const LlamaOptions& o) {
+    if (llama_model_has_encoder(model_) || !llama_model_has_decoder(model_)) {
+        return error(ErrorCode::kInvalidArgument,
+                     "{} is no decoder-only model, which is what this engine runs.", o.model_path);
+    }
+    const auto trained = static_cast<std::uint32_t>(std::max(1, llama_model_n_ctx_train(model_)));
+    SchedulerOptions& s = scheduler_;
+    s.max_sequence_tokens =
+        o.max_sequence_tokens != 0
+            ? o.max_sequence_tokens
+            : std::min(trained, o.context_tokens != 0 ? o.context_tokens : kDefaultSequenceTokens);
+    if (s.max_sequence_tokens > trained) {
+        log_warn(
+            "Sequences may be longer than the model was trained for; expect worse answers there.",
+            {{"max_sequence_tokens", s.max_sequence_tokens}, {"trained", trained}});
+    }
+    s.kv_tokens = o.context_tokens != 0 ? o.context_tokens
+                                        : std::max(s.max_sequence_tokens, kDefaultSequenceTokens);
+    s.kv_tokens = (s.kv_tokens + 255) / 256 * 256;  // llama.cpp pads the cache to this
+    if (s.max_sequence_tokens > s.kv_tokens) {
+        return error(
+            ErrorCode::kInvalidArgument,
+            "max_sequence_tokens ({}) is more than the whole KV cache holds (context_tokens = {}).",
+            s.max_sequence_tokens, s.kv_tokens);
+    }
+    s.block_tokens = o.block_tokens;
+    s.step_tokens = o.step_tokens;
+    s.max_running = o.max_running;
+    s.max_waiting = o.max_waiting;
+    s.sequences = o.max_running + o.cached_sequences;
+    s.prefix_cache = o.prefix_cache;
+    if (const auto kind = memory_kind(model_); !kind.empty() && s.prefix_cache) {
+        s.prefix_cache = false;
+        log_info("Prefixes are not shared between requests: the model's memory can't be cut.",
+                 {{"because_of", kind}});
+    }
+    const auto cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+    threads_ = o.threads > 0 ? o.threads : std::max(1, cores / 2);
+
+    const llama_vocab* vocab = llama_model_get_vocab(model_);
+    vocab_size_ = static_cast<std::uint32_t>(llama_vocab_n_tokens(vocab));
+    for (std::uint32_t t = 0; t < vocab_size_; ++t) {
+        if (llama_vocab_is_eog(vocab, static_cast<llama_token>(t))) end_tokens_.push_back(t);
+    }
+    return {};
+}
+
+Result<void> LlamaContext::make_context() {
+    auto params = llama_context_default_params();
+    params.n_ctx = scheduler_.kv_tokens;
+    params.n_batch = scheduler_.step_tokens;
+    params.n_ubatch = std::min<std::uint32_t>(scheduler_.step_tokens, 512);
+    params.n_seq_max = scheduler_.sequences;
+    // At least n_seq_max, as llama.cpp demands; its default would reserve logits for every token of
+    // a batch (100 MB).
+    params.n_outputs_max = scheduler_.sequences;
+    params.n_threads = params.n_threads_batch = threads_;
+    // Unified: partial prefix sharing and handing state to other processes need it. Flash attention
+    // is set explicitly because the layout of V depends on it.
+    params.kv_unified = true;
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    params.no_perf = true;
+    try {
+        context_ = llama_init_from_model(model_, params);
+    } catch (const std::exception&) {
+        context_ = nullptr;
+    }
+    if (context_ == nullptr) {
+        return error(ErrorCode::kExhausted,
+                     "llama.cpp can't make a KV cache of {} tokens: too little memory. Try a "
+                     "smaller --context.",
+                     scheduler_.kv_tokens);
+    }
+    memory_ = llama_get_memory(context_);
+    batch_ = llama_batch_init(static_cast<std::int32_t>(scheduler_.step_tokens), 0, 1);
+    batch_made_ = true;
+
+    // The first pass touches the weights and allocates; nobody's first token should wait for that.
+    const BatchToken one{end_tokens_.empty() ? 0 : end_tokens_.front(), 0, 0, true};
+    if (forward({&one, 1}) != Pass::kDone) {
+        return error(ErrorCode::kInternal,
+                     "llama.cpp can't compute with this model: its first forward pass failed.");
+    }
+    clear();
+    return {};
+}
+
+LlamaContext::~LlamaContext() {
+    if (batch_made_) llama_batch_free(batch_);
+    if (context_ != nullptr) llama_free(context_);
+    if (model_ != nullptr) llama_model_free(model_);
+}
+
+void LlamaContext::apply(std::span<const KvOp> ops) {
+    const auto position = [](std::uint32_t p) {
+        return p == kToEnd ? llama_pos{-1} : static_cast<llama_pos>(p);
+    };
+    for (const KvOp& op : ops) {
+        switch (op.kind) {
+            case KvOp::Kind::kRemove:
+                if (!llama_memory_seq_rm(memory_, op.sequence, position(op.begin),
+                                         position(op.end))) {
+                    STATOR_BUG("llama.cpp refused to remove part of a sequence");
+                }
+                break;
+            case KvOp::Kind::kCopy:
+                llama_memory_seq_cp(memory_, op.source, op.sequence, position(op.begin),
+                                    position(op.end));
+                break;
+        }
+    }
+}
+
+LlamaContext::Pass LlamaContext::forward(std::span<const BatchToken> tokens) {
+    STATOR_CHECK(tokens.size() <= scheduler_.step_tokens, "a step's batch fits its buffer");
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+        batch_.token[i] = static_cast<llama_token>(tokens[i].token);
+        batch_.pos[i] = static_cast<llama_pos>(tokens[i].position);
+        batch_.n_seq_id[i] = 1;
+        batch_.seq_id[i][0] = tokens[i].sequence;
+        batch_.logits[i] = tokens[i].output ? 1 : 0;
+    }
+    batch_.n_tokens = static_cast<std::int32_t>(tokens.size());
+    int rc = -1;
+    try {
+        rc = llama_decode(context_, batch_);
+    } catch (const std::exception& e) {
+        log_error("llama.cpp threw in a forward pass.", {{"what", e.what()}});
+    }
+    if (rc == 0) {
+        llama_synchronize(context_);
+        return Pass::kDone;
+    }
+    return rc == 1 ? Pass::kNoRoom : Pass::kFailed;
+}
+
+std::span<float> LlamaContext::logits(std::uint32_t index) {
+    float* row = llama_get_logits_ith(context_, static_cast<std::int32_t>(index));
+    STATOR_CHECK(row != nullptr, "the batch asked for these logits");
+    return {row, vocab_size_};
+}
+
+void LlamaContext::clear() { llama_memory_clear(memory_, false); }
+
+bool LlamaContext::is_end(TokenId token) const {
+    return std::ranges::binary_search(end_tokens_, token);
+}
+
+std::string LlamaContext::device() const { return llama_supports_gpu_offload() ? "gpu" : "cpu"; }
+
+}  // namespace stator::engine::llama

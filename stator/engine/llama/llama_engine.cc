@@ -1,0 +1,449 @@
+#include "stator/engine/llama/llama_engine.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "stator/base/check.h"
+#include "stator/base/log.h"
+#include "stator/engine/llama/llama_context.h"
+#include "stator/engine/llama/sampler.h"
+#include "stator/engine/llama/scheduler.h"
+
+namespace stator::engine {
+namespace llama {
+namespace {
+
+constexpr std::uint32_t kMaxTopLogprobs = 20;
+constexpr int kMaxFailuresInARow = 3;
+
+std::uint64_t random_seed() {
+    std::uint64_t seed = 0;
+    if (getrandom(&seed, sizeof seed, 0) != static_cast<ssize_t>(sizeof seed)) {
+        seed = static_cast<std::uint64_t>(Clock::real().now().ns);
+    }
+    return seed;
+}
+
+/// One step of SplitMix64 (Steele, Lea, Flood 2014): neighbouring inputs give unrelated outputs.
+std::uint64_t mix(std::uint64_t x) {
+    x += 0x9e3779b97f4a7c15ULL;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+    return x ^ (x >> 31);
+}
+
+/// The engine's thread and its two doors: requests and cancellations come in under one mutex,
+/// everything else is the thread's own.
+class LlamaEngine final : public Engine {
+  public:
+    LlamaEngine(std::unique_ptr<LlamaContext> context, KvEventSink kv_events, std::uint64_t seed)
+        : context_(std::move(context)),
+          kv_events_(std::move(kv_events)),
+          scheduler_(context_->scheduler_options()),
+          seed_(seed != 0 ? seed : random_seed()) {
+        const SchedulerOptions& s = context_->scheduler_options();
+        info_ = {.kind = "llama",
+                 .device = context_->device(),
+                 .context_tokens = s.max_sequence_tokens,
+                 .block_tokens = s.prefix_cache ? s.block_tokens : 0,
+                 .max_running = s.max_running,
+                 .max_waiting = s.max_waiting,
+                 .max_top_logprobs = kMaxTopLogprobs};
+        load_ = scheduler_.load();
+        thread_ = std::thread([this] { run(); });
+    }
+
+    ~LlamaEngine() override { stop(Deadline::at(clock_.now())); }
+
+    [[nodiscard]] const EngineInfo& info() const override { return info_; }
+    [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,
+                                      std::shared_ptr<StepSink> sink) override;
+    void cancel(RequestId id) override;
+    [[nodiscard]] protocol::LoadReport load() const override;
+    [[nodiscard]] protocol::ForwardPassMetrics forward_pass_metrics() const override;
+    [[nodiscard]] bool healthy() const override { return healthy_.load(std::memory_order_relaxed); }
+    void stop(Deadline deadline) override;
+
+  private:
+    struct Incoming {
+        protocol::GenerateRequest request;
+        std::shared_ptr<StepSink> sink;
+    };
+    /// What the engine's thread keeps for an accepted request until its last event.
+    struct Live {
+        std::shared_ptr<StepSink> sink;
+        std::optional<Sampler> sampler;
+        TimePoint accepted;
+    };
+    struct Delivery {
+        std::shared_ptr<StepSink> sink;
+        protocol::StepBatch batch;
+    };
+
+    void run();
+    bool take_mail();
+    void end_expired();
+    void step();
+    bool forward(const StepPlan& plan);
+    void draw(const StepPlan& plan);
+    TokenId draw_one(const OutputRow& row, protocol::StepBatch& batch);
+    void finish(RequestId id, protocol::FinishReason reason, std::optional<Error> error);
+    void forget(RequestId id);
+    void fail_lost(const std::vector<RequestId>& lost, const Error& error);
+    void end_all(const Error& error);
+    protocol::StepBatch& batch_for(const std::shared_ptr<StepSink>& sink);
+    void deliver();
+    void publish();
+
+    const Clock& clock_ = Clock::real();
+    std::unique_ptr<LlamaContext> context_;
+    KvEventSink kv_events_;
+    EngineInfo info_;
+
+    // The engine's thread only.
+    Scheduler scheduler_;
+    std::uint64_t seed_;
+    std::unordered_map<RequestId, Live> live_;
+    std::vector<Delivery> deliveries_;
+    std::vector<SampledToken> sampled_;
+    std::vector<Progress> progress_;
+    std::vector<float> raw_logits_;
+    protocol::ForwardPassMetrics work_;
+    double mean_request_seconds_ = 0.0;
+    int failures_in_a_row_ = 0;
+
+    mutable std::mutex mutex_;  // guards what follows
+    std::condition_variable wake_;
+    std::vector<Incoming> inbox_;           // bound: accepted_ below
+    std::vector<RequestId> cancellations_;  // bound: one per accepted request and caller
+    std::size_t accepted_ = 0;              // not yet ended; bound: max_running + max_waiting
+    bool stopping_ = false;
+    Deadline stop_deadline_;
+    protocol::LoadReport load_;
+    protocol::ForwardPassMetrics published_;
+    double published_request_seconds_ = 0.0;
+
+    std::atomic<bool> healthy_{true};
+    std::mutex join_mutex_;
+    std::thread thread_;
+};
+
+Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
+                                 std::shared_ptr<StepSink> sink) {
+    const std::uint64_t total = request.prompt.size() + std::uint64_t{request.max_tokens};
+    if (request.prompt.empty() || request.max_tokens == 0 || total > info_.context_tokens) {
+        return param_error("max_tokens",
+                           "Prompt ({} tokens) and max_tokens ({}) must both be at least 1 and "
+                           "together at most {}.",
+                           request.prompt.size(), request.max_tokens, info_.context_tokens);
+    }
+    for (const TokenId token : request.prompt) {
+        if (token >= context_->vocab_size()) {
+            return param_error("prompt", "Token id {} is not in the vocabulary of {} tokens.",
+                               token, context_->vocab_size());
+        }
+    }
+    {
+        const std::scoped_lock lock(mutex_);
+        if (stopping_ || !healthy()) {
+            return error(ErrorCode::kUnavailable, "The engine is {}.",
+                         stopping_ ? "shutting down" : "not healthy; see its log");
+        }
+        if (accepted_ >= std::size_t{info_.max_running} + info_.max_waiting) {
+            auto refused =
+                error(ErrorCode::kOverloaded,
+                      "The engine works on {} requests and has {} waiting, which is all it takes.",
+                      info_.max_running, info_.max_waiting);
+            const double queue = 1.0 + static_cast<double>(info_.max_waiting) / info_.max_running;
+            const double wait_ms =
+                std::clamp(queue * published_request_seconds_ * 1000.0 / 2.0, 1'000.0, 60'000.0);
+            refused.value().retryable = true;
+            refused.value().retry_after_ms = static_cast<std::uint32_t>(wait_ms);
+            return refused;
+        }
+        ++accepted_;
+        inbox_.push_back({std::move(request), std::move(sink)});
+    }
+    wake_.notify_one();
+    return {};
+}
+
+void LlamaEngine::cancel(RequestId id) {
+    {
+        const std::scoped_lock lock(mutex_);
+        if (accepted_ == 0) return;
+        cancellations_.push_back(id);
+    }
+    wake_.notify_one();
+}
+
+protocol::LoadReport LlamaEngine::load() const {
+    const std::scoped_lock lock(mutex_);
+    protocol::LoadReport report = load_;
+    report.waiting += static_cast<std::uint32_t>(inbox_.size());
+    return report;
+}
+
+protocol::ForwardPassMetrics LlamaEngine::forward_pass_metrics() const {
+    const std::scoped_lock lock(mutex_);
+    return published_;
+}
+
+void LlamaEngine::stop(Deadline deadline) {
+    {
+        const std::scoped_lock lock(mutex_);
+        stop_deadline_ = stopping_ ? std::min(stop_deadline_, deadline) : deadline;
+        stopping_ = true;
+    }
+    wake_.notify_one();
+    const std::scoped_lock lock(join_mutex_);
+    if (thread_.joinable()) thread_.join();
+}
+
+void LlamaEngine::run() {
+    const double cpu_at_start = thread_cpu_seconds();
+    while (take_mail()) {
+        end_expired();
+        if (!scheduler_.idle()) step();
+        deliver();
+        if (const auto events = scheduler_.take_events(); !events.empty() && kv_events_) {
+            kv_events_(events);
+        }
+        work_.engine_cpu_seconds = thread_cpu_seconds() - cpu_at_start - work_.model_cpu_seconds;
+        publish();
+    }
+}
+
+/// Waits for something to do; false when the engine has stopped.
+bool LlamaEngine::take_mail() {
+    std::vector<Incoming> inbox;
+    std::vector<RequestId> cancellations;
+    bool give_up = false;
+    {
+        std::unique_lock lock(mutex_);
+        const auto something = [&] {
+            return stopping_ || !inbox_.empty() || !cancellations_.empty();
+        };
+        if (scheduler_.idle()) wake_.wait(lock, something);
+        inbox.swap(inbox_);
+        cancellations.swap(cancellations_);
+        if (stopping_) {
+            if (scheduler_.idle() && inbox.empty()) return false;
+            give_up = stop_deadline_.reached(clock_.now());
+        }
+    }
+    for (Incoming& in : inbox) {
+        const RequestId id = in.request.id;
+        live_[id] = Live{std::move(in.sink), std::nullopt, clock_.now()};
+        if (auto ok = scheduler_.add(std::move(in.request)); !ok) {
+            finish(id, protocol::FinishReason::kError, std::move(ok.error()));
+        }
+    }
+    for (const RequestId id : cancellations) {
+        if (scheduler_.cancel(id)) finish(id, protocol::FinishReason::kCancelled, std::nullopt);
+    }
+    if (give_up) {
+        end_all(
+            error(ErrorCode::kUnavailable, "The engine was stopped before the answer was complete.")
+                .value());
+    }
+    return true;
+}
+
+void LlamaEngine::end_expired() {
+    std::vector<RequestId> ids;
+    scheduler_.expired(clock_.now(), ids);
+    for (const RequestId id : ids) {
+        scheduler_.cancel(id);
+        finish(id, protocol::FinishReason::kCancelled,
+               error(ErrorCode::kDeadlineExceeded, "The request's time ran out.").value());
+    }
+}
+
+void LlamaEngine::step() {
+    const StepPlan plan = scheduler_.plan();
+    context_->apply(plan.ops);
+    if (plan.batch.empty()) {
+        STATOR_BUG("a scheduler with work planned nothing");
+        end_all(
+            error(ErrorCode::kInternal, "The engine's scheduler is stuck; its requests were ended.")
+                .value());
+        return;
+    }
+    if (!forward(plan)) return;
+    ++work_.steps;
+    work_.prefill_tokens += plan.prefill_tokens;
+    work_.decode_tokens += plan.decode_tokens;
+    work_.cached_tokens += plan.cached_tokens;
+    draw(plan);
+}
+
+bool LlamaEngine::forward(const StepPlan& plan) {
+    const TimePoint wall = clock_.now();
+    const double cpu = thread_cpu_seconds();
+    const LlamaContext::Pass pass = context_->forward(plan.batch);
+    work_.model_cpu_seconds += thread_cpu_seconds() - cpu;
+    work_.model_seconds += to_seconds(clock_.now() - wall);
+
+    std::vector<RequestId> lost;
+    switch (pass) {
+        case LlamaContext::Pass::kDone:
+            failures_in_a_row_ = 0;
+            return true;
+        case LlamaContext::Pass::kNoRoom:
+            log_warn("llama.cpp found no room for a step that should fit; a request gives way.",
+                     {{"batch", plan.batch.size()}, {"cells_used", scheduler_.used_cells()}});
+            scheduler_.no_room(lost);
+            fail_lost(
+                lost,
+                error(ErrorCode::kExhausted, "The KV cache has no room for this request.").value());
+            return false;
+        case LlamaContext::Pass::kFailed:
+            break;
+    }
+    scheduler_.abandon(lost);
+    context_->clear();
+    log_error("A forward pass failed; its requests are ended and the KV cache is cleared.",
+              {{"requests", lost.size()}});
+    fail_lost(
+        lost,
+        error(ErrorCode::kInternal, "The model failed while computing this request.").value());
+    if (++failures_in_a_row_ >= kMaxFailuresInARow) {
+        healthy_.store(false, std::memory_order_relaxed);
+        log_error("The engine gives up after repeated failures.",
+                  {{"failures", failures_in_a_row_}});
+        end_all(error(ErrorCode::kInternal, "The engine has failed.").value());
+    }
+    return false;
+}
+
+void LlamaEngine::draw(const StepPlan& plan) {
+    sampled_.clear();
+    progress_.clear();
+    for (const OutputRow& row : plan.outputs) {
+        protocol::StepBatch& batch = batch_for(live_.at(row.id).sink);
+        const TokenId token = draw_one(row, batch);
+        sampled_.push_back({row.id, token, context_->is_end(token)});
+    }
+    scheduler_.complete(sampled_, progress_);
+    for (const Progress& p : progress_) {
+        const auto it = live_.find(p.id);
+        for (Delivery& d : deliveries_) {
+            if (d.sink != it->second.sink) continue;
+            auto event = std::ranges::find(d.batch.events, p.id, &protocol::StepEvent::id);
+            event->finish = p.finish;
+            event->prompt_tokens = p.prompt_tokens;
+            event->cached_tokens = p.cached_tokens;
+        }
+        if (p.finish) forget(p.id);
+    }
+}
+
+TokenId LlamaEngine::draw_one(const OutputRow& row, protocol::StepBatch& batch) {
+    Live& live = live_.at(row.id);
+    const Sequence& sequence = *scheduler_.find(row.id);
+    const auto& request = sequence.request;
+    if (!live.sampler) {
+        live.sampler.emplace(request.sampling, sequence.tokens.tokens(),
+                             mix(seed_ ^ request.id.value));
+    }
+    const std::span<float> logits = context_->logits(row.index);
+    const bool wants_logprobs = request.top_logprobs >= 0;
+    if (wants_logprobs) raw_logits_.assign(logits.begin(), logits.end());
+
+    const bool no_end = request.ignore_eos || sequence.generated < request.min_tokens;
+    const std::span<const TokenId> masked =
+        no_end ? std::span<const TokenId>(context_->end_tokens()) : std::span<const TokenId>{};
+    protocol::TokenOutput out;
+    out.token = live.sampler->draw(logits, masked);
+    if (wants_logprobs) {
+        const auto top = static_cast<std::uint32_t>(request.top_logprobs);
+        const Logprobs logprobs =
+            logprobs_of(raw_logits_, out.token, std::min(top, kMaxTopLogprobs));
+        out.logprob = logprobs.chosen;
+        out.top_first = static_cast<std::uint32_t>(batch.top.size());
+        out.top_count = static_cast<std::uint32_t>(logprobs.top.size());
+        batch.top.insert(batch.top.end(), logprobs.top.begin(), logprobs.top.end());
+    }
+    protocol::StepEvent event;
+    event.id = row.id;
+    event.first = static_cast<std::uint32_t>(batch.tokens.size());
+    event.count = 1;
+    batch.tokens.push_back(out);
+    batch.events.push_back(std::move(event));
+    return out.token;
+}
+
+void LlamaEngine::finish(RequestId id, protocol::FinishReason reason, std::optional<Error> why) {
+    const auto it = live_.find(id);
+    if (it == live_.end()) return;
+    protocol::StepEvent event;
+    event.id = id;
+    event.finish = reason;
+    event.error = std::move(why);
+    batch_for(it->second.sink).events.push_back(std::move(event));
+    forget(id);
+}
+
+void LlamaEngine::forget(RequestId id) {
+    const auto it = live_.find(id);
+    const double took = to_seconds(clock_.now() - it->second.accepted);
+    mean_request_seconds_ =
+        mean_request_seconds_ == 0.0 ? took : 0.9 * mean_request_seconds_ + 0.1 * took;
+    live_.erase(it);
+    const std::scoped_lock lock(mutex_);
+    --accepted_;
+}
+
+void LlamaEngine::fail_lost(const std::vector<RequestId>& lost, const Error& why) {
+    for (const RequestId id : lost) finish(id, protocol::FinishReason::kError, why);
+}
+
+void LlamaEngine::end_all(const Error& why) {
+    std::vector<RequestId> ids;
+    for (const auto& [id, live] : live_) ids.push_back(id);
+    for (const RequestId id : ids) scheduler_.cancel(id);
+    fail_lost(ids, why);
+}
+
+protocol::StepBatch& LlamaEngine::batch_for(const std::shared_ptr<StepSink>& sink) {
+    for (Delivery& d : deliveries_) {
+        if (d.sink == sink) return d.batch;
+    }
+    return deliveries_.emplace_back(Delivery{sink, {}}).batch;
+}
+
+void LlamaEngine::deliver() {
+    for (Delivery& d : deliveries_) d.sink->on_step(std::move(d.batch));
+    deliveries_.clear();
+}
+
+void LlamaEngine::publish() {
+    work_.preemptions = scheduler_.preemptions();
+    const protocol::LoadReport load = scheduler_.load();
+    const std::scoped_lock lock(mutex_);
+    load_ = load;
+    published_ = work_;
+    published_request_seconds_ = mean_request_seconds_;
+}
+
+}  // namespace
+}  // namespace llama
+
+Result<std::unique_ptr<Engine>> make_llama_engine(LlamaOptions options, KvEventSink kv_events) {
+    auto context = llama::LlamaContext::load(options);
+    if (!context) return tl::unexpected(context.error());
+    return std::make_unique<llama::LlamaEngine>(std::move(*context), std::move(kv_events),
+                                                options.seed);
+}
+
+}  // namespace stator::engine

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "stator/engine/engine.h"
+
+namespace stator::engine {
+
+struct LlamaOptions {
+    std::string model_path;            ///< a GGUF file
+    std::uint32_t context_tokens = 0;  ///< cells of the KV cache, all requests together; 0 = auto
+    std::uint32_t max_sequence_tokens =
+        0;  ///< longest prompt + output; 0 = the smaller of the model's and 8192
+    std::uint32_t max_running = 16;       ///< requests computed at the same time, 1..128
+    std::uint32_t max_waiting = 256;      ///< requests beyond that which may queue
+    std::uint32_t step_tokens = 512;      ///< most tokens of one forward pass
+    std::uint32_t block_tokens = 16;      ///< granularity of prefix reuse and KV events
+    std::uint32_t cached_sequences = 48;  ///< distinct prefixes kept beside the running requests
+    bool prefix_cache = true;
+    /// ggml's threads spin at a barrier after every operation: more threads than idle cores make it
+    /// far slower, not faster. 0 = half of the usable cores, at least 1.
+    int threads = 0;
+    int gpu_layers = -1;     ///< layers on the GPU, where built with CUDA; -1 = all
+    std::uint64_t seed = 0;  ///< base of the seeds of requests that give none; 0 = random
+    std::function<void(float)> progress;  ///< 0..1 while loading, on the caller's thread
+};
+
+/// Loads a GGUF model into llama.cpp and starts its thread. Errors, one sentence each: kNotFound,
+/// kInvalidArgument (not a model, bad options), kExhausted (no memory for the KV cache).
+/// `kv_events` may be empty. One unified KV cache; prefixes are shared between requests where the
+/// model's memory allows it (not with sliding windows or recurrent layers: there every request
+/// computes its whole prompt).
+[[nodiscard]] Result<std::unique_ptr<Engine>> make_llama_engine(LlamaOptions options,
+                                                                KvEventSink kv_events);
+
+}  // namespace stator::engine

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "stator/protocol/generate.h"
+#include "stator/tokens/token.h"
+
+namespace stator::engine::llama {
+
+/// Natural-log probabilities of `logits` (temperature 1): the drawn token's and the `top` best,
+/// best first.
+struct Logprobs {
+    float chosen = 0.0F;
+    std::vector<protocol::TokenLogprob> top;
+};
+[[nodiscard]] Logprobs logprobs_of(std::span<const float> logits, tokens::TokenId chosen,
+                                   std::uint32_t top);
+
+/// Index of the highest logit, the lowest index on a tie.
+[[nodiscard]] tokens::TokenId argmax(std::span<const float> logits);
+
+/// Draws the tokens of one request. Order: logit bias, penalties, masked end tokens, then
+/// temperature, top_k, top_p, min_p and the draw (by llama.cpp's samplers, over the candidates that
+/// can matter: what lies so far below the best that all of it together has less than 1e-6 of the
+/// probability is left out first). Not thread-safe.
+class Sampler {
+  public:
+    /// `seed` is used where the request has none.
+    Sampler(const protocol::SamplingParams& params, std::span<const tokens::TokenId> prompt,
+            std::uint64_t seed);
+    ~Sampler();
+    Sampler(Sampler&&) noexcept;
+    Sampler& operator=(Sampler&&) noexcept;
+
+    /// The next token. Changes `logits` in place (read what is needed of them before). `masked`
+    /// can't be drawn.
+    [[nodiscard]] tokens::TokenId draw(std::span<float> logits,
+                                       std::span<const tokens::TokenId> masked);
+
+  private:
+    void penalise(std::span<float> logits) const;
+
+    struct Chain;
+    protocol::SamplingParams params_;
+    std::unordered_map<tokens::TokenId, std::uint32_t>
+        generated_;                            ///< counts; filled only where penalties need it
+    std::vector<tokens::TokenId> prompt_set_;  ///< distinct; only for repetition_penalty
+    std::unique_ptr<Chain> chain_;             ///< null = greedy
+};
+
+}  // namespace stator::engine::llama

@@ -1,0 +1,152 @@
+#include "stator/engine/llama/sampler.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+namespace stator::engine::llama {
+namespace {
+
+using protocol::SamplingParams;
+
+SamplingParams greedy() {
+    SamplingParams p;
+    p.temperature = 0.0F;
+    return p;
+}
+
+std::vector<float> ramp(std::size_t n) {
+    std::vector<float> l(n);
+    for (std::size_t i = 0; i < n; ++i) l[i] = static_cast<float>((i * 7) % n) * 0.01F;
+    return l;
+}
+
+TEST(Argmax, FindsTheFirstHighestWhereverItIs) {
+    for (std::size_t n : {1UL, 7UL, 8UL, 9UL, 1000UL}) {
+        for (std::size_t at : {std::size_t{0}, n / 2, n - 1}) {
+            std::vector<float> l(n, -1.0F);
+            l[at] = 3.0F;
+            EXPECT_EQ(argmax(l), at);
+        }
+    }
+    EXPECT_EQ(argmax(std::vector<float>{1.0F, 5.0F, 5.0F}), 1U);
+}
+
+TEST(Logprobs, SumToOneAndAreSorted) {
+    const auto logits = ramp(500);
+    const auto all = logprobs_of(logits, 3, 500);
+    double sum = 0.0;
+    for (const auto& t : all.top) sum += std::exp(t.logprob);
+    EXPECT_NEAR(sum, 1.0, 1e-4);
+    for (std::size_t i = 1; i < all.top.size(); ++i)
+        EXPECT_GE(all.top[i - 1].logprob, all.top[i].logprob);
+    for (const auto& t : all.top) {
+        if (t.token == 3) EXPECT_FLOAT_EQ(t.logprob, all.chosen);
+    }
+    EXPECT_TRUE(logprobs_of(logits, 3, 0).top.empty());
+}
+
+TEST(Sampler, GreedyTakesTheBest) {
+    auto logits = ramp(100);
+    Sampler s(greedy(), {}, 1);
+    EXPECT_EQ(s.draw(logits, {}), argmax(ramp(100)));
+}
+
+TEST(Sampler, MaskedTokensAreNotDrawn) {
+    std::vector<float> logits{0.0F, 9.0F, 1.0F};
+    Sampler s(greedy(), {}, 1);
+    const std::vector<tokens::TokenId> masked{1};
+    EXPECT_EQ(s.draw(logits, masked), 2U);
+}
+
+TEST(Sampler, LogitBiasCanForceAndForbid) {
+    auto p = greedy();
+    p.logit_bias = {{2, 100.0F}, {1, -100.0F}};
+    Sampler s(p, {}, 1);
+    std::vector<float> logits{0.0F, 9.0F, 1.0F};
+    EXPECT_EQ(s.draw(logits, {}), 2U);
+}
+
+TEST(Sampler, FrequencyPenaltyCountsOnlyWhatWasGenerated) {
+    auto p = greedy();
+    p.frequency_penalty = 1.0F;
+    const std::vector<tokens::TokenId> prompt{1, 1, 1, 1};
+    Sampler s(p, prompt, 1);
+    std::vector<tokens::TokenId> drawn;
+    for (int i = 0; i < 4; ++i) {
+        std::vector<float> logits{0.0F, 2.5F, 1.0F};
+        drawn.push_back(s.draw(logits, {}));
+    }
+    // 2.5, 1.5, then 0.5 < 1.0.
+    EXPECT_EQ(drawn, (std::vector<tokens::TokenId>{1, 1, 2, 1}));
+}
+
+TEST(Sampler, RepetitionPenaltyCountsThePromptToo) {
+    auto p = greedy();
+    p.repetition_penalty = 2.0F;
+    const std::vector<tokens::TokenId> prompt{1};
+    Sampler s(p, prompt, 1);
+    std::vector<float> logits{0.9F, 1.5F, -1.0F};
+    EXPECT_EQ(s.draw(logits, {}), 0U);
+}
+
+std::map<tokens::TokenId, int> histogram(const SamplingParams& p, const std::vector<float>& base,
+                                         int n) {
+    Sampler s(p, {}, 7);
+    std::map<tokens::TokenId, int> counts;
+    for (int i = 0; i < n; ++i) {
+        auto logits = base;
+        ++counts[s.draw(logits, {})];
+    }
+    return counts;
+}
+
+TEST(Sampler, DrawsWithTheRightProbabilities) {
+    const std::vector<float> logits{std::log(0.5F), std::log(0.3F), std::log(0.2F)};
+    const auto counts = histogram({}, logits, 20'000);
+    EXPECT_NEAR(counts.at(0) / 20'000.0, 0.5, 0.02);
+    EXPECT_NEAR(counts.at(1) / 20'000.0, 0.3, 0.02);
+    EXPECT_NEAR(counts.at(2) / 20'000.0, 0.2, 0.02);
+}
+
+TEST(Sampler, TemperatureComesBeforeTopP) {
+    // At temperature 2 the best has sqrt(.8) / (sqrt(.8) + sqrt(.2)) = 0.667 < 0.75: both stay.
+    SamplingParams p;
+    p.temperature = 2.0F;
+    p.top_p = 0.75F;
+    const std::vector<float> logits{std::log(0.8F), std::log(0.2F)};
+    EXPECT_EQ(histogram(p, logits, 2'000).size(), 2U);
+    p.temperature = 1.0F;
+    EXPECT_EQ(histogram(p, logits, 2'000).size(), 1U);
+}
+
+TEST(Sampler, TopKAndMinPCutTheTail) {
+    const std::vector<float> logits{2.0F, 1.9F, 1.8F, -3.0F};
+    SamplingParams k;
+    k.top_k = 2;
+    EXPECT_EQ(histogram(k, logits, 2'000).size(), 2U);
+    SamplingParams m;
+    m.min_p = 0.5F;
+    EXPECT_EQ(histogram(m, logits, 2'000).size(), 3U);
+}
+
+TEST(Sampler, TheSameSeedGivesTheSameTokens) {
+    SamplingParams p;
+    p.seed = 0xffffffffULL;  // folds to the library's "random"
+    const auto run = [&](std::uint64_t fallback) {
+        Sampler s(p, {}, fallback);
+        std::vector<tokens::TokenId> out;
+        for (int i = 0; i < 50; ++i) {
+            auto logits = ramp(300);
+            out.push_back(s.draw(logits, {}));
+        }
+        return out;
+    };
+    EXPECT_EQ(run(1), run(2));
+    p.seed.reset();
+    EXPECT_NE(run(1), run(2));
+}
+
+}  // namespace
+}  // namespace stator::engine::llama
