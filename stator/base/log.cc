@@ -14,12 +14,18 @@ std::atomic<LogLevel> g_level{LogLevel::kInfo};
 
 spdlog::level::level_enum to_spdlog(LogLevel level) {
     switch (level) {
-        case LogLevel::kTrace: return spdlog::level::trace;
-        case LogLevel::kDebug: return spdlog::level::debug;
-        case LogLevel::kInfo: return spdlog::level::info;
-        case LogLevel::kWarn: return spdlog::level::warn;
-        case LogLevel::kError: return spdlog::level::err;
-        case LogLevel::kOff: return spdlog::level::off;
+        case LogLevel::kTrace:
+            return spdlog::level::trace;
+        case LogLevel::kDebug:
+            return spdlog::level::debug;
+        case LogLevel::kInfo:
+            return spdlog::level::info;
+        case LogLevel::kWarn:
+            return spdlog::level::warn;
+        case LogLevel::kError:
+            return spdlog::level::err;
+        case LogLevel::kOff:
+            return spdlog::level::off;
     }
     return spdlog::level::off;
 }
@@ -34,32 +40,78 @@ spdlog::logger& logger() {
     return *instance;
 }
 
+/// Length of the well-formed UTF-8 character at text[at], whose first byte is not ASCII; 0 where
+/// there is none. (The room codec does this faster and stands above this one.)
+std::size_t character_length(std::string_view text, std::size_t at) {
+    const auto byte = [&](std::size_t i) -> unsigned {
+        return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0U;
+    };
+    const unsigned lead = byte(0);
+    const std::size_t n = lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
+    for (std::size_t i = 1; i < n; ++i) {
+        if ((byte(i) & 0xC0) != 0x80) return 0;
+    }
+    const bool overlong = (lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xF0 && byte(1) < 0x90);
+    const bool no_character = (lead == 0xED && byte(1) > 0x9F) || (lead == 0xF4 && byte(1) > 0x8F);
+    return overlong || no_character ? 0 : n;
+}
+
+/// So that a value from a client can neither end the line, nor speak to the reader's terminal, nor
+/// spoil the JSON: control characters (the C1 ones too) become \u00XX, bytes that are no UTF-8
+/// become U+FFFD.
 void append_escaped(std::string& out, std::string_view text) {
-    for (const char c : text) {
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
         const auto u = static_cast<unsigned char>(c);
         switch (c) {
-            case '"': out += "\\\""; break;
-            case '\\': out += "\\\\"; break;
-            case '\n': out += "\\n"; break;
-            case '\r': out += "\\r"; break;
-            case '\t': out += "\\t"; break;
+            case '"':
+                out += "\\\"";
+                continue;
+            case '\\':
+                out += "\\\\";
+                continue;
+            case '\n':
+                out += "\\n";
+                continue;
+            case '\r':
+                out += "\\r";
+                continue;
+            case '\t':
+                out += "\\t";
+                continue;
             default:
-                if (u < 0x20 || u == 0x7f) {
-                    fmt::format_to(std::back_inserter(out), "\\u{:04x}", u);
-                } else {
-                    out += c;
-                }
+                break;
+        }
+        if (u < 0x20 || u == 0x7f) {
+            fmt::format_to(std::back_inserter(out), "\\u{:04x}", u);
+        } else if (u < 0x80) {
+            out += c;
+        } else if (const std::size_t n = character_length(text, i); n == 0) {
+            out += "\xEF\xBF\xBD";
+        } else if (u == 0xC2 && static_cast<unsigned char>(text[i + 1]) < 0xA0) {
+            fmt::format_to(std::back_inserter(out), "\\u{:04x}",
+                           static_cast<unsigned char>(text[++i]));
+        } else {
+            out += text.substr(i, n);
+            i += n - 1;
         }
     }
 }
 
+/// Can stand in a text line without quotes. Beyond ASCII nothing can: it is looked at while it is
+/// escaped.
 bool plain(std::string_view text) {
     if (text.empty()) return false;
     for (const char c : text) {
         const auto u = static_cast<unsigned char>(c);
-        if (u <= 0x20 || u == 0x7f || c == '"' || c == '\\' || c == '=') return false;
+        if (u <= 0x20 || u >= 0x7f || c == '"' || c == '\\' || c == '=') return false;
     }
     return true;
+}
+
+/// Numbers that JSON has no number for.
+bool not_finite(const LogField& f) {
+    return !f.quoted && (f.value.ends_with("nan") || f.value.ends_with("inf"));
 }
 
 std::string text_line(std::string_view sentence, LogFields fields) {
@@ -90,9 +142,10 @@ std::string json_line(LogLevel level, std::string_view sentence, LogFields field
         line += ",\"";
         append_escaped(line, f.key);
         line += "\":";
-        if (f.quoted) line += '"';
+        const bool quotes = f.quoted || not_finite(f);
+        if (quotes) line += '"';
         append_escaped(line, f.value);
-        if (f.quoted) line += '"';
+        if (quotes) line += '"';
     }
     line += '}';
     return line;
@@ -115,7 +168,8 @@ bool log_enabled(LogLevel level) { return level >= g_level.load(std::memory_orde
 void log_line(LogLevel level, std::string_view sentence, LogFields fields) {
     if (g_format.load(std::memory_order_relaxed) == LogFormat::kJson) {
         // The pattern has written the opening brace with the time.
-        logger().log(to_spdlog(level), std::string_view(json_line(level, sentence, fields)).substr(1));
+        logger().log(to_spdlog(level),
+                     std::string_view(json_line(level, sentence, fields)).substr(1));
     } else {
         logger().log(to_spdlog(level), text_line(sentence, fields));
     }
