@@ -28,42 +28,49 @@ struct SamplingDefaults {
 
 /// One model as the door shows it. The pointers must outlive the frontend.
 struct ServedModel {
-    std::string id;                     ///< the name clients use
+    std::string id;  ///< the name clients use
     std::vector<std::string> aliases;
-    std::int64_t created = 0;           ///< Unix seconds
+    std::int64_t created = 0;  ///< Unix seconds
     const text::Tokenizer* tokenizer = nullptr;
-    const text::ChatTemplate* chat_template = nullptr;  ///< none: chat completions are refused with a hint
+    const text::ChatTemplate* chat_template =
+        nullptr;  ///< none: chat completions are refused with a hint
     engine::Engine* engine = nullptr;
     SamplingDefaults defaults;
 };
 
 struct FrontendOptions {
-    std::vector<std::string> api_keys;         ///< empty: no authentication (health routes never need any)
-    std::vector<std::string> cors_origins;     ///< "*" or exact origins; empty = CORS off
-    std::uint32_t max_choices = 128;           ///< upper bound of `n`
-    std::uint32_t max_inflight = 4096;         ///< requests in work; beyond: 503 with Retry-After
-    std::chrono::milliseconds request_timeout{0};  ///< 0 = none; then the request ends as by its deadline
+    std::vector<std::string> api_keys;  ///< empty: no authentication (health routes never need any)
+    std::vector<std::string> cors_origins;  ///< "*" or exact origins; empty = CORS off
+    std::uint32_t max_choices = 128;        ///< upper bound of `n`
+    std::uint32_t max_inflight = 4096;      ///< requests in work; beyond: 503 with Retry-After
+    std::chrono::milliseconds request_timeout{
+        0};  ///< 0 = none; then the request ends as by its deadline
     bool access_log = true;
+    std::size_t prepare_threads = 0;  ///< for long prompts; 0 = half of the usable cores
 };
 
-/// Binds HTTP requests to engines. Make it before the server, hand handler() to it; stop the server first, then the
-/// engines, then destroy this. handler() and error_body() are thread-safe.
+/// Binds HTTP requests to engines. Make it before the server, hand handler() to it; stop the server
+/// first, then the engines, then destroy this. handler() and error_body() are thread-safe.
 class Frontend {
- public:
+  public:
     Frontend(FrontendOptions options, runtime::LoopPool& loops, metrics::Registry& registry,
              const Clock& clock = Clock::real());
     ~Frontend();
 
     /// Before the server listens.
     void add_model(ServedModel model);
-    /// /health answers 503 until this is called (liveness is always 200), and again after set_ready(false).
+    /// Shows the server's own counters in /metrics. `stats` must be thread-safe and usable as long
+    /// as /metrics is asked.
+    void observe_server(std::function<net::HttpServerStats()> stats);
+    /// /health answers 503 until this is called (liveness is always 200), and again after
+    /// set_ready(false).
     void set_ready(bool ready);
 
     [[nodiscard]] net::HttpHandler handler();
     /// OpenAI-shaped error bodies for errors found below the frontend.
     [[nodiscard]] static net::HttpErrorBody error_body();
 
- private:
+  private:
     struct Impl;
     std::shared_ptr<Impl> impl_;
 };

@@ -1,0 +1,161 @@
+#include "stator/frontend/frontend_metrics.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "stator/base/check.h"
+#include "stator/base/version.h"
+
+namespace stator::frontend {
+namespace {
+
+using metrics::Labels;
+
+/// 1 ms to 131 s.
+std::vector<double> latency_bounds() { return metrics::exponential_bounds(0.001, 2.0, 18); }
+/// 0.1 ms to 3.3 s.
+std::vector<double> token_bounds() { return metrics::exponential_bounds(0.0001, 2.0, 16); }
+
+template <typename F>
+void add_load(metrics::Registry& registry, const ServedModel& model, const char* name,
+              const char* help, F read) {
+    registry.callback(
+        name, help, false,
+        [engine = model.engine, read] { return static_cast<double>(read(engine->load())); },
+        {{"model", model.id}});
+}
+
+template <typename F>
+void add_pass(metrics::Registry& registry, const ServedModel& model, const char* name,
+              const char* help, F read) {
+    registry.callback(name, help, true,
+                      [engine = model.engine, read] {
+                          return static_cast<double>(read(engine->forward_pass_metrics()));
+                      },
+                      {{"model", model.id}});
+}
+
+void add_engine(metrics::Registry& r, const ServedModel& m) {
+    using Load = protocol::LoadReport;
+    using Pass = protocol::ForwardPassMetrics;
+    add_load(r, m, "stator_engine_running", "Sequences in prefill or decode.",
+             [](const Load& l) { return l.running; });
+    add_load(r, m, "stator_engine_waiting", "Sequences accepted and not yet started.",
+             [](const Load& l) { return l.waiting; });
+    add_load(r, m, "stator_engine_waiting_tokens", "Prompt tokens of the waiting sequences.",
+             [](const Load& l) { return l.waiting_tokens; });
+    add_load(r, m, "stator_engine_kv_used_tokens", "KV cells that running sequences need.",
+             [](const Load& l) { return l.kv_used_tokens; });
+    add_load(r, m, "stator_engine_kv_cached_tokens", "KV cells kept only for reuse.",
+             [](const Load& l) { return l.kv_cached_tokens; });
+    add_load(r, m, "stator_engine_kv_total_tokens", "KV cells there are.",
+             [](const Load& l) { return l.kv_total_tokens; });
+    add_pass(r, m, "stator_engine_steps_total", "Forward passes.",
+             [](const Pass& p) { return p.steps; });
+    add_pass(r, m, "stator_engine_prefill_tokens_total", "Prompt tokens computed.",
+             [](const Pass& p) { return p.prefill_tokens; });
+    add_pass(r, m, "stator_engine_decode_tokens_total", "Tokens generated.",
+             [](const Pass& p) { return p.decode_tokens; });
+    add_pass(r, m, "stator_engine_cached_tokens_total",
+             "Prompt tokens taken from the prefix cache.",
+             [](const Pass& p) { return p.cached_tokens; });
+    add_pass(r, m, "stator_engine_preemptions_total", "Sequences thrown back into the queue.",
+             [](const Pass& p) { return p.preemptions; });
+    add_pass(r, m, "stator_engine_model_seconds_total", "Wall time inside the model.",
+             [](const Pass& p) { return p.model_seconds; });
+    add_pass(r, m, "stator_engine_model_cpu_seconds_total",
+             "CPU time of the engine's thread inside the model.",
+             [](const Pass& p) { return p.model_cpu_seconds; });
+    add_pass(r, m, "stator_engine_own_cpu_seconds_total",
+             "CPU time of the engine's thread outside the model.",
+             [](const Pass& p) { return p.engine_cpu_seconds; });
+    r.callback("stator_engine_healthy", "1 while the engine can serve.", false,
+               [engine = m.engine] { return engine->healthy() ? 1.0 : 0.0; }, {{"model", m.id}});
+}
+
+}  // namespace
+
+void ModelMetrics::first_token(std::chrono::nanoseconds waited) const {
+    ttft_seconds->observe(to_seconds(waited));
+}
+
+void ModelMetrics::sequence_ended(std::chrono::nanoseconds from_first_to_last,
+                                  std::uint32_t tokens) const {
+    if (tokens > 1) token_seconds->observe(to_seconds(from_first_to_last) / (tokens - 1));
+}
+
+FrontendMetrics::FrontendMetrics(metrics::Registry& registry) : registry_(registry) {
+    for (std::size_t i = 0; i < kRouteCount; ++i) {
+        const std::string route(label(static_cast<Route>(i)));
+        for (std::size_t c = 2; c < kClasses; ++c) {
+            requests_[i][c] = &registry.counter(
+                "stator_http_requests_total", "Requests answered, by route and status class.",
+                {{"route", route}, {"status", fmt::format("{}xx", c)}});
+        }
+        requests_[i][0] = requests_[i][1] = requests_[i][5];
+        seconds_[i] = &registry.histogram("stator_http_request_duration_seconds",
+                                          "From a request's first byte to its answer's last.",
+                                          latency_bounds(), {{"route", route}});
+    }
+    inflight_ = &registry.gauge("stator_http_inflight_requests", "Generations in work.");
+    refused_busy_ =
+        &registry.counter("stator_http_refused_busy_total",
+                          "Requests refused because a bound of this server was reached.");
+    registry.callback("stator_bugs_total", "Internal inconsistencies survived.", true,
+                      [] { return static_cast<double>(bugs_total()); });
+    registry
+        .gauge("stator_build_info", "1, with version and commit as labels.",
+               {{"version", version()}, {"commit", commit()}})
+        .set(1);
+}
+
+ModelMetrics FrontendMetrics::add_model(const ServedModel& model) {
+    const Labels labels = {{"model", model.id}};
+    ModelMetrics m;
+    m.prompt_tokens = &registry_.counter("stator_prompt_tokens_total",
+                                         "Prompt tokens of started requests.", labels);
+    m.cached_tokens = &registry_.counter("stator_cached_prompt_tokens_total",
+                                         "Prompt tokens that the prefix cache had.", labels);
+    m.output_tokens =
+        &registry_.counter("stator_output_tokens_total", "Tokens generated for clients.", labels);
+    m.ttft_seconds = &registry_.histogram("stator_time_to_first_token_seconds",
+                                          "From a request's first byte to its first token.",
+                                          latency_bounds(), labels);
+    m.token_seconds =
+        &registry_.histogram("stator_time_per_output_token_seconds",
+                             "Mean time between the tokens of a sequence.", token_bounds(), labels);
+    add_engine(registry_, model);
+    return m;
+}
+
+void FrontendMetrics::add_http_server(std::function<net::HttpServerStats()> stats) {
+    using Stats = net::HttpServerStats;
+    const auto add = [&](const char* name, const char* help, bool is_counter,
+                         std::uint64_t Stats::* field) {
+        registry_.callback(name, help, is_counter,
+                           [stats, field] { return static_cast<double>(stats().*field); });
+    };
+    add("stator_http_connections_accepted_total", "Connections accepted.", true,
+        &Stats::connections_accepted);
+    add("stator_http_connections_open", "Connections open.", false, &Stats::connections_open);
+    add("stator_http_connections_refused_total", "Connections refused at the bound.", true,
+        &Stats::connections_refused);
+    add("stator_http_protocol_errors_total", "Requests that were not HTTP or over a limit.", true,
+        &Stats::protocol_errors);
+    add("stator_http_timeouts_total", "Connections ended because the client was too slow.", true,
+        &Stats::timeouts);
+    add("stator_http_sends_total", "send() calls.", true, &Stats::sends);
+    add("stator_http_sent_bytes_total", "Bytes sent.", true, &Stats::bytes_sent);
+}
+
+void FrontendMetrics::request_ended(Route route, int status, std::chrono::nanoseconds took) {
+    const auto r = static_cast<std::size_t>(route);
+    const auto c = static_cast<std::size_t>(std::clamp(status / 100, 2, 5));
+    requests_[r][c]->add();
+    seconds_[r]->observe(to_seconds(took));
+}
+
+}  // namespace stator::frontend

@@ -1,0 +1,343 @@
+#include "stator/frontend/generation.h"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+
+#include "stator/base/check.h"
+#include "stator/frontend/error_mapping.h"
+#include "stator/frontend/error_response.h"
+
+namespace stator::frontend {
+namespace {
+
+using protocol::FinishReason;
+using protocol::StepBatch;
+using protocol::StepEvent;
+
+class MailboxSink final : public engine::StepSink {
+  public:
+    explicit MailboxSink(std::shared_ptr<runtime::Mailbox<StepBatch>> mailbox)
+        : mailbox_(std::move(mailbox)) {}
+    void on_step(StepBatch&& batch) override { mailbox_->push(std::move(batch)); }
+
+  private:
+    std::shared_ptr<runtime::Mailbox<StepBatch>> mailbox_;
+};
+
+std::string bracketed(const std::string& numbers) { return "[" + numbers + "]"; }
+
+}  // namespace
+
+GenerationHub::GenerationHub(runtime::Loop& loop, const Clock& clock,
+                             std::atomic<std::uint64_t>& next_id, std::weak_ptr<void> owner)
+    : clock_(clock), next_id_(next_id) {
+    mailbox_ = std::make_shared<runtime::Mailbox<StepBatch>>(
+        loop, [this, owner = std::move(owner)](std::vector<StepBatch>&& batches) {
+            if (const auto alive = owner.lock()) receive(std::move(batches));
+        });
+    sink_ = std::make_shared<MailboxSink>(mailbox_);
+}
+
+GenerationHub::~GenerationHub() { mailbox_->close(); }
+
+protocol::RequestId GenerationHub::add(std::shared_ptr<Generation> generation,
+                                       std::uint32_t choice) {
+    const std::uint64_t id = next_id_.fetch_add(1, std::memory_order_relaxed);
+    choices_.emplace(id, Target{std::move(generation), choice});
+    return protocol::RequestId(id);
+}
+
+void GenerationHub::receive(std::vector<StepBatch>&& batches) {
+    const TimePoint now = clock_.now();
+    for (const StepBatch& batch : batches) {
+        for (const StepEvent& event : batch.events) {
+            const auto target = choices_.find(event.id.value);
+            if (target == choices_.end()) continue;  // a choice that has ended here already
+            const std::shared_ptr<Generation> generation = target->second.generation;
+            generation->on_event(target->second.choice, event, batch, now);
+        }
+    }
+}
+
+Generation::Choice::Choice(std::uint32_t index_, std::uint32_t prompt_,
+                           const PreparedRequest& request)
+    : index(index_),
+      prompt(prompt_),
+      detokenizer(*request.entry->model.tokenizer, request.fields.stop) {
+    if (request.fields.top_logprobs >= 0) {
+        logprobs.emplace(request.api, *request.entry->model.tokenizer, request.fields.top_logprobs);
+    }
+}
+
+Generation::Generation(GenerationHub& hub, std::shared_ptr<net::HttpExchange> exchange,
+                       std::shared_ptr<RequestRecord> record, PreparedRequest request,
+                       AnswerHead head, Deadline deadline)
+    : hub_(hub),
+      exchange_(std::move(exchange)),
+      record_(std::move(record)),
+      request_(std::move(request)),
+      head_(std::move(head)),
+      deadline_(deadline) {
+    if (request_.fields.stream) chunks_.emplace(request_.api, head_, request_.fields.include_usage);
+    choices_.reserve(request_.prompts.size() * request_.fields.n);
+    for (std::uint32_t p = 0; p < request_.prompts.size(); ++p) {
+        prompt_tokens_ += request_.prompts[p].tokens.size();
+        if (request_.fields.return_token_ids) {
+            prompt_ids_json_.push_back(token_ids_json(request_.prompts[p].tokens));
+        }
+        for (std::uint32_t i = 0; i < request_.fields.n; ++i) {
+            choices_.emplace_back(static_cast<std::uint32_t>(choices_.size()), p, request_);
+        }
+    }
+    open_choices_ = choices_.size();
+    record_->prompt_tokens = prompt_tokens_;
+}
+
+protocol::GenerateRequest Generation::engine_request(Choice& choice, bool last) {
+    const GenerationFields& fields = request_.fields;
+    PreparedPrompt& prompt = request_.prompts[choice.prompt];
+    protocol::GenerateRequest r;
+    r.id = choice.id;
+    if (last) {
+        r.prompt = std::move(prompt.tokens);
+    } else {
+        r.prompt = prompt.tokens;
+    }
+    r.sampling = fields.sampling;
+    // The same seed for all would make all choices of a prompt the same.
+    if (r.sampling.seed) *r.sampling.seed += choice.index % fields.n;
+    r.max_tokens = prompt.max_tokens;
+    r.min_tokens = fields.min_tokens;
+    r.ignore_eos = fields.ignore_eos;
+    r.stop_token_ids = fields.stop_token_ids;
+    r.top_logprobs = fields.top_logprobs;
+    r.deadline = deadline_;
+    return r;
+}
+
+void Generation::start() {
+    const auto self = shared_from_this();
+    for (Choice& choice : choices_) {
+        choice.id = hub_.add(self, choice.index);
+        const bool last = choice.index % request_.fields.n == request_.fields.n - 1;
+        auto accepted =
+            request_.entry->model.engine->submit(engine_request(choice, last), hub_.sink());
+        if (!accepted) {
+            hub_.remove(choice.id);
+            choice.finish = "refused";
+            // Those after this one were never submitted.
+            for (std::size_t i = choice.index + 1; i < choices_.size(); ++i) {
+                choices_[i].finish = "refused";
+            }
+            return fail(std::move(accepted.error()));
+        }
+    }
+    record_->metrics->prompt_tokens->add(prompt_tokens_);
+}
+
+void Generation::on_event(std::uint32_t index, const StepEvent& event, const StepBatch& batch,
+                          TimePoint now) {
+    Choice& choice = choices_[index];
+    if (ended_ || !choice.finish.empty()) return;
+    hub_.text.clear();
+    hub_.out.clear();
+    if (!choice.first && event.count > 0) note_first(choice, event, now);
+    const bool stopped = take_tokens(choice, event, batch);
+    if (event.count > 0) choice.last = now;
+    if (stopped && !event.finish) request_.entry->model.engine->cancel(choice.id);
+
+    if (!stopped && event.finish == FinishReason::kError) {
+        Error e;
+        e.code = ErrorCode::kInternal;
+        e.message = "the engine failed";
+        return fail(event.error.value_or(std::move(e)));
+    }
+    if (!stopped && event.finish == FinishReason::kCancelled) return fail(ended_early(now));
+    if (!stopped && event.finish) choice.detokenizer.finish(hub_.text);
+
+    if (chunks_) {
+        stream_piece(choice);
+    } else {
+        choice.text += hub_.text;
+    }
+    if (stopped || event.finish == FinishReason::kStop) {
+        finish_choice(choice, "stop");
+    } else if (event.finish) {
+        finish_choice(choice, "length");
+    }
+    if (chunks_ && !hub_.out.empty()) exchange_->write(hub_.out);
+    if (open_choices_ == 0) complete();
+}
+
+void Generation::note_first(Choice& choice, const StepEvent& event, TimePoint now) {
+    choice.first = now;
+    // The first choice of a prompt finds what others left; the rest finds the first's.
+    if (choice.index % request_.fields.n == 0) {
+        record_->cached_tokens += event.cached_tokens;
+        record_->metrics->cached_tokens->add(event.cached_tokens);
+    }
+    if (!record_->first_token) {
+        record_->first_token = now;
+        record_->metrics->first_token(now - record_->received);
+    }
+}
+
+bool Generation::ends_silently(const StepEvent& event, tokens::TokenId token) const {
+    if (event.finish != FinishReason::kStop) return false;
+    return request_.entry->model.tokenizer->is_end(token) ||
+           std::ranges::find(request_.fields.stop_token_ids, token) !=
+               request_.fields.stop_token_ids.end();
+}
+
+bool Generation::take_tokens(Choice& choice, const StepEvent& event, const StepBatch& batch) {
+    const auto tokens = std::span(batch.tokens).subspan(event.first, event.count);
+    std::uint64_t taken = 0;
+    bool stopped = false;
+    for (const protocol::TokenOutput& token : tokens) {
+        ++taken;
+        if (request_.fields.return_token_ids) append_token_id(choice.token_ids, token.token);
+        if (taken == tokens.size() && ends_silently(event, token.token)) break;
+        if (choice.logprobs) {
+            choice.logprobs->add(token,
+                                 std::span(batch.top).subspan(token.top_first, token.top_count));
+        }
+        stopped = choice.detokenizer.push(token.token, hub_.text);
+        if (stopped) break;
+    }
+    choice.tokens += static_cast<std::uint32_t>(taken);
+    record_->output_tokens += taken;
+    record_->metrics->output_tokens->add(taken);
+    return stopped;
+}
+
+void Generation::stream_piece(Choice& choice) {
+    const bool first = !std::exchange(choice.opened, true);
+    if (!std::exchange(streaming_, true)) {
+        exchange_->add_header("Cache-Control", "no-cache");
+        exchange_->begin_stream(200, "text/event-stream; charset=utf-8");
+    }
+    const bool with_ids = request_.fields.return_token_ids;
+    const std::string_view prompt_ids =
+        first && with_ids ? prompt_ids_json_[choice.prompt] : std::string_view();
+    if (first) chunks_->role(hub_.out, choice.index, prompt_ids);
+
+    ChunkPiece piece;
+    piece.index = choice.index;
+    piece.text = hub_.text;
+    std::string ids;
+    if (with_ids && !choice.token_ids.empty()) {
+        ids = bracketed(choice.token_ids);
+        choice.token_ids.clear();
+        piece.token_ids_json = ids;
+    }
+    if (choice.logprobs && !choice.logprobs->empty()) {
+        hub_.logprobs.clear();
+        choice.logprobs->append_to(hub_.logprobs);
+        choice.logprobs->clear();
+        piece.logprobs_json = hub_.logprobs;
+    }
+    if (request_.api == Api::kCompletion) piece.prompt_ids_json = prompt_ids;
+    if (piece.text.empty() && piece.token_ids_json.empty() && piece.logprobs_json.empty() &&
+        piece.prompt_ids_json.empty()) {
+        return;
+    }
+    chunks_->piece(hub_.out, piece);
+}
+
+void Generation::finish_choice(Choice& choice, std::string_view reason) {
+    choice.finish = reason;
+    hub_.remove(choice.id);
+    --open_choices_;
+    if (chunks_) chunks_->finish(hub_.out, choice.index, reason);
+    if (choice.first) record_->metrics->sequence_ended(choice.last - *choice.first, choice.tokens);
+    if (!record_->finish.empty()) record_->finish += ',';
+    record_->finish += reason;
+}
+
+void Generation::complete() {
+    ended_ = true;
+    if (!chunks_) return respond_whole();
+    hub_.out.clear();
+    if (request_.fields.include_usage) chunks_->usage(hub_.out, usage());
+    ChunkRenderer::done(hub_.out);
+    exchange_->write(hub_.out);
+    exchange_->end_stream();
+}
+
+void Generation::respond_whole() {
+    const bool chat = request_.api == Api::kChat;
+    const bool with_ids = request_.fields.return_token_ids;
+    std::vector<std::string> logprobs(choices_.size());
+    std::vector<std::string> ids(choices_.size());
+    std::vector<WholeChoice> whole;
+    whole.reserve(choices_.size());
+    for (const Choice& c : choices_) {
+        WholeChoice& w = whole.emplace_back();
+        w.index = c.index;
+        w.text = c.text;
+        w.finish_reason = c.finish;
+        if (c.logprobs) {
+            c.logprobs->append_to(logprobs[c.index]);
+            w.logprobs_json = logprobs[c.index];
+        }
+        if (with_ids) {
+            ids[c.index] = bracketed(c.token_ids);
+            w.token_ids_json = ids[c.index];
+            if (!chat) w.prompt_ids_json = prompt_ids_json_[c.prompt];
+        }
+    }
+    std::string body;
+    append_answer_json(body, request_.api, head_, whole, usage(),
+                       chat && with_ids ? prompt_ids_json_[0] : std::string_view());
+    exchange_->respond(200, "application/json", body);
+}
+
+void Generation::fail(Error error) {
+    if (std::exchange(ended_, true)) return;
+    cancel_all();
+    record_->finish = to_string(error.code);
+    if (!streaming_) return respond_error(*exchange_, error);
+    std::string json;
+    append_error_json(json, error);
+    hub_.out.clear();
+    ChunkRenderer::error(hub_.out, json);
+    exchange_->write(hub_.out);
+    exchange_->end_stream();
+}
+
+void Generation::abandon() {
+    if (std::exchange(ended_, true)) return;
+    cancel_all();
+    record_->finish = to_string(FinishReason::kCancelled);
+}
+
+void Generation::cancel_all() {
+    for (Choice& choice : choices_) {
+        if (!choice.finish.empty()) continue;
+        choice.finish = to_string(FinishReason::kCancelled);
+        request_.entry->model.engine->cancel(choice.id);
+        hub_.remove(choice.id);
+    }
+}
+
+Error Generation::ended_early(TimePoint now) const {
+    Error e;
+    if (deadline_.reached(now)) {
+        e.code = ErrorCode::kDeadlineExceeded;
+        e.message =
+            fmt::format("the request ran out of its time after {:.0f} ms and {} generated tokens",
+                        to_ms(now - record_->received), record_->output_tokens);
+    } else {
+        e.code = ErrorCode::kUnavailable;
+        e.message = "the server is stopping; the request was ended before it was done";
+    }
+    e.retryable = true;
+    return e;
+}
+
+Usage Generation::usage() const {
+    return {prompt_tokens_, record_->output_tokens, record_->cached_tokens};
+}
+
+}  // namespace stator::frontend

@@ -1,0 +1,79 @@
+#include "stator/frontend/prepared_request.h"
+
+#include <utility>
+
+#include "stator/frontend/chat_request.h"
+#include "stator/frontend/completion_request.h"
+#include "stator/frontend/field_reader.h"
+#include "stator/frontend/prompt.h"
+
+namespace stator::frontend {
+namespace {
+
+constexpr std::uint32_t kCompletionDefaultTokens = 16;  // OpenAI's
+
+Result<void> add_prompt(PreparedRequest& out, Result<std::vector<tokens::TokenId>> tokens,
+                        std::optional<std::uint32_t> default_tokens, std::string_view param) {
+    if (!tokens) return tl::unexpected<Error>(std::move(tokens.error()));
+    auto most =
+        fit_context(tokens->size(), out.fields, default_tokens, out.entry->context_tokens(), param);
+    if (!most) return tl::unexpected<Error>(std::move(most.error()));
+    out.prompts.push_back({std::move(*tokens), *most});
+    return {};
+}
+
+Result<void> prepare_chat(codec::JsonView body, const RequestRules& rules, PreparedRequest& out) {
+    auto request = read_chat_request(body, rules);
+    if (!request) return tl::unexpected<Error>(std::move(request.error()));
+    out.fields = std::move(request->fields);
+    return add_prompt(out, encode_chat(*request, *out.entry), std::nullopt, "messages");
+}
+
+Result<void> prepare_completion(codec::JsonView body, const RequestRules& rules,
+                                PreparedRequest& out) {
+    auto request = read_completion_request(body, rules);
+    if (!request) return tl::unexpected<Error>(std::move(request.error()));
+    out.fields = std::move(request->fields);
+    for (PromptInput& prompt : request->prompts) {
+        if (auto ok = add_prompt(out, encode_prompt(std::move(prompt), *out.entry),
+                                 kCompletionDefaultTokens, "prompt");
+            !ok) {
+            return ok;
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<PreparedRequest> prepare_request(Api api, std::string_view body,
+                                        codec::JsonDocument& document, const ModelDirectory& models,
+                                        std::uint32_t max_choices, const ModelEntry** model_out) {
+    if (body.empty()) {
+        return error(ErrorCode::kInvalidArgument,
+                     "the request has no body; send a JSON object with model and {}",
+                     api == Api::kChat ? "messages" : "prompt");
+    }
+    auto root = document.parse(body);
+    if (!root) return tl::unexpected<Error>(std::move(root.error()));
+    if (root->type() != codec::JsonType::kObject) {
+        return error(ErrorCode::kInvalidArgument, "the body must be a JSON object, not {}",
+                     describe(*root));
+    }
+    const auto name = read_model_field(*root);
+    if (!name) return tl::unexpected<Error>(name.error());
+    auto entry = models.require(*name);
+    if (!entry) return tl::unexpected<Error>(std::move(entry.error()));
+    if (model_out != nullptr) *model_out = *entry;
+
+    PreparedRequest out;
+    out.api = api;
+    out.entry = *entry;
+    const RequestRules rules = out.entry->rules(max_choices);
+    auto done =
+        api == Api::kChat ? prepare_chat(*root, rules, out) : prepare_completion(*root, rules, out);
+    if (!done) return tl::unexpected<Error>(std::move(done.error()));
+    return out;
+}
+
+}  // namespace stator::frontend

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "stator/base/error.h"
+#include "stator/codec/json.h"
+#include "stator/frontend/model_directory.h"
+#include "stator/frontend/sampling_fields.h"
+
+namespace stator::frontend {
+
+enum class Api : std::uint8_t { kChat, kCompletion };
+
+/// One prompt, ready for the engine.
+struct PreparedPrompt {
+    std::vector<tokens::TokenId> tokens;
+    std::uint32_t max_tokens = 0;
+};
+
+/// A request that can be submitted: every check that needs no engine is done.
+struct PreparedRequest {
+    Api api = Api::kChat;
+    const ModelEntry* entry = nullptr;
+    GenerationFields fields;
+    std::vector<PreparedPrompt>
+        prompts;  ///< one for chat; choice i of prompt p has index p × n + i
+};
+
+/// A request body to what the engine needs: JSON, fields, template, tokens. Pure computing, on any
+/// thread; slow for long prompts. `document` is a buffer to parse in. Once the model is known
+/// `model_out` has its entry, errors or not.
+[[nodiscard]] Result<PreparedRequest> prepare_request(Api api, std::string_view body,
+                                                      codec::JsonDocument& document,
+                                                      const ModelDirectory& models,
+                                                      std::uint32_t max_choices,
+                                                      const ModelEntry** model_out = nullptr);
+
+}  // namespace stator::frontend

@@ -1,0 +1,30 @@
+#include "stator/frontend/request_id.h"
+
+namespace stator::frontend {
+
+bool valid_request_id(std::string_view id) {
+    constexpr std::size_t kLongest = 128;
+    if (id.empty() || id.size() > kLongest) return false;
+    for (const char c : id) {
+        const bool alnum =
+            (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!alnum && c != '.' && c != '_' && c != ':' && c != '-') return false;
+    }
+    return true;
+}
+
+std::string IdSource::next(std::string_view prefix) {
+    // SplitMix64 (Steele, Lea, Flood 2014): a bijection, so ids of one process never meet.
+    std::uint64_t z = next_.fetch_add(0x9e3779b97f4a7c15ULL, std::memory_order_relaxed);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+    z ^= z >> 31;
+    constexpr int kDigits = 16;
+    std::string out;
+    out.reserve(prefix.size() + kDigits);
+    out += prefix;
+    for (int i = kDigits - 1; i >= 0; --i) out += "0123456789abcdef"[(z >> (4 * i)) & 15];
+    return out;
+}
+
+}  // namespace stator::frontend
