@@ -35,8 +35,8 @@ enum class Framing : std::uint8_t {
 
 struct AnswerHead {
     int status = 200;
-    std::string_view content_type;
-    std::string_view extra;  ///< whole header lines, see append_header()
+    std::string_view content_type = {};
+    std::string_view extra = {};  ///< whole header lines, see append_header()
     Framing framing = Framing::kLength;
     std::size_t content_length = 0;
     bool close = false;       ///< say that the connection ends

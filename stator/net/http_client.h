@@ -32,8 +32,8 @@ struct HttpClientResponse {
 
 /// One blocking request on a connection of its own: for tools such as `stator chat`. With
 /// `on_data`, a 2xx body is handed over piece by piece as it arrives; returning false ends the
-/// request with kCancelled. Errors: kInvalidArgument (URL), kUnavailable (can't connect, reset),
-/// kDeadlineExceeded, kTooLarge, kDataLoss (answer cut short).
+/// request with kCancelled. Errors: kInvalidArgument (URL, header), kUnavailable (can't connect, or
+/// closed before an answer), kDeadlineExceeded, kTooLarge, kDataLoss (answer cut short).
 [[nodiscard]] Result<HttpClientResponse> http_request(
     const HttpClientRequest& request, const std::function<bool(std::string_view)>& on_data = {});
 

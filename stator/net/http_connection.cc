@@ -196,7 +196,6 @@ void Connection::fail(int status, std::string_view message) {
     append_head(out_,
                 {.status = status,
                  .content_type = content_type,
-                 .extra = {},
                  .content_length = body.size(),
                  .close = true},
                 shard_->date_line());

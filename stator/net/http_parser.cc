@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <boost/beast/http/basic_parser.hpp>
 #include <boost/beast/http/error.hpp>
-#include <charconv>
 #include <limits>
 #include <utility>
 
-#include "stator/base/check.h"
+#include "stator/net/http_chunks.h"
+#include "stator/net/http_names.h"
 
 namespace stator::net {
 namespace {
@@ -17,32 +17,9 @@ namespace http = beast::http;
 
 constexpr std::size_t kPadding = 64;                // what a vectorised reader may overread
 constexpr std::size_t kFirstBodyBytes = 64 * 1024;  // reserved before any body byte came
-constexpr std::size_t kMaxChunkLine = 1024;
-constexpr std::size_t kMaxLeadingBreaks = 4;  // bytes: two CRLF
-// "0\r\n\r\n": no chunk header and what must follow it is shorter. Beast counts on being asked
-// with that much.
-constexpr std::size_t kLeastChunkBytes = 5;
-
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
-
-bool equals_ignoring_case(std::string_view a, std::string_view b) {
-    return std::ranges::equal(a, b, {}, lower, lower);
-}
+constexpr std::size_t kMaxLeadingBreaks = 4;        // bytes: two CR LF
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_alpha(char c) { return lower(c) >= 'a' && lower(c) <= 'z'; }
-bool is_hex(char c) { return is_digit(c) || (lower(c) >= 'a' && lower(c) <= 'f'); }
-
-bool is_token_char(char c) {
-    return is_digit(c) || is_alpha(c) || std::string_view("!#$%&'*+-.^_`|~").contains(c);
-}
-
-bool is_port(std::string_view text) {
-    if (text.empty()) return true;  // "host:" is legal
-    unsigned value = 0;
-    const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
-    return ec == std::errc() && end == text.data() + text.size() && value <= 65'535;
-}
 
 std::string_view to_std(beast::string_view s) { return {s.data(), s.size()}; }
 
@@ -74,55 +51,27 @@ HttpRefusal refusal_of(const beast::error_code& ec) {
     if (ec == E::bad_transfer_encoding) {
         return {400, "Transfer-Encoding must come once and without Content-Length."};
     }
-    if (ec == E::bad_chunk) return {400, "A chunk of the body does not start with its length."};
-    if (ec == E::bad_chunk_extension) return {400, "A chunk's extension is malformed."};
     if (ec == E::header_limit) return {431, "The headers are too long."};
     return {400, "The request is malformed: " + ec.message() + "."};
 }
 
-}  // namespace
-
-bool is_valid_host(std::string_view host) {
-    if (host.starts_with('[')) {
-        const auto end = host.find(']');
-        if (end == std::string_view::npos || end < 3) return false;
-        for (const char c : host.substr(1, end - 1)) {
-            if (!is_hex(c) && c != ':' && c != '.') return false;
-        }
-        const std::string_view rest = host.substr(end + 1);
-        return rest.empty() || (rest[0] == ':' && is_port(rest.substr(1)));
-    }
-    const auto colon = host.find(':');
-    const std::string_view name = host.substr(0, colon);
-    if (name.empty()) return false;
-    for (const char c : name) {
-        if (!is_digit(c) && !is_alpha(c) && !std::string_view("-._~%!$&'()*+;=").contains(c)) {
-            return false;
-        }
-    }
-    return colon == std::string_view::npos || is_port(host.substr(colon + 1));
-}
-
-/// Beast's parser with our hooks: fields go straight into the request.
-class BeastParser final : public http::basic_parser<true> {
+/// Beast's parser with our hooks: headers go straight into the request. For heads alone (skip());
+/// bodies are framed here, because Beast's chunks come out differently for different cuts.
+class HeadParser final : public http::basic_parser<true> {
   public:
-    BeastParser(HttpRequest& request, const HttpLimits& limits) : request_(request) {
-        header_limit(std::numeric_limits<std::uint32_t>::max());  // the head is measured before
-        body_limit(limits.max_body_bytes);
+    explicit HeadParser(HttpRequest& request) : request_(request) {
+        header_limit(std::numeric_limits<std::uint32_t>::max());  // the head was measured before
+        body_limit(boost::none);
+        skip(true);
     }
 
-    // What the head said, for the checks behind it.
     int version = 0;
     unsigned hosts = 0;
     unsigned content_lengths = 0;
     bool has_coding = false;
     bool continue_expected = false;
-    bool bad_chunk_extension = false;
     std::optional<std::string> unknown_coding;
     std::optional<std::string> other_expectation;
-
-    /// Is the next byte a chunk's data (not its line, its end or a trailer)?
-    [[nodiscard]] bool in_chunk() const { return chunk_left_ > 0; }
 
   private:
     void on_request_impl(http::verb, beast::string_view method, beast::string_view target, int v,
@@ -131,11 +80,8 @@ class BeastParser final : public http::basic_parser<true> {
         request_.target = to_std(target);
         version = v;
     }
-    void on_response_impl(int, beast::string_view, int, beast::error_code&) override {}
-
     void on_field_impl(http::field field, beast::string_view name, beast::string_view value,
                        beast::error_code&) override {
-        if (in_trailer_) return;  // nothing here needs trailers; merging them would be a risk
         switch (field) {
             case http::field::host:
                 ++hosts;
@@ -144,13 +90,11 @@ class BeastParser final : public http::basic_parser<true> {
                 ++content_lengths;
                 break;
             case http::field::transfer_encoding:
-                if (!equals_ignoring_case(to_std(value), "chunked")) {
-                    unknown_coding = to_std(value);
-                }
                 has_coding = true;
+                if (!same_name(to_std(value), "chunked")) unknown_coding = to_std(value);
                 break;
             case http::field::expect:
-                if (equals_ignoring_case(to_std(value), "100-continue")) {
+                if (same_name(to_std(value), "100-continue")) {
                     continue_expected = true;
                 } else {
                     other_expectation = to_std(value);
@@ -162,53 +106,20 @@ class BeastParser final : public http::basic_parser<true> {
         request_.headers.push_back({std::string(to_std(name)), std::string(to_std(value))});
     }
 
+    void on_response_impl(int, beast::string_view, int, beast::error_code&) override {}
     void on_header_impl(beast::error_code&) override {}
-
-    void on_body_init_impl(const boost::optional<std::uint64_t>& length,
-                           beast::error_code&) override {
-        in_trailer_ = true;  // fields from here on
-        const std::size_t first =
-            length ? static_cast<std::size_t>(std::min<std::uint64_t>(*length, kFirstBodyBytes))
-                   : 0;
-        most_ =
-            length ? static_cast<std::size_t>(*length) : std::numeric_limits<std::size_t>::max();
-        request_.body.reserve(first + kPadding);
-    }
-    std::size_t on_body_impl(beast::string_view bytes, beast::error_code&) override {
-        append(to_std(bytes));
-        return bytes.size();
-    }
-    void on_chunk_header_impl(std::uint64_t size, beast::string_view extension,
-                              beast::error_code&) override {
-        const bool control = std::ranges::any_of(
-            to_std(extension), [](char c) { return (c >= 0 && c < ' ' && c != '\t') || c == 127; });
-        bad_chunk_extension = bad_chunk_extension || control;
-        chunk_left_ = size;
-    }
-    std::size_t on_chunk_body_impl(std::uint64_t, beast::string_view bytes,
-                                   beast::error_code&) override {
-        append(to_std(bytes));
-        chunk_left_ -= bytes.size();
-        return bytes.size();
+    void on_body_init_impl(const boost::optional<std::uint64_t>&, beast::error_code&) override {}
+    std::size_t on_body_impl(beast::string_view, beast::error_code&) override { return 0; }
+    void on_chunk_header_impl(std::uint64_t, beast::string_view, beast::error_code&) override {}
+    std::size_t on_chunk_body_impl(std::uint64_t, beast::string_view, beast::error_code&) override {
+        return 0;
     }
     void on_finish_impl(beast::error_code&) override {}
 
-    // Memory follows what has come, not what was announced: it doubles, up to the known length.
-    void append(std::string_view bytes) {
-        std::string& body = request_.body;
-        const std::size_t needed = body.size() + bytes.size();
-        if (needed + kPadding > body.capacity()) {
-            const std::size_t roomy = std::min(std::max(2 * body.size(), needed), most_);
-            body.reserve(std::max(roomy, needed) + kPadding);
-        }
-        body.append(bytes);
-    }
-
     HttpRequest& request_;
-    std::size_t most_ = 0;
-    std::uint64_t chunk_left_ = 0;
-    bool in_trailer_ = false;
 };
+
+}  // namespace
 
 struct HttpParser::Impl {
     explicit Impl(const HttpLimits& l) : limits(l) {}
@@ -216,30 +127,37 @@ struct HttpParser::Impl {
     std::size_t feed(std::string_view bytes);
     std::size_t feed_head(std::string_view bytes);
     std::size_t feed_body(std::string_view bytes);
-    /// Parses as much as it can and returns how much that is.
-    std::size_t parse_body(std::string_view bytes);
-    void check_pending();
+    std::size_t feed_chunks(std::string_view bytes);
+    void append_body(std::string_view bytes, std::size_t most);
 
     /// Looks at new lines in `text`; the head's length once it is whole, 0 before.
     std::size_t scan_head(std::string_view text);
-    bool check_line(std::string_view text, std::size_t begin, std::size_t end);
     void parse_head(std::string_view head);
     bool check_request_line(std::string_view head);
-    bool check_head();
+    bool check_head(const HeadParser& head);
     bool check_target();
+    void begin_body();
     void refuse(int status, std::string message);
+    void refuse_long_body();
 
     HttpLimits limits;
     State state = State::kHead;
     HttpRequest request;
     HttpRefusal refusal;
-    std::optional<BeastParser> parser;
-    std::string pending;      ///< bytes that can't be parsed before more come
-    std::size_t scanned = 0;  ///< of the head, from its start
+
+    // Of the head on its way.
+    std::string pending;  ///< what has come of it
+    std::size_t scanned = 0;
     std::size_t line_start = 0;
     std::size_t lines = 0;
     std::size_t breaks = 0;  ///< bytes of line breaks before the request line
     bool started = false;
+
+    // What it said.
+    bool http_1_0 = false;
+    bool continue_expected = false;
+    std::optional<std::uint64_t> content_length;
+    std::optional<ChunkDecoder> chunks;
 };
 
 void HttpParser::Impl::refuse(int status, std::string message) {
@@ -268,7 +186,7 @@ std::size_t HttpParser::Impl::feed_head(std::string_view bytes) {
         }
         if (skip == bytes.size()) return skip;
         const char c = bytes[skip];
-        if (breaks % 2 != 0 || !is_token_char(c)) {
+        if (breaks % 2 != 0 || !is_token({&c, 1})) {
             refuse(400, c == '\x16' ? "This looks like TLS; here is plain HTTP: use http://."
                                     : "A request starts with its method, such as GET.");
             return bytes.size();
@@ -329,22 +247,38 @@ std::size_t HttpParser::Impl::scan_head(std::string_view text) {
 void HttpParser::Impl::parse_head(std::string_view head) {
     if (!check_request_line(head)) return;
     request.headers.reserve(std::min<std::size_t>(lines, 32));
-    parser.emplace(request, limits);
+    HeadParser parser(request);
     beast::error_code ec;
-    parser->put(boost::asio::const_buffer(head.data(), head.size()), ec);
-    if (ec == http::error::body_limit) {
-        refuse(413, "The body is longer than " + std::to_string(limits.max_body_bytes) +
-                        " bytes, the most that is accepted here.");
-        return;
-    }
+    parser.put(boost::asio::const_buffer(head.data(), head.size()), ec);
     if (ec) {
         refusal = refusal_of(ec);
         state = State::kRefused;
         return;
     }
-    if (!check_head() || !check_target()) return;
-    request.keep_alive = parser->keep_alive();
-    state = parser->is_done() ? State::kDone : State::kBody;
+    if (!check_head(parser) || !check_target()) return;
+    request.keep_alive = parser.keep_alive();
+    http_1_0 = parser.version < 11;
+    continue_expected = parser.continue_expected && !http_1_0;
+    if (const auto length = parser.content_length()) content_length = *length;
+    if (parser.chunked()) chunks.emplace(limits.max_body_bytes, limits.max_header_bytes);
+    begin_body();
+}
+
+void HttpParser::Impl::begin_body() {
+    const std::uint64_t length = content_length.value_or(0);
+    if (length > limits.max_body_bytes) {
+        refuse_long_body();
+    } else if (length == 0 && !chunks) {
+        state = State::kDone;
+    } else {
+        state = State::kBody;
+        request.body.reserve(std::min<std::size_t>(length, kFirstBodyBytes) + kPadding);
+    }
+}
+
+void HttpParser::Impl::refuse_long_body() {
+    refuse(413, "The body is longer than " + std::to_string(limits.max_body_bytes) +
+                    " bytes, the most that is accepted here.");
 }
 
 bool HttpParser::Impl::check_request_line(std::string_view head) {
@@ -359,22 +293,22 @@ bool HttpParser::Impl::check_request_line(std::string_view head) {
     return true;
 }
 
-bool HttpParser::Impl::check_head() {
-    if (parser->unknown_coding) {
-        refuse(501, "Transfer-Encoding '" + shown(*parser->unknown_coding) +
+bool HttpParser::Impl::check_head(const HeadParser& head) {
+    if (head.unknown_coding) {
+        refuse(501, "Transfer-Encoding '" + shown(*head.unknown_coding) +
                         "' is not supported; use 'chunked' or Content-Length.");
-    } else if (parser->has_coding && parser->version < 11) {
+    } else if (head.has_coding && head.version < 11) {
         refuse(400, "Transfer-Encoding needs HTTP/1.1.");
-    } else if (parser->content_lengths > 1) {
+    } else if (head.content_lengths > 1) {
         refuse(400, "There is more than one Content-Length.");
-    } else if (parser->other_expectation && parser->version >= 11) {
-        refuse(417, "Expect '" + shown(*parser->other_expectation) +
+    } else if (head.other_expectation && head.version >= 11) {
+        refuse(417, "Expect '" + shown(*head.other_expectation) +
                         "' can't be met; only '100-continue' can.");
-    } else if (parser->hosts > 1) {
+    } else if (head.hosts > 1) {
         refuse(400, "There is more than one Host header.");
-    } else if (parser->hosts == 0 && parser->version >= 11) {
+    } else if (head.hosts == 0 && head.version >= 11) {
         refuse(400, "The Host header is missing.");
-    } else if (parser->hosts == 1 && !is_valid_host(request.header("host"))) {
+    } else if (head.hosts == 1 && !is_valid_host(request.header("host"))) {
         refuse(400, "The Host header '" + shown(request.header("host")) +
                         "' is not a name or address with an optional port.");
     }
@@ -389,7 +323,7 @@ bool HttpParser::Impl::check_target() {
     constexpr std::string_view kScheme = "http://";
     std::string& target = request.target;
     if (target.size() > kScheme.size() &&
-        equals_ignoring_case(std::string_view(target).substr(0, kScheme.size()), kScheme)) {
+        same_name(std::string_view(target).substr(0, kScheme.size()), kScheme)) {
         const auto end = std::min(target.find_first_of("/?#", kScheme.size()), target.size());
         if (!is_valid_host(std::string_view(target).substr(kScheme.size(), end - kScheme.size()))) {
             refuse(400, "The target '" + shown(target) + "' names no valid host.");
@@ -408,69 +342,50 @@ bool HttpParser::Impl::check_target() {
 }
 
 std::size_t HttpParser::Impl::feed_body(std::string_view bytes) {
-    if (pending.empty()) {
-        const std::size_t used = parse_body(bytes);
-        if (state == State::kBody && used < bytes.size()) {
-            pending.assign(bytes.substr(used));
-            check_pending();
-            return bytes.size();
-        }
-        return used;
-    }
-    // Little at a time: only a chunk's line or trailers wait here, the rest takes the way above.
-    const std::size_t before = pending.size();
-    const std::string_view more = bytes.substr(0, kMaxChunkLine);
-    pending.append(more);
-    const std::size_t used = parse_body(pending);
-    if (state == State::kBody) {
-        pending.erase(0, used);
-        check_pending();
-        return more.size();
-    }
-    pending.clear();
-    // A request never ends within what waited: that was too short for it.
-    STATOR_ASSERT(state == State::kRefused || used >= before);
-    return state == State::kRefused ? bytes.size() : used - before;
+    if (chunks) return feed_chunks(bytes);
+    const std::size_t left = static_cast<std::size_t>(*content_length) - request.body.size();
+    bytes = bytes.substr(0, left);
+    append_body(bytes, static_cast<std::size_t>(*content_length));
+    if (bytes.size() == left) state = State::kDone;
+    return bytes.size();
 }
 
-void HttpParser::Impl::check_pending() {
-    const std::size_t line_start_at = pending.starts_with("\r\n") ? 2 : 0;  // the chunk before
-    const bool line_whole = pending.find("\r\n", line_start_at) != std::string::npos;
-    if (!line_whole && pending.size() > kMaxChunkLine) {
-        refuse(400,
-               "A chunk's first line is longer than " + std::to_string(kMaxChunkLine) + " bytes.");
-    } else if (pending.size() > limits.max_header_bytes + kMaxChunkLine) {
-        refuse(431, "The trailers are longer than " + std::to_string(limits.max_header_bytes) +
-                        " bytes.");
+std::size_t HttpParser::Impl::feed_chunks(std::string_view bytes) {
+    const std::size_t all = bytes.size();
+    std::string_view data;
+    auto outcome = ChunkDecoder::Outcome::kMore;
+    while (!bytes.empty() && outcome == ChunkDecoder::Outcome::kMore) {
+        outcome = chunks->next(bytes, data);
+        append_body(data, limits.max_body_bytes);
     }
-}
-
-std::size_t HttpParser::Impl::parse_body(std::string_view bytes) {
-    const bool chunked = parser->chunked();
-    std::size_t used = 0;
-    while (used < bytes.size()) {
-        const std::string_view rest = bytes.substr(used);
-        if (chunked && rest.size() < kLeastChunkBytes && !parser->in_chunk()) return used;
-        beast::error_code ec;
-        used += parser->put(boost::asio::const_buffer(rest.data(), rest.size()), ec);
-        if (ec == http::error::need_more) return used;
-        if (ec == http::error::body_limit) {
-            refuse(413, "The body is longer than " + std::to_string(limits.max_body_bytes) +
-                            " bytes, the most that is accepted here.");
-            return used;
-        }
-        if (!ec && parser->bad_chunk_extension) ec = http::error::bad_chunk_extension;
-        if (ec) {
-            refusal = refusal_of(ec);
-            state = State::kRefused;
-            return used;
-        }
-        if (parser->is_done()) {
+    switch (outcome) {
+        case ChunkDecoder::Outcome::kMore:
+            break;
+        case ChunkDecoder::Outcome::kEnd:
             state = State::kDone;
-            return used;
-        }
+            break;
+        case ChunkDecoder::Outcome::kMalformed:
+            refuse(400, chunks->reason());
+            break;
+        case ChunkDecoder::Outcome::kTooLong:
+            refuse_long_body();
+            break;
+        case ChunkDecoder::Outcome::kTooMuchAround:
+            refuse(431, "Chunk extensions and trailers are longer than " +
+                            std::to_string(limits.max_header_bytes) + " bytes.");
+            break;
     }
-    return used;
+    return all - bytes.size();
+}
+
+/// Memory follows what has come, not what was announced: it doubles, up to `most`.
+void HttpParser::Impl::append_body(std::string_view bytes, std::size_t most) {
+    std::string& body = request.body;
+    const std::size_t needed = body.size() + bytes.size();
+    if (needed + kPadding > body.capacity()) {
+        body.reserve(std::max(needed, std::min(2 * needed, most)) + kPadding);
+    }
+    body.append(bytes);
 }
 
 HttpParser::HttpParser(const HttpLimits& limits) : impl_(std::make_unique<Impl>(limits)) {}
@@ -480,26 +395,20 @@ std::size_t HttpParser::feed(std::string_view bytes) { return impl_->feed(bytes)
 HttpParser::State HttpParser::state() const { return impl_->state; }
 bool HttpParser::started() const { return impl_->started; }
 HttpRequest& HttpParser::request() { return impl_->request; }
-bool HttpParser::http_1_0() const { return impl_->parser && impl_->parser->version < 11; }
+bool HttpParser::http_1_0() const { return impl_->http_1_0; }
 const HttpRefusal& HttpParser::refusal() const { return impl_->refusal; }
-
-std::optional<std::uint64_t> HttpParser::content_length() const {
-    const auto length = impl_->parser->content_length();
-    return length ? std::optional<std::uint64_t>(*length) : std::nullopt;
-}
-
-bool HttpParser::expects_continue() const {
-    return impl_->parser->continue_expected && impl_->parser->version >= 11;
-}
+bool HttpParser::expects_continue() const { return impl_->continue_expected; }
+std::optional<std::uint64_t> HttpParser::content_length() const { return impl_->content_length; }
 
 void HttpParser::reset() {
-    impl_->state = State::kHead;
-    impl_->request = {};
-    impl_->refusal = {};
-    impl_->parser.reset();
-    impl_->pending.clear();
-    impl_->scanned = impl_->line_start = impl_->lines = impl_->breaks = 0;
-    impl_->started = false;
+    Impl& impl = *impl_;
+    impl.state = State::kHead;
+    impl.request = {};
+    impl.pending.clear();
+    impl.scanned = impl.line_start = impl.lines = impl.breaks = 0;
+    impl.started = impl.http_1_0 = impl.continue_expected = false;
+    impl.content_length.reset();
+    impl.chunks.reset();
 }
 
 }  // namespace stator::net

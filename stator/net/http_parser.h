@@ -62,8 +62,4 @@ class HttpParser {
     std::unique_ptr<Impl> impl_;
 };
 
-/// Is this a Host header's value (or a target's authority): a name or address with an optional
-/// port?
-[[nodiscard]] bool is_valid_host(std::string_view host);
-
 }  // namespace stator::net

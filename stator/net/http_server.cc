@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "stator/base/log.h"
+#include "stator/net/http_names.h"
 #include "stator/net/http_shard.h"
 #include "stator/runtime/asio.h"
 
@@ -47,13 +48,6 @@ std::string printed(const sockaddr_storage& address, socklen_t length) {
     std::string out = host.data();
     if (address.ss_family == AF_INET6) out = "[" + out + "]";
     return out + ":" + port.data();
-}
-
-bool same(std::string_view a, std::string_view b) {
-    return std::ranges::equal(a, b, [](char x, char y) {
-        return std::tolower(static_cast<unsigned char>(x)) ==
-               std::tolower(static_cast<unsigned char>(y));
-    });
 }
 
 /// A listening socket on the first of the host's addresses that can be bound.
@@ -103,7 +97,7 @@ Result<int> bind_and_listen(const std::string& host, std::uint16_t port) {
 
 std::string_view HttpRequest::header(std::string_view name) const {
     for (const auto& h : headers) {
-        if (same(h.name, name)) return h.value;
+        if (same_name(h.name, name)) return h.value;
     }
     return {};
 }

@@ -1,0 +1,257 @@
+#include "stator/net/http_client.h"
+
+#include <array>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http/buffer_body.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/read.hpp>
+#include <charconv>
+#include <optional>
+
+#include "stator/net/http_names.h"
+
+namespace stator::net {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using asio::ip::tcp;
+using ErrorCodeOfBoost = boost::system::error_code;
+
+constexpr std::uint32_t kMaxHeadBytes = 64 * 1024;
+constexpr std::size_t kPieceBytes = 16 * 1024;
+
+struct Url {
+    std::string host;  ///< to resolve: no brackets
+    std::string port;
+    std::string authority;  ///< for the Host header
+    std::string target;
+};
+
+bool has_control_or_space(std::string_view text) {
+    for (const char c : text) {
+        if ((c >= 0 && c <= ' ') || c == 127) return true;
+    }
+    return false;
+}
+
+Result<Url> parse_url(const std::string& text) {
+    constexpr std::string_view kScheme = "http://";
+    const std::string_view url = text;
+    if (url.size() < kScheme.size() || !same_name(url.substr(0, kScheme.size()), kScheme)) {
+        return error(ErrorCode::kInvalidArgument,
+                     "'{}' is not a URL of the form http://host:port/path", text);
+    }
+    if (has_control_or_space(url)) {
+        return error(ErrorCode::kInvalidArgument,
+                     "the URL '{}' has white space or control characters", text);
+    }
+    const std::string_view rest = url.substr(kScheme.size());
+    const auto end = std::min(rest.find_first_of("/?#"), rest.size());
+    Url out;
+    out.authority = rest.substr(0, end);
+    out.target = rest.substr(end, rest.find('#') - end);
+    if (!out.target.starts_with('/')) out.target.insert(0, "/");
+    if (!is_valid_host(out.authority)) {
+        return error(ErrorCode::kInvalidArgument,
+                     "'{}' in the URL '{}' is not a host with an optional port", out.authority,
+                     text);
+    }
+    const std::string_view authority = out.authority;
+    const auto bracket = authority.find(']');
+    const auto colon = authority.find(':', bracket == std::string_view::npos ? 0 : bracket);
+    out.host = bracket == std::string_view::npos ? authority.substr(0, colon)
+                                                 : authority.substr(1, bracket - 1);
+    if (colon != std::string_view::npos) out.port = authority.substr(colon + 1);
+    if (out.port.empty()) out.port = "80";
+    return out;
+}
+
+Result<std::string> render(const HttpClientRequest& request, const Url& url) {
+    std::string out = request.method + " " + url.target + " HTTP/1.1\r\nHost: " + url.authority +
+                      "\r\nConnection: close\r\n";
+    if (!is_token(request.method)) {
+        return error(ErrorCode::kInvalidArgument, "'{}' is not an HTTP method", request.method);
+    }
+    for (const auto& [name, value] : request.headers) {
+        if (!is_token(name) || value.find_first_of(std::string_view("\r\n\0", 3)) != value.npos) {
+            return error(ErrorCode::kInvalidArgument,
+                         "the header '{}' has a character that headers can't hold", name);
+        }
+        out += name + ": " + value + "\r\n";
+    }
+    if (!request.body.empty() || request.method == "POST" || request.method == "PUT") {
+        out += "Content-Length: " + std::to_string(request.body.size()) + "\r\n";
+    }
+    return out + "\r\n";
+}
+
+/// One request's connection. Each step runs the io_context until its operation has ended; the
+/// stream's own timer bounds it.
+class Call {
+  public:
+    Call(const HttpClientRequest& request, Url url) : request_(request), url_(std::move(url)) {}
+
+    Result<void> connect();
+    void send(const std::string& head);
+    Result<HttpClientResponse> receive(const std::function<bool(std::string_view)>& on_data);
+
+  private:
+    using Parser = http::response_parser<http::buffer_body>;
+
+    /// Starts an operation with `start(handler)` and waits for its end.
+    template <typename Start>
+    ErrorCodeOfBoost wait(std::chrono::milliseconds timeout, Start&& start) {
+        ErrorCodeOfBoost result;
+        stream_.expires_after(timeout);
+        start([&result](const ErrorCodeOfBoost& ec, auto&&...) { result = ec; });
+        io_.restart();
+        io_.run();
+        return result;
+    }
+
+    Result<void> read_head(std::optional<Parser>& parser);
+    Result<void> read_body(Parser& parser, HttpClientResponse& response,
+                           const std::function<bool(std::string_view)>& on_data);
+    tl::unexpected<Error> failed(const ErrorCodeOfBoost& ec, bool head_read) const;
+
+    const HttpClientRequest& request_;
+    Url url_;
+    asio::io_context io_{1};
+    beast::tcp_stream stream_{io_};
+    beast::flat_buffer buffer_;
+};
+
+tl::unexpected<Error> Call::failed(const ErrorCodeOfBoost& ec, bool head_read) const {
+    if (ec == beast::error::timeout) {
+        return error(ErrorCode::kDeadlineExceeded, "{} sent nothing for {} ms", url_.authority,
+                     request_.read_timeout.count());
+    }
+    if (head_read) {
+        return error(ErrorCode::kDataLoss, "the answer of {} was cut short: {}", url_.authority,
+                     ec.message());
+    }
+    return error(ErrorCode::kUnavailable, "{} closed the connection without an answer: {}",
+                 url_.authority, ec.message());
+}
+
+Result<void> Call::connect() {
+    ErrorCodeOfBoost ec;
+    tcp::resolver resolver(io_);
+    const auto addresses = resolver.resolve(url_.host, url_.port, ec);
+    if (ec) {
+        return error(ErrorCode::kUnavailable, "can't find the host '{}': {}", url_.host,
+                     ec.message());
+    }
+    ec = wait(request_.connect_timeout,
+              [&](auto handler) { stream_.async_connect(addresses, std::move(handler)); });
+    if (ec == beast::error::timeout) {
+        return error(ErrorCode::kDeadlineExceeded, "{} did not accept a connection within {} ms",
+                     url_.authority, request_.connect_timeout.count());
+    }
+    if (ec) {
+        return error(ErrorCode::kUnavailable, "can't connect to {}: {}", url_.authority,
+                     ec.message());
+    }
+    stream_.socket().set_option(tcp::no_delay(true), ec);
+    return {};
+}
+
+void Call::send(const std::string& head) {
+    const std::array<asio::const_buffer, 2> parts = {asio::buffer(head),
+                                                     asio::buffer(request_.body)};
+    // A failure is not the end: a server that refuses a body answers before it has read it.
+    static_cast<void>(wait(request_.read_timeout, [&](auto handler) {
+        asio::async_write(stream_, parts, std::move(handler));
+    }));
+}
+
+Result<void> Call::read_head(std::optional<Parser>& parser) {
+    while (true) {
+        parser.emplace();
+        parser->header_limit(kMaxHeadBytes);
+        parser->body_limit(boost::none);
+        parser->skip(request_.method == "HEAD");
+        const auto ec = wait(request_.read_timeout, [&](auto handler) {
+            http::async_read_header(stream_, buffer_, *parser, std::move(handler));
+        });
+        if (ec == http::error::header_limit) {
+            return error(ErrorCode::kTooLarge, "the headers of {} are longer than {} bytes",
+                         url_.authority, kMaxHeadBytes);
+        }
+        if (ec) return failed(ec, false);
+        if (parser->get().result_int() / 100 != 1) return {};  // 1xx: the answer is yet to come
+    }
+}
+
+Result<void> Call::read_body(Parser& parser, HttpClientResponse& response,
+                             const std::function<bool(std::string_view)>& on_data) {
+    const bool hand_over = on_data && response.status / 100 == 2;
+    std::array<char, kPieceBytes> piece{};
+    while (!parser.is_done()) {
+        auto& body = parser.get().body();
+        body.data = piece.data();
+        body.size = piece.size();
+        const auto ec = wait(request_.read_timeout, [&](auto handler) {
+            http::async_read_some(stream_, buffer_, parser, std::move(handler));
+        });
+        if (ec && ec != http::error::need_buffer) return failed(ec, true);
+        const std::string_view bytes(piece.data(), piece.size() - body.size);
+        if (bytes.empty()) continue;
+        if (hand_over) {
+            if (!on_data(bytes)) return error(ErrorCode::kCancelled, "the caller ended the answer");
+        } else if (response.body.size() + bytes.size() > request_.max_response_bytes) {
+            return error(ErrorCode::kTooLarge, "the answer of {} is longer than {} bytes",
+                         url_.authority, request_.max_response_bytes);
+        } else {
+            response.body += bytes;
+        }
+    }
+    return {};
+}
+
+Result<HttpClientResponse> Call::receive(const std::function<bool(std::string_view)>& on_data) {
+    std::optional<Parser> parser;
+    if (auto head = read_head(parser); !head) return tl::unexpected<Error>(head.error());
+    HttpClientResponse response;
+    response.status = static_cast<int>(parser->get().result_int());
+    for (const auto& field : parser->get()) {
+        response.headers.emplace_back(
+            std::string(field.name_string().data(), field.name_string().size()),
+            std::string(field.value().data(), field.value().size()));
+    }
+    if (auto body = read_body(*parser, response, on_data); !body) {
+        return tl::unexpected<Error>(body.error());
+    }
+    return response;
+}
+
+}  // namespace
+
+std::string_view HttpClientResponse::header(std::string_view name) const {
+    for (const auto& [header_name, value] : headers) {
+        if (same_name(header_name, name)) return value;
+    }
+    return {};
+}
+
+Result<HttpClientResponse> http_request(const HttpClientRequest& request,
+                                        const std::function<bool(std::string_view)>& on_data) {
+    auto url = parse_url(request.url);
+    if (!url) return tl::unexpected<Error>(url.error());
+    const auto head = render(request, *url);
+    if (!head) return tl::unexpected<Error>(head.error());
+    Call call(request, std::move(*url));
+    if (auto connected = call.connect(); !connected) {
+        return tl::unexpected<Error>(connected.error());
+    }
+    call.send(*head);
+    return call.receive(on_data);
+}
+
+}  // namespace stator::net
