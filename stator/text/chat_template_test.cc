@@ -66,8 +66,8 @@ TEST(ChatTemplate, RendersConversationsAsJinjaDoes) {
     std::size_t cases = 0;
     root->find("cases").each_element([&](std::size_t, JsonView c) {
         const std::string name(c.find("template").as_string().value());
-        const auto got = render(read_data(name), json_of(c.find("context")),
-                                c.find("unix_seconds").as_int());
+        const auto got =
+            render(read_data(name), json_of(c.find("context")), c.find("unix_seconds").as_int());
         expect_as_jinja(c, got, name + ": " + std::string(c.find("name").as_string().value()));
         ++cases;
         return true;

@@ -112,20 +112,26 @@ std::string guard_special(std::string_view text, std::span<const std::string> sp
     return SpecialGuard(special_texts).guard(text);
 }
 
+std::vector<std::string_view> guarded_pieces(std::string_view guarded) {
+    std::vector<std::string_view> pieces;
+    for (std::size_t at = 0;;) {
+        const std::size_t mark = guarded.find(kMark, at);
+        const std::string_view piece = guarded.substr(at, mark - at);
+        const bool last = mark == std::string_view::npos;
+        if (!piece.empty() || (last && pieces.empty())) pieces.push_back(piece);
+        if (last) return pieces;
+        at = mark + kMark.size();
+    }
+}
+
 Result<void> encode_guarded(const Tokenizer& tokenizer, std::string_view rendered, bool add_bos,
                             std::vector<TokenId>& out) {
     bool first = true;
-    for (std::size_t at = 0; at < rendered.size() || first;) {
-        const std::size_t mark = rendered.find(kMark, at);
-        const std::string_view piece = rendered.substr(at, mark - at);
-        if (first || !piece.empty()) {
-            auto done = first ? tokenizer.encode(piece, SpecialTokens::kParse, add_bos, out)
-                              : tokenizer.encode_more(piece, SpecialTokens::kParse, out);
-            if (!done) return done;
-            first = false;
-        }
-        if (mark == std::string_view::npos) break;
-        at = mark + kMark.size();
+    for (const std::string_view piece : guarded_pieces(rendered)) {
+        auto done = first ? tokenizer.encode(piece, SpecialTokens::kParse, add_bos, out)
+                          : tokenizer.encode_more(piece, SpecialTokens::kParse, out);
+        if (!done) return done;
+        first = false;
     }
     return {};
 }

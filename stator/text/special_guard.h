@@ -38,6 +38,9 @@ class SpecialGuard {
 [[nodiscard]] std::string guard_special(std::string_view text,
                                         std::span<const std::string> special_texts);
 
+/// What lies between the marks of a guarded text, in order; at least one piece, which may be empty.
+[[nodiscard]] std::vector<std::string_view> guarded_pieces(std::string_view guarded);
+
 /// Appends the tokens of a rendered prompt, whose user strings went through guard().
 [[nodiscard]] Result<void> encode_guarded(const Tokenizer& tokenizer, std::string_view rendered,
                                           bool add_bos, std::vector<TokenId>& out);

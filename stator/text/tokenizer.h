@@ -44,7 +44,8 @@ class Tokenizer {
     /// view.
     [[nodiscard]] virtual std::string_view bytes(TokenId token) const = 0;
 
-    /// The token as the vocabulary spells it, control tokens included: for logprobs and for people.
+    /// The token for people and logprobs, control tokens included: its text where that is whole
+    /// characters, otherwise the vocabulary's name for it ("<|im_end|>", "<0xE2>").
     [[nodiscard]] virtual std::string_view spelling(TokenId token) const = 0;
 
     [[nodiscard]] virtual bool is_control(TokenId token) const = 0;
