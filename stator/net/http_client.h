@@ -14,9 +14,9 @@ namespace stator::net {
 
 struct HttpClientRequest {
     std::string method = "GET";
-    std::string url;  ///< http://host[:port]/path
-    std::vector<std::pair<std::string, std::string>> headers;
-    std::string body;
+    std::string url = {};  ///< http://host[:port]/path
+    std::vector<std::pair<std::string, std::string>> headers = {};
+    std::string body = {};
     std::chrono::milliseconds connect_timeout{5'000};
     std::chrono::milliseconds read_timeout{300'000};  ///< without a byte
     std::size_t max_response_bytes = 64 * 1024 * 1024;
@@ -24,7 +24,7 @@ struct HttpClientRequest {
 
 struct HttpClientResponse {
     int status = 0;
-    std::vector<std::pair<std::string, std::string>> headers;
+    std::vector<std::pair<std::string, std::string>> headers = {};
     std::string body;  ///< empty where `on_data` took it
 
     [[nodiscard]] std::string_view header(std::string_view name) const;

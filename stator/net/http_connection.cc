@@ -243,7 +243,6 @@ void Connection::abort() { end(true, true); }
 void Connection::abandoned(std::uint64_t request_number) {
     if (phase_ != Phase::kAnswer || request_number != request_number_) return;
     log_error("A request handler dropped its request without a whole answer.", {{"peer", peer_}});
-    if (exchange_.lock()) return;
     end(true, false);
 }
 

@@ -2,12 +2,14 @@
 
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <future>
 #include <memory>
 #include <string>
@@ -105,6 +107,11 @@ class RawClient {
         const linger now{.l_onoff = 1, .l_linger = 0};
         ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
         close();
+    }
+    /// Waits for bytes or the end of the connection; false where neither comes in time.
+    bool wait_readable(std::chrono::milliseconds limit) {
+        pollfd ready{.fd = fd_, .events = POLLIN, .revents = 0};
+        return ::poll(&ready, 1, static_cast<int>(limit.count())) > 0;
     }
     [[nodiscard]] bool was_reset() const { return was_reset_; }
     [[nodiscard]] bool timed_out() const { return timed_out_; }
