@@ -1,1 +1,3 @@
-int main() { return 0; }
+#include "stator/cli/program.h"
+
+int main(int argc, char** argv) { return stator::cli::run_program(argc, argv); }

@@ -142,28 +142,35 @@ void add_model(std::vector<Option>& t) {
     using S = Settings;
     using M = ModelSettings;
     t.push_back(option<&S::model, &M::path>(
-        "model.path", "--model", "The GGUF file to serve. If empty: the one in the cache folder."));
-    t.push_back(option<&S::model, &M::served_name>(
-        "model.name", "--served-model-name",
-        "Name that clients use for the model. If empty: the name in the file, in lower case with "
-        "dashes."));
-    t.push_back(option<&S::model, &M::aliases>(
-        "model.aliases", "--model-alias", "Further names under which clients may ask for it."));
+                    "model.path", "--model",
+                    "The GGUF file to serve. If empty: the one in the cache folder.")
+                    .in("file"));
+    t.push_back(option<&S::model, &M::served_name>("model.name", "--served-model-name",
+                                                   "Name that clients use for the model. If empty: "
+                                                   "the name in the file, in lower case with "
+                                                   "dashes.")
+                    .in("name"));
+    t.push_back(option<&S::model, &M::aliases>("model.aliases", "--model-alias",
+                                               "Further names under which clients may ask for it.")
+                    .in("name"));
 }
 
 void add_server(std::vector<Option>& t) {
     using S = Settings;
     using V = ServerSettings;
-    t.push_back(option<&S::server, &V::host>(
-        "server.host", "--host",
-        "Address to listen on. The default is reachable from this machine alone; any other address "
-        "needs --api-key-file or --allow-unauthenticated."));
+    t.push_back(option<&S::server, &V::host>("server.host", "--host",
+                                             "Address to listen on. The default is reachable from "
+                                             "this machine alone; any other address "
+                                             "needs --api-key-file or --allow-unauthenticated.")
+                    .in("address"));
     t.push_back(option<&S::server, &V::port>("server.port", "--port",
                                              "Port to listen on. 0 takes a free one.")
                     .range(0, 65535));
-    t.push_back(option<&S::server, &V::port_file>(
-        "server.port_file", "--port-file",
-        "File that gets the port number once the server listens (for scripts with --port 0)."));
+    t.push_back(
+        option<&S::server, &V::port_file>(
+            "server.port_file", "--port-file",
+            "File that gets the port number once the server listens (for scripts with --port 0).")
+            .in("file"));
     t.push_back(option<&S::server, &V::threads>(
                     "server.threads", "--threads",
                     "Threads for HTTP. 0: the cores the engine leaves free, from 1 to 16.")
@@ -174,19 +181,22 @@ void add_server(std::vector<Option>& t) {
                                               "Ctrl-C or SIGTERM; a second one ends "
                                               "the program at once.")
                     .range(0, kDay_ms));
-    t.push_back(option<&S::server, &V::cors_origins>(
-        "server.cors_origins", "--cors-origin",
-        "Web origins whose pages may call this server, such as https://example.org, or * for all. "
-        "If empty: none."));
+    t.push_back(
+        option<&S::server, &V::cors_origins>("server.cors_origins", "--cors-origin",
+                                             "Web origins whose pages may call this server, such "
+                                             "as https://example.org, or * for all. "
+                                             "If empty: none.")
+            .in("origin"));
 }
 
 void add_auth(std::vector<Option>& t) {
     using S = Settings;
     using A = AuthSettings;
-    t.push_back(option<&S::auth, &A::api_key_file>(
-        "auth.api_key_file", "--api-key-file",
-        "File with the API keys that clients must send, one a line; lines that begin with # are "
-        "comments."));
+    t.push_back(option<&S::auth, &A::api_key_file>("auth.api_key_file", "--api-key-file",
+                                                   "File with the API keys that clients must send, "
+                                                   "one a line; lines that begin with # are "
+                                                   "comments.")
+                    .in("file"));
     t.push_back(option<&S::auth, &A::allow_unauthenticated>(
         "auth.allow_unauthenticated", "--allow-unauthenticated",
         "Listen beyond this machine without API keys: anyone who can reach the port may use it."));
@@ -210,18 +220,19 @@ void add_engine(std::vector<Option>& t) {
     t.push_back(option<&S::engine, &E::context>(
                     "engine.context", "--context",
                     "Size of the KV cache, which all running requests share. 0: chosen from the "
-                    "model and the memory.")
+                    "model and the number of running requests.")
                     .range(0, kMaxCount)
                     .in("tokens"));
     t.push_back(option<&S::engine, &E::max_sequence>(
                     "engine.max_sequence", "--max-sequence",
                     "Longest prompt and answer of one request together. 0: what the model was "
-                    "trained for, as far as the KV cache holds it.")
+                    "trained for, at most 8192.")
                     .range(0, kMaxCount)
                     .in("tokens"));
-    t.push_back(option<&S::engine, &E::max_running>("engine.max_running", "--max-running",
-                                                    "Requests computed at the same time.")
-                    .range(1, 256)
+    t.push_back(option<&S::engine, &E::max_running>(
+                    "engine.max_running", "--max-running",
+                    "Requests computed at the same time (llama: at most 128).")
+                    .range(1, 4096)
                     .in("requests"));
     t.push_back(
         option<&S::engine, &E::max_waiting>(
@@ -235,19 +246,34 @@ void add_engine(std::vector<Option>& t) {
                     "this size so that others' answers keep flowing.")
                     .range(1, 65'536)
                     .in("tokens"));
-    t.push_back(option<&S::engine, &E::block_tokens>(
-                    "engine.block_tokens", "--block-tokens",
-                    "Tokens in one block of the prefix cache, the unit of reuse.")
-                    .range(1, 1024)
-                    .in("tokens"));
-    t.push_back(option<&S::engine, &E::prefix_cache>(
-        "engine.prefix_cache", "--prefix-cache",
-        "Reuse what was computed for earlier prompts that begin alike."));
     t.push_back(option<&S::engine, &E::gpu_layers>(
                     "engine.gpu_layers", "--gpu-layers",
                     "Layers of the model to place on the GPU, in a build with CUDA. -1: all.")
                     .range(-1, 10'000)
                     .in("layers"));
+    t.push_back(option<&S::engine, &E::seed>(
+                    "engine.seed", "--seed",
+                    "Start of the random numbers for requests that give no seed. 0: a new one each "
+                    "time.")
+                    .range(0, 9e15));
+}
+
+void add_prefix_cache(std::vector<Option>& t) {
+    using S = Settings;
+    using E = EngineSettings;
+    t.push_back(option<&S::engine, &E::prefix_cache>(
+        "engine.prefix_cache", "--prefix-cache",
+        "Reuse what was computed for earlier prompts that begin alike."));
+    t.push_back(option<&S::engine, &E::block_tokens>(
+                    "engine.block_tokens", "--block-tokens",
+                    "Tokens in one block of the prefix cache, the unit of reuse.")
+                    .range(1, 1024)
+                    .in("tokens"));
+    t.push_back(option<&S::engine, &E::cached_sequences>(
+                    "engine.cached_sequences", "--cached-sequences",
+                    "Beginnings of prompts to keep for reuse beside the running requests.")
+                    .range(0, 1024)
+                    .in("sequences"));
 }
 
 void add_sampling(std::vector<Option>& t) {
@@ -370,6 +396,7 @@ std::vector<Option> make_options() {
     add_server(table);
     add_auth(table);
     add_engine(table);
+    add_prefix_cache(table);
     add_sampling(table);
     add_request_limits(table);
     add_time_limits(table);

@@ -1,0 +1,160 @@
+#include "stator/cli/served_engine.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <utility>
+
+#include "stator/base/clock.h"
+#include "stator/base/log.h"
+#include "stator/cli/model_location.h"
+#include "stator/cli/terminal.h"
+#include "stator/engine/echo/echo_engine.h"
+#include "stator/engine/llama/llama_engine.h"
+#include "stator/text/byte_tokenizer.h"
+
+namespace stator::cli {
+namespace {
+
+constexpr std::string_view kEchoTemplate =
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+/// "Loading NAME 42 %" on one line of a terminal; nothing elsewhere. Cleared when done.
+class ProgressLine {
+  public:
+    explicit ProgressLine(std::string label)
+        : label_(std::move(label)), shown_(is_terminal(STDERR_FILENO)) {
+        update(0.0F);
+    }
+    ~ProgressLine() {
+        if (shown_) print_err("\r\x1b[K");
+    }
+    ProgressLine(const ProgressLine&) = delete;
+    ProgressLine& operator=(const ProgressLine&) = delete;
+
+    void update(float fraction) {
+        const int percent = static_cast<int>(fraction * 100.0F);
+        if (!shown_ || percent == percent_) return;
+        percent_ = percent;
+        print_err(fmt::format("\r{} … {} %\x1b[K", label_, percent));
+    }
+
+  private:
+    std::string label_;
+    bool shown_;
+    int percent_ = -1;
+};
+
+frontend::SamplingDefaults sampling_defaults(const config::SamplingSettings& wanted,
+                                             const model::ModelFacts& facts) {
+    const frontend::SamplingDefaults usual;
+    frontend::SamplingDefaults d;
+    const auto pick = [](const std::optional<double>& ours, const std::optional<float>& files,
+                         float otherwise) {
+        return ours ? static_cast<float>(*ours) : files.value_or(otherwise);
+    };
+    d.temperature = pick(wanted.temperature, facts.temperature, usual.temperature);
+    d.top_p = pick(wanted.top_p, facts.top_p, usual.top_p);
+    d.min_p = pick(wanted.min_p, facts.min_p, usual.min_p);
+    d.top_k = wanted.top_k.value_or(facts.top_k.value_or(usual.top_k));
+    return d;
+}
+
+engine::LlamaOptions llama_options(const config::EngineSettings& s, std::string path,
+                                   std::uint32_t threads) {
+    engine::LlamaOptions o;
+    o.model_path = std::move(path);
+    o.context_tokens = s.context;
+    o.max_sequence_tokens = s.max_sequence;
+    o.max_running = s.max_running;
+    o.max_waiting = s.max_waiting;
+    o.step_tokens = s.step_tokens;
+    o.block_tokens = s.block_tokens;
+    o.cached_sequences = s.cached_sequences;
+    o.prefix_cache = s.prefix_cache;
+    o.threads = static_cast<int>(threads);
+    o.gpu_layers = s.gpu_layers;
+    o.seed = s.seed;
+    return o;
+}
+
+Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t threads) {
+    std::string path = settings.model.path;
+    if (path.empty()) {
+        auto found = find_default_model(model_folder());
+        if (!found) return tl::unexpected(found.error());
+        path = std::move(*found);
+    }
+    const TimePoint start = Clock::real().now();
+    auto file = model::GgufModel::open(path);
+    if (!file) return tl::unexpected(file.error());
+
+    ServedEngine out;
+    out.file = std::move(*file);
+    const model::ModelFacts& facts = out.file->facts();
+    out.title = facts.name;
+    out.id =
+        settings.model.served_name.empty() ? served_name(facts.name) : settings.model.served_name;
+    out.file_bytes = facts.file_bytes;
+    out.defaults = sampling_defaults(settings.sampling, facts);
+    if (!facts.chat_template.empty()) {
+        auto compiled = text::ChatTemplate::compile(facts.chat_template, facts.bos, facts.eos);
+        if (compiled) {
+            out.chat_template = std::move(*compiled);
+        } else {
+            log_warn("The model's chat template can't be used; only /v1/completions will work.",
+                     {{"reason", compiled.error().message}});
+        }
+    }
+    ProgressLine progress(fmt::format("Loading {}", facts.name));
+    engine::LlamaOptions options = llama_options(settings.engine, path, threads);
+    options.progress = [&progress](float fraction) { progress.update(fraction); };
+    auto made = engine::make_llama_engine(std::move(options), {});
+    if (!made) return tl::unexpected(made.error());
+    out.engine = std::move(*made);
+    out.load_seconds = to_seconds(Clock::real().now() - start);
+    return out;
+}
+
+Result<ServedEngine> open_echo(const config::Settings& settings) {
+    ServedEngine out;
+    out.title = "Echo";
+    out.id = settings.model.served_name.empty() ? "echo" : settings.model.served_name;
+    out.own_tokenizer = std::make_unique<text::ByteTokenizer>(
+        std::vector<std::string>{"<|im_start|>", "<|im_end|>"});
+    auto compiled = text::ChatTemplate::compile(kEchoTemplate, "", "<|im_end|>");
+    if (!compiled) return tl::unexpected(compiled.error());
+    out.chat_template = std::move(*compiled);
+    out.defaults = sampling_defaults(settings.sampling, model::ModelFacts{});
+
+    engine::EchoOptions options;
+    const config::EngineSettings& e = settings.engine;
+    if (e.max_sequence != 0) {
+        options.context_tokens = e.max_sequence;
+    } else if (e.context != 0) {
+        options.context_tokens = e.context;
+    }
+    options.max_running = e.max_running;
+    options.max_waiting = e.max_waiting;
+    options.step = std::chrono::microseconds(settings.echo.step_us);
+    options.tokens_per_step = settings.echo.tokens_per_step;
+    options.fail_after_tokens = settings.echo.fail_after;
+    out.engine = engine::make_echo_engine(options);
+    return out;
+}
+
+}  // namespace
+
+Result<ServedEngine> open_engine(const config::Settings& settings, std::uint32_t engine_threads) {
+    switch (settings.engine.kind) {
+        case config::EngineKind::kLlama:
+            return open_llama(settings, engine_threads);
+        case config::EngineKind::kEcho:
+            return open_echo(settings);
+    }
+    return error(ErrorCode::kInternal, "This engine is unknown");
+}
+
+}  // namespace stator::cli

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "stator/base/error.h"
+#include "stator/config/settings.h"
+#include "stator/engine/engine.h"
+#include "stator/frontend/frontend.h"
+#include "stator/model/gguf_model.h"
+#include "stator/text/chat_template.h"
+#include "stator/text/tokenizer.h"
+
+namespace stator::cli {
+
+/// A model that is ready to answer, with everything the frontend needs to offer it. Owns it all.
+struct ServedEngine {
+    std::string id;                ///< the name clients use
+    std::string title;             ///< the name people know
+    std::uint64_t file_bytes = 0;  ///< 0: no file
+    double load_seconds = 0.0;
+    std::shared_ptr<const model::GgufModel> file;
+    std::unique_ptr<text::Tokenizer> own_tokenizer;  ///< where there is no file
+    std::optional<text::ChatTemplate> chat_template;
+    frontend::SamplingDefaults defaults;
+    std::unique_ptr<engine::Engine> engine;
+
+    [[nodiscard]] const text::Tokenizer& tokenizer() const {
+        return own_tokenizer ? *own_tokenizer : file->tokenizer();
+    }
+};
+
+/// Opens what the settings ask for. Shows progress on standard error. The error is one sentence for
+/// the terminal.
+[[nodiscard]] Result<ServedEngine> open_engine(const config::Settings& settings,
+                                               std::uint32_t engine_threads);
+
+}  // namespace stator::cli

@@ -1,0 +1,52 @@
+#include "stator/cli/stop_signal.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+
+namespace stator::cli {
+namespace {
+
+TEST(StopSignal, TheFirstOneIsHandedOver) {
+    for (const int number : {SIGTERM, SIGINT}) {
+        StopSignal stop;
+        stop.begin_serving();
+        std::raise(number);
+        EXPECT_EQ(stop.wait(), number);
+    }
+}
+
+TEST(StopSignalDeathTest, TheSecondOneEndsTheProcess) {
+    EXPECT_EXIT(
+        {
+            StopSignal stop;
+            stop.begin_serving();
+            std::raise(SIGTERM);
+            static_cast<void>(stop.wait());
+            std::raise(SIGINT);
+        },
+        ::testing::ExitedWithCode(128 + SIGINT), "");
+}
+
+TEST(StopSignalDeathTest, BeforeServingTheFirstOneDoes) {
+    EXPECT_EXIT(
+        {
+            StopSignal stop;
+            std::raise(SIGTERM);
+        },
+        ::testing::ExitedWithCode(128 + SIGTERM), "");
+}
+
+TEST(StopSignalDeathTest, LeavesTheSignalsAsTheyWere) {
+    EXPECT_EXIT(
+        {
+            {
+                const StopSignal stop;
+            }
+            std::raise(SIGTERM);
+        },
+        ::testing::KilledBySignal(SIGTERM), "");
+}
+
+}  // namespace
+}  // namespace stator::cli
