@@ -31,7 +31,8 @@ lint_tidy() {
     configure_preset dev
     build_targets dev stator_version_stamp
     say "clang-tidy on ${#files[@]} files"
-    printf '%s\n' "${files[@]}" | xargs -P "$(nproc)" -n 4 clang-tidy-19 --quiet -p build/dev
+    printf '%s\n' "${files[@]}" | xargs -P "$(nproc)" -n 1 clang-tidy-19 --quiet -p build/dev \
+        2> >(grep -vE '^[0-9]+ (warning|error)s? (and|generated)' >&2)
 }
 
 dev_lint() {
