@@ -93,10 +93,17 @@ test_tsan() {
         TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:${TSAN_OPTIONS:-}" run_ctest tsan -R "^($names)\$"
 }
 
+# True if the filter can match an end-to-end test, so that `./dev test ROOM` need not build the server first.
+e2e_matches() {
+    [ -n "$FILTER" ] || return 0
+    [[ $FILTER =~ ^[A-Za-z0-9_]+$ ]] || return 1
+    compgen -G "test/e2e/*$FILTER*" >/dev/null || grep -qiE "(def|class) \w*$FILTER" test/e2e/*.py
+}
+
 # pytest's exit status 5 says that no test matched.
 test_e2e() {
     local python rc=0
-    [[ $FILTER =~ ^[A-Za-z0-9_]*$ ]] || return 0
+    e2e_matches || return 0
     build_targets release stator || return
     python=$(python_environment test/e2e/requirements.txt)/bin/python
     STATOR_BIN=$STATOR_BIN "$python" -m pytest test/e2e -q -ra -p no:cacheprovider --junit-xml "$REPORTS/e2e.xml" \
