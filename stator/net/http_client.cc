@@ -25,6 +25,8 @@ using ErrorCodeOfBoost = boost::system::error_code;
 
 constexpr std::uint32_t kMaxHeadBytes = 64 * 1024;
 constexpr std::size_t kPieceBytes = 16 * 1024;
+constexpr std::chrono::milliseconds kAskPeriod{
+    100};  ///< how soon HttpClientRequest::cancelled counts
 
 struct Url {
     std::string host;  ///< to resolve: no brackets
@@ -111,7 +113,12 @@ class Call {
         stream_.expires_after(timeout);
         start([&result](const ErrorCodeOfBoost& ec, auto&&...) { result = ec; });
         io_.restart();
-        io_.run();
+        while (!io_.stopped()) {
+            io_.run_for(kAskPeriod);
+            if (io_.stopped() || !request_.cancelled || !request_.cancelled()) continue;
+            cancelled_ = true;
+            stream_.cancel();
+        }
         return result;
     }
 
@@ -125,9 +132,11 @@ class Call {
     asio::io_context io_{1};
     beast::tcp_stream stream_{io_};
     beast::flat_buffer buffer_;
+    bool cancelled_ = false;
 };
 
 tl::unexpected<Error> Call::failed(const ErrorCodeOfBoost& ec, bool head_read) const {
+    if (cancelled_) return error(ErrorCode::kCancelled, "the caller ended the request");
     if (ec == beast::error::timeout) {
         return error(ErrorCode::kDeadlineExceeded, "{} sent nothing for {} ms", url_.authority,
                      request_.read_timeout.count());
@@ -150,6 +159,7 @@ Result<void> Call::connect() {
     }
     ec = wait(request_.connect_timeout,
               [&](auto handler) { stream_.async_connect(addresses, std::move(handler)); });
+    if (cancelled_) return failed(ec, false);
     if (ec == beast::error::timeout) {
         return error(ErrorCode::kDeadlineExceeded, "{} did not accept a connection within {} ms",
                      url_.authority, request_.connect_timeout.count());

@@ -20,6 +20,9 @@ struct HttpClientRequest {
     std::chrono::milliseconds connect_timeout{5'000};
     std::chrono::milliseconds read_timeout{300'000};  ///< without a byte
     std::size_t max_response_bytes = 64 * 1024 * 1024;
+    /// Asked every 100 ms while waiting for the server, on the caller's thread; true ends the
+    /// request with kCancelled. May be empty.
+    std::function<bool()> cancelled = {};
 };
 
 struct HttpClientResponse {

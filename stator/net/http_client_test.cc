@@ -265,5 +265,15 @@ TEST(HttpClient, RefusesWhatItCannotSend) {
     }
 }
 
+TEST(HttpClientCancelTest, WaitingForAnAnswerEndsWhenAsked) {
+    OneShotServer server(OneShotServer::await_end);
+    int asked = 0;
+    const auto answer =
+        http_request({.url = server.url(), .cancelled = [&] { return ++asked == 2; }});
+    ASSERT_FALSE(answer.has_value());
+    EXPECT_EQ(answer.error().code, ErrorCode::kCancelled);
+    EXPECT_EQ(asked, 2);
+}
+
 }  // namespace
 }  // namespace stator::net
