@@ -67,13 +67,13 @@ Result<ApiKeys> read_api_keys(const std::string& path) {
     auto keys = parse_api_keys(*text);
     if (!keys) {
         return error(keys.error().code, "The API key file {} can't be used: {}.",
-                     config::in_quotes(path), keys.error().message);
+                     config::path_in_quotes(path), keys.error().message);
     }
     struct stat status{};
     if (::stat(path.c_str(), &status) == 0 && (status.st_mode & S_IROTH) != 0) {
         keys->warnings.push_back(fmt::format(
             "Everyone on this machine can read the API key file {}; chmod 600 keeps it to you.",
-            config::in_quotes(path)));
+            config::path_in_quotes(path)));
     }
     return keys;
 }

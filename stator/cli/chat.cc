@@ -84,6 +84,11 @@ class Conversation {
     std::string system_;
 };
 
+/// What the caller got wrong is wrong usage, what the server did is not.
+ExitCode exit_code_of(const Error& error) {
+    return error.code == ErrorCode::kInvalidArgument ? ExitCode::kUsage : ExitCode::kFailed;
+}
+
 ExitCode answer_once(Conversation& conversation, std::string prompt) {
     const bool terminal = is_terminal(STDOUT_FILENO);
     const Interrupts interrupts;
@@ -93,7 +98,7 @@ ExitCode answer_once(Conversation& conversation, std::string prompt) {
         [&interrupts] { return interrupts.count() > 0; });
     if (!answer) {
         print_problem(answer.error());
-        return ExitCode::kFailed;
+        return exit_code_of(answer.error());
     }
     if (!answer->text.ends_with('\n')) print_out("\n");
     if (terminal) {
@@ -210,7 +215,7 @@ ExitCode chat(const ChatFlags& flags, ChatQuestion question) {
         auto model = first_model(server);
         if (!model) {
             print_problem(model.error());
-            return ExitCode::kFailed;
+            return exit_code_of(model.error());
         }
         question.model = std::move(*model);
     }

@@ -57,12 +57,23 @@ class AnswerReader {
 
     Result<void> feed(std::string_view bytes) {
         if (auto fed = reader_.feed(bytes); !fed) return fed;
+        Result<void> outcome;
+        std::string fresh;  // shown at once: a terminal is slow where a server is fast
         while (auto event = reader_.next()) {
-            auto chunk = parse_chat_chunk(event->data);
-            if (!chunk) return tl::unexpected(chunk.error());
+            const auto chunk = parse_chat_chunk(event->data);
+            if (!chunk) {
+                outcome = tl::unexpected(chunk.error());
+                break;
+            }
             take(*chunk);
+            fresh += chunk->text;
         }
-        return {};
+        if (!fresh.empty()) {
+            if (answer_.text.empty()) answer_.first_seconds = to_seconds(clock_.now() - start_);
+            answer_.text += fresh;
+            on_text_(fresh);
+        }
+        return outcome;
     }
 
     [[nodiscard]] bool done() const { return done_; }
@@ -78,10 +89,6 @@ class AnswerReader {
         done_ = done_ || chunk.done;
         if (!chunk.finish_reason.empty()) answer_.finish_reason = chunk.finish_reason;
         if (chunk.usage) answer_.usage = chunk.usage;
-        if (chunk.text.empty()) return;
-        if (answer_.text.empty()) answer_.first_seconds = to_seconds(clock_.now() - start_);
-        answer_.text += chunk.text;
-        on_text_(chunk.text);
     }
 
     const std::function<void(std::string_view)>& on_text_;
@@ -146,7 +153,7 @@ Result<ChatChunk> parse_chat_chunk(std::string_view data) {
 
 Error refusal(int status, std::string_view body) {
     Error e;
-    e.code = status == 401 ? ErrorCode::kUnauthenticated : ErrorCode::kInvalidArgument;
+    e.code = status == 401 ? ErrorCode::kUnauthenticated : ErrorCode::kUnknown;
     codec::JsonDocument document;
     std::string message;
     if (const auto root = document.parse(body))
@@ -184,6 +191,7 @@ Result<ChatAnswer> ask(const ChatServer& server, const ChatQuestion& question,
     request.headers.emplace_back("Content-Type", "application/json");
     request.body = chat_request_body(question);
 
+    request.cancelled = cancelled;
     AnswerReader reader(on_text, clock);
     std::optional<Error> wrong;
     const auto response = net::http_request(request, [&](std::string_view bytes) {

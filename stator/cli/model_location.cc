@@ -48,7 +48,8 @@ Result<std::string> find_default_model(const std::string& folder) {
     if (found.size() == 1) return found.front();
     if (found.empty()) {
         return error(ErrorCode::kNotFound, "There is no model to serve{}: {}.",
-                     folder.empty() ? "" : fmt::format(" in {}", config::in_quotes(folder)), kHow);
+                     folder.empty() ? "" : fmt::format(" in {}", config::path_in_quotes(folder)),
+                     kHow);
     }
     std::ranges::sort(found);
     constexpr std::size_t kShown = 5;

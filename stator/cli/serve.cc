@@ -153,6 +153,8 @@ ExitCode serve(const Invocation& invocation, const config::Settings& settings) {
         return ExitCode::kUsage;
     }
 
+    // A port of an earlier run must not be taken for this one's.
+    if (!settings.server.port_file.empty()) ::unlink(settings.server.port_file.c_str());
     StopSignal stop;
     const ThreadPlan threads =
         plan_threads(runtime::usable_cores(), settings.engine.threads, settings.server.threads);

@@ -131,11 +131,10 @@ Result<ServedEngine> open_echo(const config::Settings& settings) {
 
     engine::EchoOptions options;
     const config::EngineSettings& e = settings.engine;
-    if (e.max_sequence != 0) {
-        options.context_tokens = e.max_sequence;
-    } else if (e.context != 0) {
-        options.context_tokens = e.context;
-    }
+    constexpr std::uint32_t kUsualContext = 8192;  // as with llama: nobody wants pages of echo
+    options.context_tokens = e.max_sequence != 0 ? e.max_sequence
+                             : e.context != 0    ? e.context
+                                                 : kUsualContext;
     options.max_running = e.max_running;
     options.max_waiting = e.max_waiting;
     options.step = std::chrono::microseconds(settings.echo.step_us);

@@ -24,9 +24,12 @@ std::string shell_quoted(std::string_view text) {
 std::string try_curl(const StartupFacts& f, const std::string& url) {
     std::string body = "{\"model\": ";
     codec::append_json_string(body, f.model_id);
-    body += f.can_chat ? ", \"stream\": true, \"messages\": [{\"role\": \"user\", \"content\": "
-                         "\"Why is the sky blue?\"}]}"
-                       : ", \"stream\": true, \"prompt\": \"The sky is blue because\"}";
+    body +=
+        f.can_chat
+            ? ", \"stream\": true, \"max_tokens\": 200, \"messages\": [{\"role\": \"user\", "
+              "\"content\": "
+              "\"Why is the sky blue?\"}]}"
+            : ", \"stream\": true, \"max_tokens\": 200, \"prompt\": \"The sky is blue because\"}";
     return fmt::format("  curl -N {}/v1/{} -H 'Content-Type: application/json' \\\n{}    -d {}\n",
                        url, f.can_chat ? "chat/completions" : "completions",
                        f.api_keys ? "    -H \"Authorization: Bearer $STATOR_API_KEY\" \\\n" : "",

@@ -44,8 +44,8 @@ Result<std::string> read_text_file(std::string_view what, const std::string& pat
                                    std::size_t max_bytes) {
     const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (file.get() < 0) {
-        return error(code_of(errno), "{} {} can't be opened: {}.", what, config::in_quotes(path),
-                     reason(errno));
+        return error(code_of(errno), "{} {} can't be opened: {}.", what,
+                     config::path_in_quotes(path), reason(errno));
     }
     std::string text;
     std::array<char, 16'384> buffer{};
@@ -53,14 +53,14 @@ Result<std::string> read_text_file(std::string_view what, const std::string& pat
         const ssize_t n = ::read(file.get(), buffer.data(), buffer.size());
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) {
-            return error(code_of(errno), "{} {} can't be read: {}.", what, config::in_quotes(path),
-                         reason(errno));
+            return error(code_of(errno), "{} {} can't be read: {}.", what,
+                         config::path_in_quotes(path), reason(errno));
         }
         if (n == 0) return text;
         text.append(buffer.data(), static_cast<std::size_t>(n));
         if (text.size() > max_bytes) {
             return error(ErrorCode::kTooLarge, "{} {} has more than {} bytes; that can't be right.",
-                         what, config::in_quotes(path), max_bytes);
+                         what, config::path_in_quotes(path), max_bytes);
         }
     }
 }
@@ -69,7 +69,7 @@ Result<void> write_file_at_once(std::string_view what, const std::string& path,
                                 std::string_view content) {
     const auto failed = [&](int code) {
         return error(ErrorCode::kUnavailable, "{} {} can't be written: {}.", what,
-                     config::in_quotes(path), reason(code));
+                     config::path_in_quotes(path), reason(code));
     };
     const std::string fresh = fmt::format("{}.{}", path, ::getpid());
     Descriptor file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
