@@ -127,6 +127,13 @@ ModelMetrics FrontendMetrics::add_model(const ServedModel& model) {
     m.token_seconds =
         &registry_.histogram("stator_time_per_output_token_seconds",
                              "Mean time between the tokens of a sequence.", token_bounds(), labels);
+    using protocol::FinishReason;
+    for (const auto reason : {FinishReason::kStop, FinishReason::kLength, FinishReason::kCancelled,
+                              FinishReason::kError}) {
+        m.ended[static_cast<std::size_t>(reason) - 1] = &registry_.counter(
+            "stator_sequences_ended_total", "Sequences that ended, by how.",
+            {{"model", model.id}, {"finish", std::string(protocol::to_string(reason))}});
+    }
     add_engine(registry_, model);
     return m;
 }

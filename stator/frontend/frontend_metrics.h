@@ -19,6 +19,11 @@ struct ModelMetrics {
     metrics::Counter* output_tokens = nullptr;
     metrics::Histogram* ttft_seconds = nullptr;
     metrics::Histogram* token_seconds = nullptr;
+    std::array<metrics::Counter*, 4> ended{};  ///< sequences, by protocol::FinishReason
+
+    void ended_by(protocol::FinishReason reason) const {
+        ended[static_cast<std::size_t>(reason) - 1]->add();
+    }
 
     /// With a request's first token: `waited` is from the request's first byte.
     void first_token(std::chrono::nanoseconds waited) const;

@@ -130,7 +130,7 @@ void Generation::start() {
             for (std::size_t i = choice.index + 1; i < choices_.size(); ++i) {
                 choices_[i].finish = "refused";
             }
-            return fail(std::move(accepted.error()));
+            return fail(std::move(accepted.error()), FinishReason::kCancelled);
         }
     }
     record_->metrics->prompt_tokens->add(prompt_tokens_);
@@ -151,9 +151,11 @@ void Generation::on_event(std::uint32_t index, const StepEvent& event, const Ste
         Error e;
         e.code = ErrorCode::kInternal;
         e.message = "the engine failed";
-        return fail(event.error.value_or(std::move(e)));
+        return fail(event.error.value_or(std::move(e)), FinishReason::kError);
     }
-    if (!stopped && event.finish == FinishReason::kCancelled) return fail(ended_early(now));
+    if (!stopped && event.finish == FinishReason::kCancelled) {
+        return fail(ended_early(now), FinishReason::kCancelled);
+    }
     if (!stopped && event.finish) choice.detokenizer.finish(hub_.text);
 
     if (chunks_) {
@@ -162,9 +164,9 @@ void Generation::on_event(std::uint32_t index, const StepEvent& event, const Ste
         choice.text += hub_.text;
     }
     if (stopped || event.finish == FinishReason::kStop) {
-        finish_choice(choice, "stop");
+        finish_choice(choice, FinishReason::kStop);
     } else if (event.finish) {
-        finish_choice(choice, "length");
+        finish_choice(choice, FinishReason::kLength);
     }
     if (chunks_ && !hub_.out.empty()) exchange_->write(hub_.out);
     if (open_choices_ == 0) complete();
@@ -245,8 +247,10 @@ void Generation::stream_piece(Choice& choice) {
     chunks_->piece(hub_.out, piece);
 }
 
-void Generation::finish_choice(Choice& choice, std::string_view reason) {
+void Generation::finish_choice(Choice& choice, FinishReason finish) {
+    const std::string_view reason = to_string(finish);
     choice.finish = reason;
+    record_->metrics->ended_by(finish);
     hub_.remove(choice.id);
     --open_choices_;
     if (chunks_) chunks_->finish(hub_.out, choice.index, reason);
@@ -293,9 +297,9 @@ void Generation::respond_whole() {
     exchange_->respond(200, "application/json", body);
 }
 
-void Generation::fail(Error error) {
+void Generation::fail(Error error, FinishReason how) {
     if (std::exchange(ended_, true)) return;
-    cancel_all();
+    cancel_all(how);
     record_->finish = to_string(error.code);
     if (!streaming_) return respond_error(*exchange_, error);
     std::string json;
@@ -308,14 +312,15 @@ void Generation::fail(Error error) {
 
 void Generation::abandon() {
     if (std::exchange(ended_, true)) return;
-    cancel_all();
+    cancel_all(FinishReason::kCancelled);
     record_->finish = to_string(FinishReason::kCancelled);
 }
 
-void Generation::cancel_all() {
+void Generation::cancel_all(FinishReason how) {
     for (Choice& choice : choices_) {
         if (!choice.finish.empty()) continue;
-        choice.finish = to_string(FinishReason::kCancelled);
+        choice.finish = to_string(how);
+        record_->metrics->ended_by(how);
         request_.entry->model.engine->cancel(choice.id);
         hub_.remove(choice.id);
     }

@@ -103,11 +103,12 @@ class Generation : public std::enable_shared_from_this<Generation> {
                      const protocol::StepBatch& batch);
     [[nodiscard]] bool ends_silently(const protocol::StepEvent& event, tokens::TokenId token) const;
     void stream_piece(Choice& choice);
-    void finish_choice(Choice& choice, std::string_view reason);
+    void finish_choice(Choice& choice, protocol::FinishReason finish);
     void complete();
     void respond_whole();
-    void fail(Error error);
-    void cancel_all();
+    /// Ends what still goes on, counted as ended `how`, and tells the client.
+    void fail(Error error, protocol::FinishReason how);
+    void cancel_all(protocol::FinishReason how);
     [[nodiscard]] Error ended_early(TimePoint now) const;
     [[nodiscard]] Usage usage() const;
 

@@ -11,6 +11,15 @@
 
 namespace stator::frontend {
 
+ModelEntry::ModelEntry(ServedModel m)
+    : model(std::move(m)), guard(model.tokenizer->special_texts()) {
+    const text::Tokenizer& tokenizer = *model.tokenizer;
+    for (tokens::TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
+        longest_token_bytes = std::max(
+            {longest_token_bytes, tokenizer.bytes(id).size(), tokenizer.spelling(id).size()});
+    }
+}
+
 RequestRules ModelEntry::rules(std::uint32_t max_choices) const {
     RequestRules rules;
     rules.defaults = model.defaults;
@@ -27,14 +36,7 @@ const ModelEntry& ModelDirectory::add(ServedModel model) {
     for (const std::string& alias : model.aliases) {
         STATOR_CHECK(find(alias) == nullptr && alias != model.id, "two models have the same name");
     }
-    ModelEntry& entry = entries_.emplace_back();
-    for (tokens::TokenId id = 0; id < model.tokenizer->vocab_size(); ++id) {
-        entry.longest_token_bytes =
-            std::max({entry.longest_token_bytes, model.tokenizer->bytes(id).size(),
-                      model.tokenizer->spelling(id).size()});
-    }
-    entry.model = std::move(model);
-    return entry;
+    return entries_.emplace_back(std::move(model));
 }
 
 const ModelEntry* ModelDirectory::find(std::string_view name) const {

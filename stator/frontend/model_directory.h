@@ -8,12 +8,16 @@
 #include "stator/base/error.h"
 #include "stator/frontend/frontend.h"
 #include "stator/frontend/sampling_fields.h"
+#include "stator/text/special_guard.h"
 
 namespace stator::frontend {
 
 /// A served model with what is worked out once.
 struct ModelEntry {
+    explicit ModelEntry(ServedModel m);
+
     ServedModel model;
+    text::SpecialGuard guard;
     std::size_t longest_token_bytes = 1;  ///< of all tokens: bounds tokens from below by bytes
 
     [[nodiscard]] std::uint32_t context_tokens() const {

@@ -14,18 +14,18 @@ using codec::JsonView;
 using codec::JsonWriter;
 using tokens::TokenId;
 
-void append_guarded(JsonWriter& w, std::string_view text, std::span<const std::string> specials) {
-    w.string(text::guard_special(text, specials));
+void append_guarded(JsonWriter& w, std::string_view text, const text::SpecialGuard& guard) {
+    w.string(guard.guard(text));
 }
 
 /// A client's JSON value again, with its strings and keys guarded. Depth is bounded by the parser.
-void append_guarded_json(JsonWriter& w, JsonView value, std::span<const std::string> specials) {
-    if (const auto text = value.as_string()) return append_guarded(w, *text, specials);
+void append_guarded_json(JsonWriter& w, JsonView value, const text::SpecialGuard& guard) {
+    if (const auto text = value.as_string()) return append_guarded(w, *text, guard);
     switch (value.type()) {
         case JsonType::kArray:
             w.begin_array();
             value.each_element([&](std::size_t, JsonView v) {
-                append_guarded_json(w, v, specials);
+                append_guarded_json(w, v, guard);
                 return true;
             });
             w.end_array();
@@ -33,8 +33,8 @@ void append_guarded_json(JsonWriter& w, JsonView value, std::span<const std::str
         case JsonType::kObject:
             w.begin_object();
             value.each_member([&](std::string_view key, JsonView v) {
-                w.key(text::guard_special(key, specials));
-                append_guarded_json(w, v, specials);
+                w.key(guard.guard(key));
+                append_guarded_json(w, v, guard);
                 return true;
             });
             w.end_object();
@@ -52,28 +52,27 @@ void append_guarded_json(JsonWriter& w, JsonView value, std::span<const std::str
     w.raw(plain);
 }
 
-Result<void> append_message(JsonWriter& w, const ChatMessage& m,
-                            std::span<const std::string> specials) {
+Result<void> append_message(JsonWriter& w, const ChatMessage& m, const text::SpecialGuard& guard) {
     w.begin_object().key("role").string(m.role).key("content");
     if (m.content) {
-        append_guarded(w, *m.content, specials);
+        append_guarded(w, *m.content, guard);
     } else {
         w.null();
     }
-    if (!m.name.empty()) append_guarded(w.key("name"), m.name, specials);
-    if (!m.tool_call_id.empty()) append_guarded(w.key("tool_call_id"), m.tool_call_id, specials);
+    if (!m.name.empty()) append_guarded(w.key("name"), m.name, guard);
+    if (!m.tool_call_id.empty()) append_guarded(w.key("tool_call_id"), m.tool_call_id, guard);
     if (!m.tool_calls_json.empty()) {
         codec::JsonDocument document;
         auto calls = document.parse(m.tool_calls_json);
         if (!calls) return tl::unexpected<Error>(std::move(calls.error()));
-        append_guarded_json(w.key("tool_calls"), *calls, specials);
+        append_guarded_json(w.key("tool_calls"), *calls, guard);
     }
     w.end_object();
     return {};
 }
 
 Result<void> append_kwargs(JsonWriter& w, const std::string& json,
-                           std::span<const std::string> specials) {
+                           const text::SpecialGuard& guard) {
     codec::JsonDocument document;
     auto kwargs = document.parse(json);
     if (!kwargs) return tl::unexpected<Error>(std::move(kwargs.error()));
@@ -85,8 +84,8 @@ Result<void> append_kwargs(JsonWriter& w, const std::string& json,
                                  "chat_template_kwargs must not set {}: the server does", key);
             return false;
         }
-        w.key(text::guard_special(key, specials));
-        append_guarded_json(w, value, specials);
+        w.key(guard.guard(key));
+        append_guarded_json(w, value, guard);
         return true;
     });
     return status;
@@ -111,22 +110,21 @@ Result<void> refuse_hopeless(std::size_t bytes, const ModelEntry& entry, std::st
 
 }  // namespace
 
-Result<std::string> chat_context_json(const ChatRequest& request,
-                                      std::span<const std::string> special_texts) {
+Result<std::string> chat_context_json(const ChatRequest& request, const text::SpecialGuard& guard) {
     std::string out;
     constexpr std::size_t kPerMessage = 64;
     out.reserve(request.text_bytes() + (request.messages.size() + 2) * kPerMessage);
     JsonWriter w(out);
     w.begin_object().key("messages").begin_array();
     for (const ChatMessage& m : request.messages) {
-        if (auto ok = append_message(w, m, special_texts); !ok) {
+        if (auto ok = append_message(w, m, guard); !ok) {
             return tl::unexpected<Error>(std::move(ok.error()));
         }
     }
     w.end_array();
     w.key("add_generation_prompt").boolean(true).key("tools").null().key("documents").null();
     if (!request.template_kwargs_json.empty()) {
-        if (auto ok = append_kwargs(w, request.template_kwargs_json, special_texts); !ok) {
+        if (auto ok = append_kwargs(w, request.template_kwargs_json, guard); !ok) {
             return tl::unexpected<Error>(std::move(ok.error()));
         }
     }
@@ -145,7 +143,7 @@ Result<std::vector<TokenId>> encode_chat(const ChatRequest& request, const Model
     if (auto ok = refuse_hopeless(request.text_bytes(), entry, "messages"); !ok) {
         return tl::unexpected<Error>(std::move(ok.error()));
     }
-    auto context = chat_context_json(request, model.tokenizer->special_texts());
+    auto context = chat_context_json(request, entry.guard);
     if (!context) return tl::unexpected<Error>(std::move(context.error()));
     auto rendered = model.chat_template->render(*context);
     if (!rendered) {

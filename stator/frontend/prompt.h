@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -15,9 +14,9 @@ namespace stator::frontend {
 
 /// The variables a chat template sees: messages, add_generation_prompt (true), tools and documents
 /// (null) and the client's chat_template_kwargs. Every string that came from the client is guarded
-/// against special tokens (text::guard_special).
+/// against special tokens.
 [[nodiscard]] Result<std::string> chat_context_json(const ChatRequest& request,
-                                                    std::span<const std::string> special_texts);
+                                                    const text::SpecialGuard& guard);
 
 /// Messages to tokens by the model's template. kInvalidArgument: no template, or the template
 /// refused the messages; kTooLarge: certainly more tokens than the context, found before
