@@ -20,6 +20,33 @@ std::string variable(const char* name) {
     return value == nullptr ? std::string() : std::string(value);
 }
 
+std::vector<fs::path> entries(const fs::path& folder) {
+    std::vector<fs::path> out;
+    std::error_code ec;
+    for (fs::directory_iterator at(folder, ec), end; !ec && at != end; at.increment(ec))
+        out.push_back(at->path());
+    return out;
+}
+
+std::vector<std::string> models_in(const fs::path& folder) {
+    std::vector<std::string> out;
+    std::error_code ec;
+    for (const fs::path& path : entries(folder)) {
+        if (path.extension() == ".gguf" && fs::is_regular_file(path, ec))
+            out.push_back(path.string());
+    }
+    return out;
+}
+
+std::vector<fs::path> folders_in(const fs::path& folder) {
+    std::vector<fs::path> out;
+    std::error_code ec;
+    for (const fs::path& path : entries(folder)) {
+        if (fs::is_directory(path, ec)) out.push_back(path);
+    }
+    return out;
+}
+
 }  // namespace
 
 std::string model_folder() {
@@ -39,11 +66,10 @@ Result<std::string> find_default_model(const std::string& folder) {
     const fs::path usual = fs::path(folder) / "default.gguf";
     std::error_code ec;
     if (!folder.empty() && fs::is_regular_file(usual, ec)) return usual.string();
-    std::vector<std::string> found;
-    for (fs::directory_iterator at(folder, ec), end; !ec && at != end; at.increment(ec)) {
-        std::error_code ignored;
-        if (at->path().extension() == ".gguf" && at->is_regular_file(ignored))
-            found.push_back(at->path().string());
+    std::vector<std::string> found = models_in(folder);
+    for (const fs::path& below : folders_in(folder)) {
+        const std::vector<std::string> more = models_in(below);
+        found.insert(found.end(), more.begin(), more.end());
     }
     if (found.size() == 1) return found.front();
     if (found.empty()) {

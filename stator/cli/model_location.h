@@ -12,8 +12,9 @@ namespace stator::cli {
 /// ~/.cache/stator/models. Empty where the environment has none of them.
 [[nodiscard]] std::string model_folder();
 
-/// The model to serve without --model: default.gguf in the folder, else the only .gguf file there.
-/// kNotFound says how to get one, kInvalidArgument that there are several.
+/// The model to serve without --model: default.gguf in the folder, else the only .gguf file in it
+/// or in the folders right below it. kNotFound says how to get one, kInvalidArgument that there are
+/// several.
 [[nodiscard]] Result<std::string> find_default_model(const std::string& folder);
 
 /// A model's name as clients write it: "SmolLM2 135M Instruct" → "smollm2-135m-instruct". Letters

@@ -47,6 +47,15 @@ TEST_F(DefaultModel, TheOnlyOneIsTaken) {
     EXPECT_EQ(*find_default_model(folder_), folder_ + "/a.gguf");
 }
 
+TEST_F(DefaultModel, MayLieOneFolderDeeper) {
+    std::filesystem::create_directories(folder_ + "/0a1b/deeper");
+    touch("0a1b/a.gguf");
+    touch("0a1b/deeper/b.gguf");
+    EXPECT_EQ(*find_default_model(folder_), folder_ + "/0a1b/a.gguf");
+    touch("c.gguf");
+    EXPECT_FALSE(find_default_model(folder_).has_value());
+}
+
 TEST_F(DefaultModel, SeveralNeedAChoiceUnlessOneIsTheDefault) {
     touch("b.gguf");
     touch("a.gguf");
