@@ -21,7 +21,7 @@ dev_bench() {
     if [ -f "bench/$name/run.py" ]; then
         setup_model
         build_targets release all
-        STATOR_BIN=$STATOR_BIN STATOR_MODEL=${STATOR_MODEL:-$(default_model)} STATOR_BUILD=$STATOR_ROOT/build/release \
+        STATOR_BIN=$STATOR_BIN STATOR_MODEL=${STATOR_MODEL:-$(default_model)} STATOR_BUILD=$DEV_ROOT/build/release \
             python3 "bench/$name/run.py" "$@"
     elif compgen -G "stator/$name/*_bench.cc" >/dev/null; then
         build_targets release "${name//\//_}_bench"

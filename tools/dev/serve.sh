@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # ./dev serve and ./dev chat: the release build, run in the foreground.
 
-STATOR_BIN=$STATOR_ROOT/build/release/stator/cli/stator
+STATOR_BIN=$DEV_ROOT/build/release/stator/cli/stator
 
 build_stator() {
     [ -x "$STATOR_BIN" ] || say "building stator; the first time this takes some minutes"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # ./dev test [FILTER]: every suite, and one summary line at the end.
 
-REPORTS=$STATOR_ROOT/build/test-reports
+REPORTS=$DEV_ROOT/build/test-reports
 FAILED_SUITES=()
 
 # The rooms whose code runs on several threads; their tests run under ThreadSanitizer too, without llama.cpp, whose
