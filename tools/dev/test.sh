@@ -138,18 +138,16 @@ test_fuzz() {
 }
 
 test_tools() {
-    local rc=0 checks=()
-    if python3 tools/check_layers; then checks+=(check_layers:passed); else checks+=(check_layers:failed) && rc=1; fi
-    if python3 tools/check_layers_test.py; then
-        checks+=(check_layers_test:passed)
-    else
-        checks+=(check_layers_test:failed) && rc=1
-    fi
-    python3 tools/dev/junit.py write "$REPORTS/tools.xml" "${checks[@]}" || return
+    local check rc=0 ran=()
+    for check in check_layers check_layers_test.py dev/junit_test.py; do
+        if python3 "tools/$check"; then ran+=("$check:passed"); else ran+=("$check:failed") && rc=1; fi
+    done
+    python3 tools/dev/junit.py write "$REPORTS/tools.xml" "${ran[@]}" || return
     return $rc
 }
 
 dev_test() {
+    local name
     FILTER=${1:-}
     setup_machine
     setup_model
