@@ -235,10 +235,9 @@ std::string expectation(const Option& option) {
     return "a text";
 }
 
-std::string in_quotes(std::string_view text) {
-    constexpr std::size_t kMax = 60;
+std::string in_quotes(std::string_view text, std::size_t max_bytes) {
     std::string out = "\"";
-    const std::size_t length = std::min(text.size(), kMax);
+    const std::size_t length = std::min(text.size(), max_bytes);
     const auto continues = [&](std::size_t i) {
         return (static_cast<unsigned char>(text[i]) & 0xc0) == 0x80;
     };

@@ -23,7 +23,13 @@ namespace stator::config {
 /// What would be right for the option, to follow "must be": "a whole number from 0 to 65535".
 [[nodiscard]] std::string expectation(const Option& option);
 
-/// `text` in double quotes, control characters escaped, cut after 60 bytes: for messages.
-[[nodiscard]] std::string in_quotes(std::string_view text);
+/// `text` in double quotes, control characters escaped, cut after `max_bytes`: for messages.
+[[nodiscard]] std::string in_quotes(std::string_view text, std::size_t max_bytes = 60);
+
+/// The same for a file's path, whose end is what tells files apart.
+[[nodiscard]] inline std::string path_in_quotes(std::string_view path) {
+    constexpr std::size_t kLongestPath = 4096;
+    return in_quotes(path, kLongestPath);
+}
 
 }  // namespace stator::config

@@ -104,6 +104,7 @@ TEST(Value, TextsKeepWhatTheyAreButForControlCharacters) {
 TEST(Value, QuotedIsCutBetweenCharactersAndEscaped) {
     EXPECT_EQ(in_quotes("a\"b\\c\x01"), "\"a\\\"b\\\\c\\x01\"");
     EXPECT_EQ(in_quotes(std::string(60, 'x')), "\"" + std::string(60, 'x') + "\"");
+    EXPECT_EQ(path_in_quotes(std::string(200, 'x')), "\"" + std::string(200, 'x') + "\"");
     EXPECT_EQ(in_quotes(std::string(59, 'x') + "éé"), "\"" + std::string(59, 'x') + "…\"");
 }
 
