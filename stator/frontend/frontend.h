@@ -39,10 +39,11 @@ struct ServedModel {
 };
 
 struct FrontendOptions {
-    std::vector<std::string> api_keys;  ///< empty: no authentication (health routes never need any)
-    std::vector<std::string> cors_origins;  ///< "*" or exact origins; empty = CORS off
-    std::uint32_t max_choices = 128;        ///< upper bound of `n`
-    std::uint32_t max_inflight = 4096;      ///< requests in work; beyond: 503 with Retry-After
+    std::vector<std::string>
+        api_keys{};  ///< empty: no authentication (health routes never need any)
+    std::vector<std::string> cors_origins{};  ///< "*" or exact origins; empty = CORS off
+    std::uint32_t max_choices = 128;          ///< upper bound of `n`
+    std::uint32_t max_inflight = 4096;        ///< requests in work; beyond: 503 with Retry-After
     std::chrono::milliseconds request_timeout{
         0};  ///< 0 = none; then the request ends as by its deadline
     bool access_log = true;
