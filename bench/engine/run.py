@@ -54,7 +54,7 @@ class Round:
         )
         if self.output_tokens != max_tokens * len(done):
             raise RuntimeError(
-                f"{server.name} sent {self.output_tokens} tokens instead of {max_tokens * len(done)}"
+                f"{server.name} sent {self.output_tokens} tokens, not {max_tokens * len(done)}"
             )
 
     @staticmethod

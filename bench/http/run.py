@@ -62,13 +62,14 @@ class EchoServer(StatorServer):
         calls)."""
         metrics = Metrics(self.request("GET", "/metrics")[2].decode())
         http_ns = engine_ns = 0
-        for thread, (name, ns) in procfs.thread_cpu_ns(self.pid).items():
-            if (
-                thread == self.pid or "/" in name
-            ):  # main, loops and the pool have names of their own
-                http_ns += ns
-            else:
+        threads = procfs.thread_cpu_ns(self.pid)
+        main_name = threads[self.pid][0]
+        for thread, (name, ns) in threads.items():
+            # Loops and pools have names of their own; the echo engine's thread has the program's.
+            if thread != self.pid and name == main_name:
                 engine_ns += ns
+            else:
+                http_ns += ns
         return (
             http_ns,
             engine_ns,

@@ -48,7 +48,9 @@ def speeds(models):
     out = {model: {measure: [] for measure in SPEEDS} for model in models}
     for _ in range(SPEED_RUNS):
         for model in models:
-            for measure, value in run_json(tool("model_quality"), "speed", model, str(TEXT)).items():
+            for measure, value in run_json(
+                tool("model_quality"), "speed", model, str(TEXT)
+            ).items():
                 out[model][measure].append(value)
     return out
 
@@ -57,7 +59,13 @@ def rows_of(kind, candidate, original, measured):
     score = run_json(tool("model_quality"), "score", original, candidate, str(TEXT))
     peer = "original Q4_1"
     rows = [
-        Row(f"{kind}: size", os.path.getsize(candidate) / 1e6, "MB", peer, os.path.getsize(original) / 1e6),
+        Row(
+            f"{kind}: size",
+            os.path.getsize(candidate) / 1e6,
+            "MB",
+            peer,
+            os.path.getsize(original) / 1e6,
+        ),
         Row(
             f"{kind}: perplexity",
             score["perplexity_candidate"],
@@ -67,7 +75,12 @@ def rows_of(kind, candidate, original, measured):
             target="<= 1.02",
         ),
         Row(f"{kind}: same likeliest token", score["top1_agreement"], "share", target=">= 0.95"),
-        Row(f"{kind}: KL divergence from the original", score["kl_divergence"], "nats per token", target="<= 0.02"),
+        Row(
+            f"{kind}: KL divergence from the original",
+            score["kl_divergence"],
+            "nats per token",
+            target="<= 0.02",
+        ),
     ]
     for measure, name in SPEEDS.items():
         ours, theirs = measured[candidate][measure], measured[original][measure]
@@ -110,7 +123,11 @@ def instruction_set():
         if line.startswith("flags"):
             flags = set(line.split())
             break
-    return [f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8") if f in flags]
+    return [
+        f
+        for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8")
+        if f in flags
+    ]
 
 
 if __name__ == "__main__":

@@ -103,7 +103,14 @@ def test_config_check_of_a_missing_file(tmp_path):
 
 
 def test_chat_answers_one_question(server):
-    done = run("chat", "--url", server.base_url, "What is the capital of France?")
+    limits = ["--temperature", "0", "--max-tokens", "24"]
+    done = run(
+        "chat",
+        "--url",
+        server.base_url,
+        *limits,
+        "What is the capital of France? Answer in one sentence.",
+    )
     assert done.returncode == 0, done.stderr
     assert "Paris" in done.stdout
 

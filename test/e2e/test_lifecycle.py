@@ -144,7 +144,7 @@ def test_grace_bounds_the_end(start_server):
         engine="echo", threads=1, served_model_name="m", echo_step_us=20_000, grace="500ms"
     )
     with RawConnection(server) as connection:
-        connection.send(post(CHAT, {**STORY, "max_tokens": 100_000}))
+        connection.send(post(CHAT, {**STORY, "max_tokens": 5000}))
         connection.read_until(b"data: ")
         server.terminate()
         # The stream is cut, and must not look like a whole answer.
@@ -156,7 +156,7 @@ def test_grace_bounds_the_end(start_server):
 def test_second_signal_ends_at_once(start_server):
     server = start_server(engine="echo", threads=1, served_model_name="m", echo_step_us=20_000)
     with RawConnection(server) as connection:
-        connection.send(post(CHAT, {**STORY, "max_tokens": 100_000}))
+        connection.send(post(CHAT, {**STORY, "max_tokens": 5000}))
         connection.read_until(b"data: ")
         server.terminate()
         wait_until(lambda: server.get_status("/live") != 200, "the first signal was seen")

@@ -56,7 +56,6 @@ def test_metrics_count_requests_and_tokens(server, model_id):
 
     assert grown("stator_http_requests_total", route=CHAT) == 1
     assert grown("stator_engine_model_cpu_seconds_total") > 0
-    assert after.sum("stator_engine_running") == 0
     computed = grown("stator_engine_prefill_tokens_total")
     reused = grown("stator_engine_cached_tokens_total")
     assert computed + reused == usage["prompt_tokens"]

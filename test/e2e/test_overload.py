@@ -85,7 +85,7 @@ def test_client_that_leaves_frees_the_slot(small):
     with RawConnection(small) as connection:
         connection.send(post(CHAT, LONG))
         connection.read_until(b"data: ")
-        assert load(small)[0] == 1
+        wait_until(lambda: load(small)[0] == 1, "the request runs")
     wait_until(lambda: load(small) == (0, 0), "the slot is free", seconds=10)
     assert generated(small, "cancelled") >= 1
 
