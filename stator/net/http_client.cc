@@ -26,7 +26,7 @@ using ErrorCodeOfBoost = boost::system::error_code;
 constexpr std::uint32_t kMaxHeadBytes = 64 * 1024;
 constexpr std::size_t kPieceBytes = 16 * 1024;
 constexpr std::chrono::milliseconds kAskPeriod{
-    100};  ///< how soon HttpClientRequest::cancelled counts
+    100};  // how soon HttpClientRequest::cancelled counts
 
 struct Url {
     std::string host;  ///< to resolve: no brackets

@@ -228,6 +228,16 @@ TEST(HttpClient, GivesUpOnASilentServer) {
     EXPECT_EQ(got.error().code, ErrorCode::kDeadlineExceeded) << got.error().message;
 }
 
+TEST(HttpClient, MayBeCancelledWhileItWaits) {
+    OneShotServer server([](int fd) { OneShotServer::await_end(fd); });
+    int asked = 0;
+    const auto got =
+        http_request({.url = server.url(), .cancelled = [&asked] { return ++asked == 2; }});
+    ASSERT_FALSE(got.has_value());
+    EXPECT_EQ(got.error().code, ErrorCode::kCancelled) << got.error().message;
+    EXPECT_EQ(asked, 2);
+}
+
 TEST(HttpClient, SaysWhoIsNotThere) {
     // A port that was free a moment ago.
     std::string gone;

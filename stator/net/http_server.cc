@@ -36,7 +36,10 @@ constexpr std::chrono::milliseconds kAcceptPause{100};
 // Beyond max_connections so many get to read a 503; the rest is closed without a word.
 constexpr std::size_t kSurplusAnswered = 64;
 
-std::string system_message(int error) { return std::generic_category().message(error); }
+std::string system_message(int error) {
+    const char* text = ::strerrordesc_np(error);
+    return text != nullptr ? text : "error " + std::to_string(error);
+}
 
 std::string printed(const sockaddr_storage& address, socklen_t length) {
     std::array<char, NI_MAXHOST> host{};
