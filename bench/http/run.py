@@ -7,6 +7,7 @@ The server runs on one core, wrk on another. See bench/README.md.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -111,10 +112,10 @@ class Load:
             raise RuntimeError(f"wrk failed:\n{done.stdout}{done.stderr}\n{server.log_tail()}")
 
 
-def stream_shape(server):
+def stream_shape(server, payload):
     """(chunks with content, bytes on the wire per such chunk) of one streamed answer."""
     with RawConnection(server) as connection:
-        connection.send(post(CHAT, body(stream=True, max_tokens=CHUNKS)))
+        connection.send(post(CHAT, payload))
         connection.read_until(b"\r\n\r\n")
         text = connection.read_until(b"data: [DONE]")
     chunks = text.count(b'"content":') - text.count(b'"content":""')
@@ -130,25 +131,47 @@ def short_requests(args, cores, **options):
     return load, rss
 
 
-def streamed(args, cores, tokens_per_step):
-    """CPU per streamed chunk: what a stream of 64 costs beyond a stream of as many as one step
-    gives."""
-    options = {"echo_step_us": STEP_US, "echo_tokens_per_step": tokens_per_step}
+@dataclasses.dataclass
+class Streamed:
+    """Figures per token of a stream, without what its request and its first step cost."""
+
+    http_us: float
+    engine_us: float
+    sends: float
+    chunks: float
+    chunk_bytes: float
+
+
+def streamed(args, cores, what, choices=1, tokens_per_step=1):
+    """What CHUNKS tokens more in a stream cost: in each step `choices` chunks of
+    `tokens_per_step` tokens."""
+    a_step = choices * tokens_per_step
+    short = body(stream=True, n=choices, max_tokens=tokens_per_step)
+    long = {**short, "max_tokens": tokens_per_step * (CHUNKS // a_step + 1)}
+    options = {
+        "echo_step_us": STEP_US,
+        "echo_tokens_per_step": tokens_per_step,
+        "max_running": CONNECTIONS * choices,
+    }
     with EchoServer(cores[0], **options).start() as server:
-        chunks, chunk_bytes = stream_shape(server)
-        first = Load(server, body(stream=True, max_tokens=tokens_per_step), args.seconds, cores[1])
-        whole = Load(server, body(stream=True, max_tokens=CHUNKS), args.seconds, cores[1])
-    more = CHUNKS - tokens_per_step
-    http = (whole.http_us - first.http_us) / more
-    engine = (whole.engine_us - first.engine_us) / more
-    sends = (whole.sends - first.sends) / more
+        few, _ = stream_shape(server, short)
+        many, chunk_bytes = stream_shape(server, long)
+        first = Load(server, short, args.seconds, cores[1])
+        whole = Load(server, long, args.seconds, cores[1])
+    out = Streamed(
+        http_us=(whole.http_us - first.http_us) / CHUNKS,
+        engine_us=(whole.engine_us - first.engine_us) / CHUNKS,
+        sends=(whole.sends - first.sends) / CHUNKS,
+        chunks=(many - few) / CHUNKS,
+        chunk_bytes=chunk_bytes,
+    )
     print(
-        f"  streamed, {tokens_per_step} a step: {http:.2f} us a token on the HTTP side,"
-        f" {engine:.2f} us in the engine's thread, {sends:.3f} send() a token,"
-        f" {chunks} chunks of {chunk_bytes:.0f} bytes for {CHUNKS} tokens",
+        f"  {what}, a token: {out.http_us:.2f} us on the HTTP side, {out.engine_us:.2f} us in the"
+        f" engine's thread, {out.sends:.3f} send(), {out.chunks:.3f} chunks of"
+        f" {chunk_bytes:.0f} bytes",
         flush=True,
     )
-    return http, sends, chunks, chunk_bytes
+    return out
 
 
 def build_send_cost(folder):
@@ -174,10 +197,11 @@ def measure(args, cores, folder):
     program = build_send_cost(folder)
     short, (rss, peak) = short_requests(args, cores)
     quiet, _ = short_requests(args, cores, access_log="false")
-    single, single_sends, _, chunk_bytes = streamed(args, cores, 1)
-    one_send = send_cost_us(program, chunk_bytes, args, cores)
-    together, together_sends, chunks, _ = streamed(args, cores, TOGETHER)
-    big_send = send_cost_us(program, chunk_bytes * TOGETHER, args, cores)
+    single = streamed(args, cores, "one chunk a step")
+    one_send = send_cost_us(program, single.chunk_bytes, args, cores)
+    together = streamed(args, cores, f"{TOGETHER} chunks a step", choices=TOGETHER)
+    big_send = send_cost_us(program, together.chunk_bytes * TOGETHER, args, cores)
+    merged = streamed(args, cores, f"{TOGETHER} tokens a step", tokens_per_step=TOGETHER)
     print(
         f"  bare send(): {one_send:.2f} us of one chunk, {big_send:.2f} us of {TOGETHER}",
         flush=True,
@@ -187,18 +211,29 @@ def measure(args, cores, folder):
     return [
         Row("short request", short.us, "us CPU", target="<= 25"),
         Row("short request, without access log", quiet.us, "us CPU"),
-        Row("streamed chunk beyond its send()", single - one_send, "us CPU", target="<= 1"),
-        Row("streamed chunk in all", single, "us CPU", bare, one_send, single / one_send),
-        Row("send() per chunk", single_sends, "calls"),
+        Row("streamed chunk beyond its send()", single.http_us - one_send, "us CPU", target="<= 1"),
         Row(
-            f"streamed chunk, {TOGETHER} ready together, in all", together, "us CPU", target="<= 2"
+            "streamed chunk in all",
+            single.http_us,
+            "us CPU",
+            bare,
+            one_send,
+            single.http_us / one_send,
         ),
+        Row("send() per chunk", single.sends, "calls"),
         Row(
-            f"send() per chunk, {TOGETHER} ready together",
-            together_sends,
-            "calls",
-            note=f"bare send() of {TOGETHER} chunks: {big_send:.2f} us CPU;"
-            f" {chunks} chunks for {CHUNKS} tokens",
+            f"streamed chunk, {TOGETHER} ready together, in all",
+            together.http_us,
+            "us CPU",
+            target="<= 2",
+            note=f"one bare send() of {TOGETHER} chunks: {big_send:.2f} us CPU",
+        ),
+        Row(f"send() per chunk, {TOGETHER} ready together", together.sends, "calls"),
+        Row(
+            f"streamed token, {TOGETHER} in a step of one sequence",
+            merged.http_us,
+            "us CPU",
+            note=f"{merged.chunks:.3f} chunks and {merged.sends:.3f} send() a token",
         ),
         Row("RSS without a model", rss / mib, "MiB", target="<= 60"),
         Row("peak RSS without a model", peak / mib, "MiB"),
