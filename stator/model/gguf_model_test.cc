@@ -101,8 +101,8 @@ TEST_F(GgufFiles, BrokenHeadersAreNamed) {
 
 TEST_F(GgufFiles, EveryTruncationIsAnError) {
     const std::string whole = read_file(path_);
-    for (std::size_t size = 1; size < whole.size(); ++size) {
-        write_file(path_, std::string_view(whole).substr(0, size));
+    for (std::size_t size = whole.size() - 1; size > 0; --size) {
+        std::filesystem::resize_file(path_, size);
         const Error e = error_of(path_);
         ASSERT_EQ(e.code, ErrorCode::kDataLoss) << size << ": " << e.message;
     }

@@ -51,8 +51,26 @@ pub fn call(
             ensure(state, text.matches(old).count().saturating_mul(new.len()))?;
             pycompat::unknown_method_callback(state, value, method, args)
         }
+        "format" => {
+            bound_format(state, text)?;
+            pycompat::unknown_method_callback(state, value, method, args)
+        }
         _ => pycompat::unknown_method_callback(state, value, method, args),
     }
+}
+
+/// Widths and precisions are written as numbers; minijinja pads to any of them.
+fn bound_format(state: &State, format: &str) -> Result<(), Error> {
+    const MAX_DIGITS: usize = 4;
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let longest = format.split(|c: char| !c.is_ascii_digit()).map(digits).max().unwrap_or(0);
+    if longest > MAX_DIGITS {
+        return Err(Error::new(ErrorKind::InvalidOperation, "format: a width over 9999"));
+    }
+    if longest > 0 {
+        ensure(state, format.matches('{').count().saturating_mul(10_000))?;
+    }
+    Ok(())
 }
 
 fn charge(state: &State, bytes: usize) -> Result<(), Error> {

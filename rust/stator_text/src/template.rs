@@ -82,6 +82,28 @@ impl io::Write for BoundedOutput {
     }
 }
 
+/// minijinja bounds how deep brackets and blocks nest, but not how long a chain of operators is, and its compiler goes
+/// down one frame per link.
+fn on_deep_stack<T: Send>(
+    source_size: usize,
+    work: impl FnOnce() -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    const MAX_SOURCE_BYTES: usize = 1 << 20;
+    const STACK_PER_BYTE: usize = 1024;
+    let refuse = |message: String| Failure { status: Status::Syntax, message, line: 0 };
+    if source_size > MAX_SOURCE_BYTES {
+        return Err(refuse(format!("{source_size} bytes; at most {MAX_SOURCE_BYTES} are read")));
+    }
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .stack_size((8 << 20) + source_size * STACK_PER_BYTE)
+            .spawn_scoped(scope, work)
+            .map_err(|e| refuse(format!("no thread to compile it on: {e}")))?
+            .join()
+            .unwrap_or_else(|_| Err(refuse("the compiler panicked".to_string())))
+    })
+}
+
 impl Template {
     pub fn compile(source: &[u8], options: Options) -> Result<Template, Failure> {
         let source = std::str::from_utf8(source).map_err(|e| Failure {
@@ -92,7 +114,8 @@ impl Template {
         let mut env = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         env.set_syntax(syntax.map_err(|e| failure(&e, false))?);
-        env.set_debug(false);
+        // Errors then name the expression that was undefined.
+        env.set_debug(true);
         env.set_fuel(Some(options.max_steps));
         env.set_unknown_method_callback(methods::call);
         env.remove_global("debug");
@@ -106,8 +129,11 @@ impl Template {
         env.add_filter("e", python::escape);
         env.add_test("sequence", python::is_sequence);
         env.add_test("iterable", python::is_iterable);
-        env.add_template_owned(NAME, generation::tags_as_with(source))
-            .map_err(|e| failure(&e, false))?;
+        let source = generation::tags_as_with(source);
+        let env = on_deep_stack(source.len(), move || {
+            env.add_template_owned(NAME, source).map_err(|e| failure(&e, false))?;
+            Ok(env)
+        })?;
         let max_output_bytes = usize::try_from(options.max_output_bytes).unwrap_or(usize::MAX);
         Ok(Template { env, max_output_bytes })
     }
