@@ -72,7 +72,7 @@ engine::LlamaOptions llama_options(const config::EngineSettings& s, std::string 
     o.max_waiting = s.max_waiting;
     o.step_tokens = s.step_tokens;
     o.block_tokens = s.block_tokens;
-    o.cached_sequences = s.cached_sequences;
+    o.prefix_cache_bytes = s.prefix_cache_size.bytes;
     o.prefix_cache = s.prefix_cache;
     o.threads = static_cast<int>(threads);
     o.gpu_layers = s.gpu_layers;

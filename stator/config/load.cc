@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <string_view>
 
 #include "stator/base/check.h"
@@ -14,9 +13,7 @@
 namespace stator::config {
 namespace {
 
-/// Variables of ours that are not options.
-constexpr std::array<std::string_view, 4> kOtherVariables{"STATOR_CACHE", "STATOR_CONFIG",
-                                                          "STATOR_API_KEY", "STATOR_DATA"};
+constexpr std::string_view kPrefix = "STATOR_";
 
 class Loader {
   public:
@@ -35,12 +32,12 @@ class Loader {
         std::vector<std::string> names;
         for (const Option& o : options()) names.push_back(o.environment());
         for (const auto& [name, text] : variables) {
-            if (!name.starts_with("STATOR_") || text.empty()) continue;
+            if (!name.starts_with(kPrefix) || text.empty()) continue;
             const auto at = std::ranges::find(names, name);
             if (at != names.end()) {
                 const Option& option = options()[static_cast<std::size_t>(at - names.begin())];
                 text_value(option, text, {Source::kEnvironment, name});
-            } else if (std::ranges::find(kOtherVariables, name) == kOtherVariables.end()) {
+            } else {
                 unknown_variable(name, names);
             }
         }
@@ -93,10 +90,18 @@ class Loader {
         set(option, *value, std::move(origin));
     }
 
+    /// Others have variables of that beginning too (STATOR_CACHE, what Kubernetes adds for a
+    /// service): only what looks like a slip is worth a word.
     void unknown_variable(const std::string& name, const std::vector<std::string>& names) {
-        const std::vector<std::string_view> candidates(names.begin(), names.end());
+        std::vector<std::string_view> endings;
+        for (const std::string& n : names)
+            endings.push_back(std::string_view(n).substr(kPrefix.size()));
+        const std::string_view meant =
+            nearest(std::string_view(name).substr(kPrefix.size()), endings);
+        if (meant.empty()) return;
         out_.warnings.push_back(
-            {name, "No option has this environment variable." + did_you_mean(name, candidates)});
+            {name, fmt::format("No option has this environment variable. Did you mean {}{}?",
+                               kPrefix, meant)});
     }
 
     std::string place(const Option& option) const {

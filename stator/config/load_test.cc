@@ -72,8 +72,8 @@ TEST(Load, AllProblemsOfAllSourcesAreReported) {
 
 TEST(Load, EnvironmentVariablesThatAreNoOptions) {
     Inputs inputs;
-    inputs.environment = {{"STATOR_PROT", "1"},    {"STATOR_CACHE", "/x"}, {"STATOR_CONFIG", "/y"},
-                          {"STATOR_API_KEY", "z"}, {"PATH", "/bin"},       {"STATOR_PORT", ""}};
+    inputs.environment = {{"STATOR_PROT", "1"}, {"STATOR_CACHE", "/x"}, {"STATOR_CONFIG", "/y"},
+                          {"STATOR_ROOT", "z"}, {"PATH", "/bin"},       {"STATOR_PORT", ""}};
     const auto loaded = load(inputs);
     ASSERT_TRUE(loaded.has_value());
     EXPECT_EQ(loaded->settings, Settings{});

@@ -269,11 +269,11 @@ void add_prefix_cache(std::vector<Option>& t) {
                     "Tokens in one block of the prefix cache, the unit of reuse.")
                     .range(1, 1024)
                     .in("tokens"));
-    t.push_back(option<&S::engine, &E::cached_sequences>(
-                    "engine.cached_sequences", "--cached-sequences",
-                    "Beginnings of prompts to keep for reuse beside the running requests.")
-                    .range(0, 1024)
-                    .in("sequences"));
+    t.push_back(
+        option<&S::engine, &E::prefix_cache_size>(
+            "engine.prefix_cache_size", "--prefix-cache-size",
+            "Host memory for prompts kept for reuse, beside the KV cache of running requests.")
+            .range(0, 1e15));
 }
 
 void add_sampling(std::vector<Option>& t) {
