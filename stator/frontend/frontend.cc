@@ -381,7 +381,10 @@ Frontend::Frontend(FrontendOptions options, runtime::LoopPool& loops, metrics::R
     impl_->open(threads);
 }
 
-Frontend::~Frontend() = default;
+Frontend::~Frontend() {
+    // Its threads use models and engines, which the caller frees next.
+    impl_->pool->stop();
+}
 
 void Frontend::add_model(ServedModel model) {
     const ModelEntry& entry = impl_->models.add(std::move(model));
@@ -402,8 +405,10 @@ void Frontend::set_ready(bool ready) {
 }
 
 net::HttpHandler Frontend::handler() {
-    return [impl = impl_](std::shared_ptr<net::HttpExchange> exchange) {
-        impl->handle(std::move(exchange));
+    // Weak: the server keeps the handler, exchanges keep the server, and requests in work keep
+    // exchanges.
+    return [weak = std::weak_ptr<Impl>(impl_)](std::shared_ptr<net::HttpExchange> exchange) {
+        if (const auto impl = weak.lock()) impl->handle(std::move(exchange));
     };
 }
 

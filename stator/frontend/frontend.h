@@ -51,7 +51,8 @@ struct FrontendOptions {
 };
 
 /// Binds HTTP requests to engines. Make it before the server, hand handler() to it; stop the server
-/// first, then the engines, then destroy this. handler() and error_body() are thread-safe.
+/// first, then the engines and the loops, then destroy this. handler() and error_body() are
+/// thread-safe; a handler that outlives this drops its requests.
 class Frontend {
   public:
     Frontend(FrontendOptions options, runtime::LoopPool& loops, metrics::Registry& registry,
