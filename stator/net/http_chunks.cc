@@ -82,8 +82,9 @@ ChunkDecoder::Outcome ChunkDecoder::on_size(char c) {
         if (framing_left_-- == 0) return Outcome::kTooMuchAround;
         if (c == '\r') {
             state_ = State::kSizeLf;
-        } else if (is_control(c)) {
-            return bad("A chunk's extension has a control character.");
+        } else if (is_control(c) || c == '"') {
+            // A quote might hide a line break from a parser that looks for its end.
+            return bad("A chunk's extension has a control character or a quote.");
         }
         return Outcome::kMore;
     }

@@ -9,7 +9,8 @@ namespace stator::net {
 /// Takes the chunked coding (RFC 9112, 7.1) off a body, byte by byte: how the bytes are cut never
 /// matters, nothing waits in a buffer and nothing is looked at twice. Stricter than the RFC asks
 /// where leniency lets two parsers disagree: CR LF only, no white space around a length, at most 16
-/// digits. Extensions and trailers are checked for form, bounded and dropped.
+/// digits, no quotes in extensions. Extensions and trailers are checked for form, bounded and
+/// dropped.
 class ChunkDecoder {
   public:
     enum class Outcome : std::uint8_t {

@@ -196,7 +196,8 @@ std::size_t HttpParser::Impl::feed_head(std::string_view bytes) {
         return skip + feed_head(bytes);
     }
     const std::size_t before = pending.size();
-    std::string_view text = bytes;
+    // Nothing behind the limit is looked at, however much came at once.
+    std::string_view text = bytes.substr(0, limits.max_header_bytes + 1);
     if (before != 0) {
         pending.append(bytes.substr(0, limits.max_header_bytes + 1 - before));
         text = pending;

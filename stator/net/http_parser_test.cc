@@ -143,6 +143,7 @@ std::vector<Refusal> refusals() {
         {"long header", get + "a: " + std::string(2100, 'x') + "\r\n\r\n", 431},
         {"endless header", get + "a: " + std::string(2100, 'x'), 431},
         {"endless target", "GET /" + std::string(2100, 'x'), 431},
+        {"long target, then a bare LF", "GET /" + std::string(2100, 'x') + "\n", 431},
         {"TLS", "\x16\x03\x01\x02\x01\x01", 400},
         {"line breaks only", "\r\n\r\n\r\n\r\n", 400},
         {"lone LF first", "\nGET / HTTP/1.1\r\n", 400},
@@ -158,7 +159,8 @@ std::vector<Refusal> refusals() {
         {"LF behind chunk length", kChunkedHead + "5\nhello\r\n0\r\n\r\n", 400},
         {"LF behind chunk", kChunkedHead + "5\r\nhello\n0\r\n\r\n", 400},
         {"endless chunk line", kChunkedHead + "5;a=" + std::string(2100, 'x'), 431},
-        {"LF in chunk extension", kChunkedHead + "5;a=\"\n\"\r\nhello\r\n0\r\n\r\n", 400},
+        {"quote in chunk extension", kChunkedHead + "5;a=\"\r\nhello\r\n0\r\n\r\n", 400},
+        {"LF in chunk extension", kChunkedHead + "5;a=\n\r\nhello\r\n0\r\n\r\n", 400},
         {"endless trailers",
          kChunkedHead + "0\r\n" +
              [] {
@@ -198,7 +200,7 @@ std::vector<std::string> accepted() {
         "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\nX: \t y \t\r\n\r\nhello world" + get,
         "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n" + get,
         kChunkedHead + "0\r\n\r\n" + get,
-        kChunkedHead + "5\r\nhello\r\n6;a=b;c=\"d\"\r\n world\r\n0\r\n\r\n" + get,
+        kChunkedHead + "5\r\nhello\r\n6;a=b;c\r\n world\r\n0\r\n\r\n" + get,
         kChunkedHead + "005\r\nhello\r\n000\r\nA-Trailer: b\r\nB: c\r\n\r\n" + get,
         kChunkedHead + "1f4\r\n" + std::string(500, 'x') + "\r\n1\r\n\r\r\n0\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\nab",

@@ -246,33 +246,37 @@ TEST_F(HttpServerTest, TellsWhenTheAnswerIsSent) {
 }
 
 TEST_F(HttpServerTest, SeesClientsLeaveWhileTheyWait) {
-    std::promise<void> held;
-    std::promise<bool> left;
-    std::shared_ptr<HttpExchange> kept;
+    struct Round {
+        std::shared_ptr<HttpExchange> kept;
+        std::promise<void> held;
+        std::promise<bool> left;
+    };
+    std::vector<Round> rounds(3);
+    std::atomic<std::size_t> next{0};
     serve([&](const std::shared_ptr<HttpExchange>& exchange) {
-        kept = exchange;
+        Round& round = rounds[next++];
+        round.kept = exchange;
         exchange->on_complete([](int, std::uint64_t) { FAIL(); });
-        exchange->on_disconnect([&] {
-            kept->write("for nobody");  // does nothing now
-            left.set_value(kept->disconnected());
-            kept.reset();
+        exchange->on_disconnect([&round] {
+            const auto gone = std::move(round.kept);
+            gone->write("for nobody");  // does nothing now
+            round.left.set_value(gone->disconnected());
         });
         exchange->begin_stream(200, "text/plain");
         exchange->write("x");
-        held.set_value();
+        round.held.set_value();
     });
-    for (const int how : {0, 1, 2}) {
-        held = {};
-        left = {};
+    for (std::size_t how = 0; how < rounds.size(); ++how) {
         RawClient client(port());
         client.send(kGet);
-        held.get_future().get();
+        rounds[how].held.get_future().get();
         client.read_through("1\r\nx\r\n");
         if (how == 0) client.close();
         if (how == 1) client.reset();
         if (how == 2) client.end_sending();
-        EXPECT_TRUE(left.get_future().get()) << how;
+        EXPECT_TRUE(rounds[how].left.get_future().get()) << how;
     }
+    server_->stop(Deadline::never());
 }
 
 TEST_F(HttpServerTest, HalfClosedClientStillGetsAWholeAnswer) {
