@@ -88,6 +88,14 @@ class CheckLayersTest(unittest.TestCase):
     def test_test_dependency_outside_a_test(self):
         self.finds({"stator/net/server.cc": '#include "stator/codec/json.h"\n'}, "'net' does not declare 'codec'")
 
+    def test_test_dependency_in_a_header_for_tests(self):
+        fixture = {"stator/net/fixture.h": '#include "stator/codec/json.h"\n'}
+        used = {**fixture, "stator/net/server_test.cc": '#include "stator/net/fixture.h"\n'}
+        self.assertEqual(self.findings(used), [])
+        self.finds(fixture, "stator/net/fixture.h:1: 'net' does not declare 'codec'")
+        leaked = {**used, "stator/net/server.cc": '#include "stator/net/fixture.h"\n'}
+        self.finds(leaked, "stator/net/fixture.h:1: 'net' does not declare 'codec'")
+
     def test_declared_dependency_a_storey_up(self):
         self.finds(
             {"stator/codec/CMakeLists.txt": "stator_room(NAME codec STOREY ground DEPS base net)"},
