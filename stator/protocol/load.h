@@ -6,13 +6,13 @@ namespace stator::protocol {
 
 /// What a rank holds and has queued at one moment. All counts are of this rank alone.
 struct LoadReport {
-    std::uint32_t running = 0;         ///< sequences in prefill or decode
-    std::uint32_t waiting = 0;         ///< admitted, not yet started
+    std::uint32_t running = 0;  ///< sequences in prefill or decode
+    std::uint32_t waiting = 0;  ///< admitted, not yet started
     std::uint32_t running_limit = 0;
     std::uint32_t waiting_limit = 0;
-    std::uint64_t waiting_tokens = 0;  ///< prompt tokens of those waiting
-    std::uint64_t kv_used_tokens = 0;    ///< cells that running sequences need
-    std::uint64_t kv_cached_tokens = 0;  ///< cells kept only for reuse; free for the asking
+    std::uint64_t waiting_tokens = 0;    ///< prompt tokens of those waiting
+    std::uint64_t kv_used_tokens = 0;    ///< KV that running sequences need
+    std::uint64_t kv_cached_tokens = 0;  ///< KV kept only for reuse, in whatever memory
     std::uint64_t kv_total_tokens = 0;
     bool operator==(const LoadReport&) const = default;
 };
@@ -22,11 +22,11 @@ struct ForwardPassMetrics {
     std::uint64_t steps = 0;
     std::uint64_t prefill_tokens = 0;  ///< prompt tokens computed, cached ones not included
     std::uint64_t decode_tokens = 0;
-    std::uint64_t cached_tokens = 0;   ///< prompt tokens taken from the prefix cache
+    std::uint64_t cached_tokens = 0;  ///< prompt tokens taken from the prefix cache
     std::uint64_t preemptions = 0;
-    double model_seconds = 0.0;        ///< wall time inside the model
-    double model_cpu_seconds = 0.0;    ///< CPU time of the engine's thread inside the model
-    double engine_cpu_seconds = 0.0;   ///< CPU time of the engine's thread outside the model
+    double model_seconds = 0.0;       ///< wall time inside the model
+    double model_cpu_seconds = 0.0;   ///< CPU time of the engine's thread inside the model
+    double engine_cpu_seconds = 0.0;  ///< CPU time of the engine's thread outside the model
     bool operator==(const ForwardPassMetrics&) const = default;
 };
 

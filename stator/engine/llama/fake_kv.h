@@ -22,15 +22,23 @@ class FakeKv {
     void apply(std::span<const KvOp> ops) {
         for (const KvOp& op : ops) {
             auto& mine = sequences_[op.sequence];
-            if (op.kind == KvOp::Kind::kRemove) {
-                mine.erase(mine.lower_bound(op.begin), mine.lower_bound(op.end));
-            } else {
-                const auto& theirs = sequences_[op.source];
-                for (auto it = theirs.lower_bound(op.begin); it != theirs.lower_bound(op.end);
-                     ++it) {
-                    if (!mine.insert(*it).second)
-                        throw std::logic_error("copy onto a used position");
-                }
+            switch (op.kind) {
+                case KvOp::Kind::kRemove:
+                    mine.erase(mine.lower_bound(op.begin), mine.lower_bound(op.end));
+                    break;
+                case KvOp::Kind::kCopy:
+                    share(sequences_[op.source], op, mine);
+                    break;
+                case KvOp::Kind::kSave:
+                    save(mine, op);
+                    break;
+                case KvOp::Kind::kLoad:
+                    load(op, mine);
+                    break;
+                case KvOp::Kind::kDrop:
+                    if (segments_.erase(op.segment.value) != 1)
+                        throw std::logic_error("no such segment");
+                    break;
             }
         }
     }
@@ -59,6 +67,7 @@ class FakeKv {
     }
 
     void clear() { sequences_.clear(); }
+    std::size_t segments() const { return segments_.size(); }
 
     std::uint32_t used() {
         std::erase_if(cells_, [](const auto& c) { return c.expired(); });
@@ -84,8 +93,36 @@ class FakeKv {
     }
 
   private:
+    using Cells = std::map<std::uint32_t, std::shared_ptr<std::uint64_t>>;
+
+    static void share(const Cells& from, const KvOp& op, Cells& to) {
+        for (std::uint32_t p = op.begin; p < op.end; ++p) {
+            const auto it = from.find(p);
+            if (it == from.end()) throw std::logic_error("copy of a position that is not there");
+            if (!to.insert(*it).second) throw std::logic_error("copy onto a used position");
+        }
+    }
+
+    void save(const Cells& from, const KvOp& op) {
+        auto& saved = segments_[op.segment.value];
+        if (!saved.empty() || op.begin >= op.end) throw std::logic_error("bad save");
+        for (std::uint32_t p = op.begin; p < op.end; ++p) saved.emplace(p, *from.at(p));
+    }
+
+    void load(const KvOp& op, Cells& to) {
+        Cells scratch;
+        for (const auto& [position, content] : segments_.at(op.segment.value)) {
+            const auto cell = std::make_shared<std::uint64_t>(content);
+            cells_.push_back(cell);
+            scratch.emplace(position, cell);
+        }
+        if (used() > capacity_) throw std::logic_error("out of cells while loading");
+        share(scratch, op, to);
+    }
+
     std::uint32_t capacity_;
-    std::map<SeqId, std::map<std::uint32_t, std::shared_ptr<std::uint64_t>>> sequences_;
+    std::map<SeqId, Cells> sequences_;
+    std::map<std::uint64_t, std::map<std::uint32_t, std::uint64_t>> segments_;
     std::vector<std::weak_ptr<std::uint64_t>> cells_;
 };
 

@@ -38,8 +38,7 @@ Result<void> check_options(const LlamaOptions& o) {
     if (auto r = range("max_running", o.max_running, 1, 128); !r) return r;
     if (auto r = range("max_waiting", o.max_waiting, 0, 1'000'000); !r) return r;
     if (auto r = range("step_tokens", o.step_tokens, o.max_running, 65'536); !r) return r;
-    if (auto r = range("block_tokens", o.block_tokens, 1, 1024); !r) return r;
-    return range("cached_sequences", o.cached_sequences, 1, kMaxSequences - o.max_running);
+    return range("block_tokens", o.block_tokens, 1, 1024);
 }
 
 }  // namespace
@@ -71,6 +70,7 @@ Result<std::unique_ptr<LlamaContext>> LlamaContext::load(const LlamaOptions& opt
     }
     if (auto ok = self->size(options); !ok) return tl::unexpected(ok.error());
     if (auto ok = self->make_context(); !ok) return tl::unexpected(ok.error());
+    if (auto ok = self->warm_up(options); !ok) return tl::unexpected(ok.error());
     return self;
 }
 
@@ -103,7 +103,6 @@ Result<void> LlamaContext::size(const LlamaOptions& o) {
     s.step_tokens = o.step_tokens;
     s.max_running = o.max_running;
     s.max_waiting = o.max_waiting;
-    s.sequences = o.max_running + o.cached_sequences;
     s.prefix_cache = o.prefix_cache;
     if (const auto kind = memory_kind(model_); !kind.empty() && s.prefix_cache) {
         s.prefix_cache = false;
@@ -126,10 +125,11 @@ Result<void> LlamaContext::make_context() {
     params.n_ctx = scheduler_.kv_tokens;
     params.n_batch = scheduler_.step_tokens;
     params.n_ubatch = std::min<std::uint32_t>(scheduler_.step_tokens, 512);
-    params.n_seq_max = scheduler_.sequences;
+    scratch_ = static_cast<SeqId>(scheduler_.max_running);
+    params.n_seq_max = scheduler_.max_running + 1;
     // At least n_seq_max, as llama.cpp demands; its default would reserve logits for every token of
     // a batch (100 MB).
-    params.n_outputs_max = scheduler_.sequences;
+    params.n_outputs_max = params.n_seq_max;
     params.n_threads = params.n_threads_batch = threads_;
     // Unified: partial prefix sharing and handing state to other processes need it. Flash attention
     // is set explicitly because the layout of V depends on it.
@@ -151,12 +151,20 @@ Result<void> LlamaContext::make_context() {
     batch_ = llama_batch_init(static_cast<std::int32_t>(scheduler_.step_tokens), 0, 1);
     batch_made_ = true;
 
+    return {};
+}
+
+Result<void> LlamaContext::warm_up(const LlamaOptions& o) {
     // The first pass touches the weights and allocates; nobody's first token should wait for that.
     const BatchToken one{end_tokens_.empty() ? 0 : end_tokens_.front(), 0, 0, true};
     if (forward({&one, 1}) != Pass::kDone) {
         return error(ErrorCode::kInternal,
                      "llama.cpp can't compute with this model: its first forward pass failed.");
     }
+    const std::size_t bytes_per_token =
+        std::max<std::size_t>(1, llama_state_seq_get_size(context_, 0));
+    scheduler_.parked_tokens = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(o.prefix_cache_bytes / bytes_per_token, 1U << 30));
     clear();
     return {};
 }
@@ -167,7 +175,7 @@ LlamaContext::~LlamaContext() {
     if (model_ != nullptr) llama_model_free(model_);
 }
 
-void LlamaContext::apply(std::span<const KvOp> ops) {
+bool LlamaContext::apply(std::span<const KvOp> ops) {
     const auto position = [](std::uint32_t p) {
         return p == kToEnd ? llama_pos{-1} : static_cast<llama_pos>(p);
     };
@@ -177,14 +185,54 @@ void LlamaContext::apply(std::span<const KvOp> ops) {
                 if (!llama_memory_seq_rm(memory_, op.sequence, position(op.begin),
                                          position(op.end))) {
                     STATOR_BUG("llama.cpp refused to remove part of a sequence");
+                    return false;
                 }
                 break;
             case KvOp::Kind::kCopy:
                 llama_memory_seq_cp(memory_, op.source, op.sequence, position(op.begin),
                                     position(op.end));
                 break;
+            case KvOp::Kind::kSave:
+                if (!save(op)) return false;
+                break;
+            case KvOp::Kind::kLoad:
+                if (!load(op)) return false;
+                break;
+            case KvOp::Kind::kDrop:
+                segments_.erase(op.segment);
+                break;
         }
     }
+    return true;
+}
+
+// llama.cpp saves and restores whole sequences only, so a range passes through a sequence of its
+// own. That shares cells with the one it belongs to: no copy beside the one to or from host memory.
+bool LlamaContext::save(const KvOp& op) {
+    llama_memory_seq_cp(memory_, op.sequence, scratch_, static_cast<llama_pos>(op.begin),
+                        static_cast<llama_pos>(op.end));
+    Saved saved;
+    saved.size = llama_state_seq_get_size(context_, scratch_);
+    saved.bytes = std::make_unique_for_overwrite<std::uint8_t[]>(saved.size);
+    const bool ok =
+        llama_state_seq_get_data(context_, saved.bytes.get(), saved.size, scratch_) == saved.size;
+    llama_memory_seq_rm(memory_, scratch_, -1, -1);
+    if (ok) segments_[op.segment] = std::move(saved);
+    return ok;
+}
+
+bool LlamaContext::load(const KvOp& op) {
+    const auto found = segments_.find(op.segment);
+    if (found == segments_.end()) return false;
+    const Saved& saved = found->second;
+    const bool ok =
+        llama_state_seq_set_data(context_, saved.bytes.get(), saved.size, scratch_) != 0;
+    if (ok) {
+        llama_memory_seq_cp(memory_, scratch_, op.sequence, static_cast<llama_pos>(op.begin),
+                            static_cast<llama_pos>(op.end));
+    }
+    llama_memory_seq_rm(memory_, scratch_, -1, -1);
+    return ok;
 }
 
 LlamaContext::Pass LlamaContext::forward(std::span<const BatchToken> tokens) {

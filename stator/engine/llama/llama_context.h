@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "stator/base/error.h"
@@ -26,7 +27,9 @@ class LlamaContext {
 
     enum class Pass : std::uint8_t { kDone, kNoRoom, kFailed };
 
-    void apply(std::span<const KvOp> ops);
+    /// Carries the ops out. False if one failed (llama.cpp found no cells for a segment): the cache
+    /// is then undefined and must be cleared.
+    [[nodiscard]] bool apply(std::span<const KvOp> ops);
     /// One forward pass; its logits stay readable until the next one.
     [[nodiscard]] Pass forward(std::span<const BatchToken> batch);
     /// Logits of batch[index] of the last pass, which must have `output` set. May be changed in
@@ -45,6 +48,14 @@ class LlamaContext {
     LlamaContext() = default;
     [[nodiscard]] Result<void> size(const LlamaOptions& options);
     [[nodiscard]] Result<void> make_context();
+    [[nodiscard]] Result<void> warm_up(const LlamaOptions& options);
+    [[nodiscard]] bool save(const KvOp& op);
+    [[nodiscard]] bool load(const KvOp& op);
+
+    struct Saved {
+        std::unique_ptr<std::uint8_t[]> bytes;  // not a vector: nobody needs it zeroed
+        std::size_t size = 0;
+    };
 
     llama_model* model_ = nullptr;
     llama_context* context_ = nullptr;
@@ -55,6 +66,8 @@ class LlamaContext {
     std::uint32_t vocab_size_ = 0;
     std::vector<TokenId> end_tokens_;
     SchedulerOptions scheduler_;
+    SeqId scratch_ = 0;                              ///< segments pass through this sequence
+    std::unordered_map<SegmentId, Saved> segments_;  ///< bound: scheduler_.parked_tokens
 };
 
 }  // namespace stator::engine::llama

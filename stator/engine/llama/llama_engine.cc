@@ -94,6 +94,7 @@ class LlamaEngine final : public Engine {
     void end_expired();
     void step();
     bool forward(const StepPlan& plan);
+    void give_up_step(std::string_view why);
     void draw(const StepPlan& plan);
     TokenId draw_one(const OutputRow& row, protocol::StepBatch& batch);
     void finish(RequestId id, protocol::FinishReason reason, std::optional<Error> error);
@@ -271,7 +272,10 @@ void LlamaEngine::end_expired() {
 
 void LlamaEngine::step() {
     const StepPlan plan = scheduler_.plan();
-    context_->apply(plan.ops);
+    if (!context_->apply(plan.ops)) {
+        give_up_step("llama.cpp could not carry out a change of the KV cache");
+        return;
+    }
     if (plan.batch.empty()) {
         STATOR_BUG("a scheduler with work planned nothing");
         end_all(
@@ -308,12 +312,19 @@ bool LlamaEngine::forward(const StepPlan& plan) {
                 error(ErrorCode::kExhausted, "The KV cache has no room for this request.").value());
             return false;
         case LlamaContext::Pass::kFailed:
-            break;
+            give_up_step("a forward pass failed");
+            return false;
     }
+    return false;
+}
+
+/// The state of the KV cache is lost: ends the requests of the step, starts the others again.
+void LlamaEngine::give_up_step(std::string_view why) {
+    std::vector<RequestId> lost;
     scheduler_.abandon(lost);
     context_->clear();
-    log_error("A forward pass failed; its requests are ended and the KV cache is cleared.",
-              {{"requests", lost.size()}});
+    log_error("The engine lost a step: its requests are ended and the KV cache is cleared.",
+              {{"why", why}, {"requests", lost.size()}});
     fail_lost(
         lost,
         error(ErrorCode::kInternal, "The model failed while computing this request.").value());
@@ -323,7 +334,6 @@ bool LlamaEngine::forward(const StepPlan& plan) {
                   {{"failures", failures_in_a_row_}});
         end_all(error(ErrorCode::kInternal, "The engine has failed.").value());
     }
-    return false;
 }
 
 void LlamaEngine::draw(const StepPlan& plan) {

@@ -14,11 +14,12 @@ struct LlamaOptions {
     std::uint32_t context_tokens = 0;  ///< cells of the KV cache, all requests together; 0 = auto
     std::uint32_t max_sequence_tokens =
         0;  ///< longest prompt + output; 0 = the smaller of the model's and 8192
-    std::uint32_t max_running = 16;       ///< requests computed at the same time, 1..128
-    std::uint32_t max_waiting = 256;      ///< requests beyond that which may queue
-    std::uint32_t step_tokens = 512;      ///< most tokens of one forward pass
-    std::uint32_t block_tokens = 16;      ///< granularity of prefix reuse and KV events
-    std::uint32_t cached_sequences = 48;  ///< distinct prefixes kept beside the running requests
+    std::uint32_t max_running = 16;   ///< requests computed at the same time, 1..128
+    std::uint32_t max_waiting = 256;  ///< requests beyond that which may queue
+    std::uint32_t step_tokens = 512;  ///< most tokens of one forward pass
+    std::uint32_t block_tokens = 16;  ///< granularity of prefix reuse and KV events
+    /// Host memory for the KV of prefixes that no running request holds, on top of the KV cache.
+    std::uint64_t prefix_cache_bytes = 1ULL << 30;
     bool prefix_cache = true;
     /// ggml's threads spin at a barrier after every operation: more threads than idle cores make it
     /// far slower, not faster. 0 = half of the usable cores, at least 1.

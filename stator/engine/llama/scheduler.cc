@@ -23,9 +23,11 @@ std::uint64_t seed_of(std::uint64_t salt) {
 }  // namespace
 
 Scheduler::Scheduler(SchedulerOptions options)
-    : options_(options), cache_(options.block_tokens, options.sequences, options.prefix_cache) {
-    STATOR_CHECK(options.max_running >= 1 && options.max_running < options.sequences,
-                 "more sequences than running requests");
+    : options_(options),
+      cache_(options.block_tokens, options.max_running,
+             options.parked_tokens / options.block_tokens, options.prefix_cache) {
+    STATOR_CHECK(options.max_running >= 1 && options.max_running < kMaxSequences,
+                 "a sequence for each running request, and one to spare");
     STATOR_CHECK(options.step_tokens >= options.max_running, "a step has room for all that decode");
     STATOR_CHECK(options.max_sequence_tokens <= options.kv_tokens, "one request fits the KV cache");
 }
@@ -100,8 +102,8 @@ void Scheduler::plan_decodes(StepPlan& plan) {
     for (std::size_t i = 0; i < running_.size(); ++i) {
         Sequence& s = *running_[i];
         if (left_of(s) != 1) continue;
-        while (!make_room(1) && i + 1 < running_.size()) preempt_last();
-        if (make_room(1)) put(s, 1, plan);  // else: it waits for those before it
+        while (free_cells() < 1 && i + 1 < running_.size()) preempt_last();
+        if (free_cells() >= 1) put(s, 1, plan);  // else: it waits for those before it
     }
 }
 
@@ -111,9 +113,8 @@ void Scheduler::plan_prefills(StepPlan& plan) {
         if (left_of(s) <= 1) continue;
         const std::uint32_t want = std::min(left_of(s), budget(plan));
         if (plan.batch.empty()) {  // nothing else can go on: this one must
-            while (!make_room(want) && i + 1 < running_.size()) preempt_last();
+            while (free_cells() < want && i + 1 < running_.size()) preempt_last();
         }
-        make_room(want);
         const std::uint32_t count = std::min(want, free_cells());
         if (count > 0) put(s, count, plan);
     }
@@ -140,30 +141,31 @@ bool Scheduler::admit(std::size_t waiting_index, StepPlan& plan) {
     Sequence& s = *waiting_[waiting_index];
     const std::uint32_t block = options_.block_tokens;
     const std::uint32_t whole = (size_of(s) - 1) / block;
-    const PrefixMatch match =
+    PrefixMatch match =
         cache_.match(s.tokens.tokens(), s.tokens.sequence_hashes(), s.request.cache_salt, whole);
-    const auto cached = static_cast<std::uint32_t>(match.blocks.size()) * block;
-    const std::uint32_t need = size_of(s) - cached;
-    const std::uint32_t room = free_cells() + (cache_.idle_blocks() - match.idle_blocks) * block;
+    const auto need = [&] {
+        const auto cached = static_cast<std::uint32_t>(match.blocks.size()) * block;
+        return size_of(s) - cached + (match.parked_blocks + match.slack_blocks) * block;
+    };
     // One block in hand for each running request, so that starting one does not preempt another at
     // once.
     const auto reserve = static_cast<std::uint32_t>(running_.size()) * block;
-    if (!running_.empty() && need + reserve > room) return false;
-
+    if (need() + reserve > free_cells()) {
+        if (!running_.empty()) return false;
+        match = {};  // alone and still too tight to take parked blocks back: compute it all
+    }
     s.kv = cache_.open(match, s.request.cache_salt);
-    s.computed = cached;
+    s.computed = static_cast<std::uint32_t>(match.blocks.size()) * block;
     s.planned = 0;
     if (!s.started) {
         s.started = true;
-        s.cached_tokens = cached;
-        plan.cached_tokens += cached;
+        s.cached_tokens = s.computed;
+        plan.cached_tokens += s.computed;
     }
     running_.push_back(std::move(waiting_[waiting_index]));
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_index));
     claim_blocks(s);
-    const std::uint32_t want = std::min(left_of(s), budget(plan));
-    make_room(want);
-    const std::uint32_t count = std::min(want, free_cells());
+    const std::uint32_t count = std::min({left_of(s), budget(plan), free_cells()});
     if (count > 0) put(s, count, plan);
     return true;
 }
@@ -193,7 +195,7 @@ std::uint32_t Scheduler::budget(const StepPlan& plan) const {
 }
 
 std::uint32_t Scheduler::used_cells() const {
-    std::uint32_t used = cache_.used_blocks() * options_.block_tokens;
+    std::uint32_t used = cache_.open_blocks() * options_.block_tokens;
     for (const auto& s : running_) {
         used += s->computed + s->planned - cache_.held_blocks(s->kv) * options_.block_tokens;
     }
@@ -204,13 +206,6 @@ std::uint32_t Scheduler::free_cells() const {
     const std::uint32_t used = used_cells();
     STATOR_ASSERT(used <= options_.kv_tokens);
     return options_.kv_tokens - used;
-}
-
-bool Scheduler::make_room(std::uint32_t cells) {
-    while (free_cells() < cells) {
-        if (!cache_.evict_one()) return false;
-    }
-    return true;
 }
 
 void Scheduler::preempt_last() {
@@ -224,7 +219,7 @@ void Scheduler::preempt_last() {
 
 void Scheduler::leave(Sequence& s) {
     release_claims(s);
-    cache_.close(s.kv, true);
+    cache_.close(s.kv);
     s.kv = -1;
     s.computed = 0;
     s.planned = 0;
@@ -351,7 +346,7 @@ protocol::LoadReport Scheduler::load() const {
     for (const auto& s : waiting_) report.waiting_tokens += size_of(*s);
     report.kv_total_tokens = options_.kv_tokens;
     report.kv_cached_tokens = std::uint64_t{cache_.idle_blocks()} * options_.block_tokens;
-    report.kv_used_tokens = used_cells() - report.kv_cached_tokens;
+    report.kv_used_tokens = used_cells();
     return report;
 }
 

@@ -25,10 +25,9 @@ struct SchedulerOptions {
         8192;  ///< prompt + output of one request; at most kv_tokens
     std::uint32_t block_tokens = 16;
     std::uint32_t step_tokens = 512;  ///< most tokens computed in one step; at least max_running
-    std::uint32_t max_running = 16;
+    std::uint32_t max_running = 16;   ///< 1..kMaxSequences - 1
     std::uint32_t max_waiting = 256;
-    std::uint32_t sequences =
-        64;  ///< max_running < sequences <= kMaxSequences; the rest keep prefixes
+    std::uint32_t parked_tokens = 32768;  ///< prefixes kept in host memory beside the KV cache
     bool prefix_cache = true;
 };
 
@@ -93,9 +92,10 @@ struct Sequence {
 /// waiting requests.
 /// - A request whose next block is just being computed by another waits for it instead of computing
 /// it twice.
-/// - Out of cells: idle prefixes are evicted; then the request that started last gives way and is
-/// computed again later
-///   (from what is left of its prefix), keeping the tokens it has produced.
+/// - Out of cells: the request that started last gives way, keeping the tokens it has produced. Its
+/// KV is parked in host
+///   memory like that of ended requests, so that going on later costs a copy as long as it is not
+///   forgotten.
 ///
 /// Pure and single-threaded: no clock, no model. The owner calls plan(), carries it out, calls
 /// complete().
@@ -134,10 +134,10 @@ class Scheduler {
     [[nodiscard]] std::vector<protocol::KvEvent> take_events() { return cache_.take_events(); }
     [[nodiscard]] protocol::LoadReport load() const;
     [[nodiscard]] std::uint64_t preemptions() const { return preemptions_; }
-    /// Cells that the cache's bookkeeping says are in use, idle prefixes included.
+    /// Cells that running requests take, by the cache's bookkeeping.
     [[nodiscard]] std::uint32_t used_cells() const;
     /// Whole blocks in the prefix cache: what a replay of all events ends up with.
-    [[nodiscard]] std::uint32_t cached_blocks() const { return cache_.used_blocks(); }
+    [[nodiscard]] std::uint32_t cached_blocks() const { return cache_.known_blocks(); }
 
   private:
     using SequencePtr = std::unique_ptr<Sequence>;
@@ -149,7 +149,6 @@ class Scheduler {
     void put(Sequence& sequence, std::uint32_t count, StepPlan& plan);
     [[nodiscard]] std::uint32_t budget(const StepPlan& plan) const;
     [[nodiscard]] std::uint32_t free_cells() const;
-    bool make_room(std::uint32_t cells);
     void preempt_last();
     void leave(Sequence& sequence);
     void claim_blocks(const Sequence& sequence);

@@ -102,7 +102,7 @@ SchedulerOptions small() {
             .step_tokens = 8,
             .max_running = 4,
             .max_waiting = 64,
-            .sequences = 8,
+            .parked_tokens = 64,
             .prefix_cache = true};
 }
 
@@ -180,7 +180,7 @@ TEST(Scheduler, OtherSaltsShareNothing) {
     EXPECT_EQ(b.cached[2], 0U);
 }
 
-TEST(Scheduler, EvictsIdlePrefixesBeforeItPreempts) {
+TEST(Scheduler, ParkedPrefixesAreBoundedAndTakeNoCells) {
     Bench b(small());
     for (std::uint64_t id = 1; id <= 6; ++id) {
         ASSERT_TRUE(b.scheduler.add(request(id, counting(30, static_cast<TokenId>(id * 1000)), 2)));
@@ -188,7 +188,10 @@ TEST(Scheduler, EvictsIdlePrefixesBeforeItPreempts) {
     }
     EXPECT_EQ(b.scheduler.preemptions(), 0U);
     EXPECT_EQ(b.scheduler.load().kv_used_tokens, 0U);
-    EXPECT_LE(b.scheduler.load().kv_cached_tokens, 64U);
+    EXPECT_EQ(b.scheduler.load().kv_cached_tokens, 28U * 2)
+        << "two prefixes of 7 whole blocks fit 64 tokens";
+    b.kv.apply(b.scheduler.plan().ops);
+    EXPECT_EQ(b.kv.segments(), 2U);
 }
 
 TEST(Scheduler, PreemptsTheYoungestAndItsOutputStaysExact) {
@@ -296,7 +299,7 @@ RC_GTEST_PROP(SchedulerProperty, OutputsCellsAndEventsAreExact, ()) {
     options.max_sequence_tokens = *rc::gen::inRange(20U, options.kv_tokens + 1);
     options.max_running = *rc::gen::inRange(1U, 6U);
     options.step_tokens = options.max_running + *rc::gen::inRange(0U, 12U);
-    options.sequences = options.max_running + *rc::gen::inRange(1U, 5U);
+    options.parked_tokens = *rc::gen::inRange(0U, 150U);
     options.prefix_cache = *rc::gen::weightedElement<bool>({{4, true}, {1, false}});
     options.max_waiting = 1000;
     Bench b(options);
