@@ -2,9 +2,12 @@
 //     Prints, as JSON, how well two models predict a text and how alike they are: mean negative
 //     log-likelihood per token of each, how often they agree on the likeliest token, and the mean
 //     Kullback-Leibler divergence.
-// model_quality answers MODEL.gguf PROMPTS [THREADS]
-//     Prints the model's greedy answer (96 tokens at most) to each line of PROMPTS, through its own
-//     chat template.
+// model_quality answers MODEL.gguf PROMPTS [SYSTEM]
+//     Prints the model's greedy answer (96 tokens at most) to each line of PROMPTS, in the model's
+//     chat format, after the system message SYSTEM where one is given.
+// model_quality speed MODEL.gguf TEXT
+//     Prints, as JSON, tokens per CPU second on one thread: prefill, and decoding of 1 and of 8
+//     sequences at once.
 #include <fmt/format.h>
 #include <llama.h>
 
@@ -228,19 +231,21 @@ void print_speed(Model& model, std::string_view text) {
                one, eight);
 }
 
-std::string as_chat(const Model& model, const std::string& question) {
-    const llama_chat_message message{"user", question.c_str()};
-    std::string out(question.size() + 1024, '\0');
-    const int n = llama_chat_apply_template(model.chat_template(), &message, 1, true, out.data(),
-                                            static_cast<int>(out.size()));
+std::string as_chat(const Model& model, const std::string& system, const std::string& question) {
+    std::vector<llama_chat_message> messages;
+    if (!system.empty()) messages.push_back({"system", system.c_str()});
+    messages.push_back({"user", question.c_str()});
+    std::string out(system.size() + question.size() + 1024, '\0');
+    const int n = llama_chat_apply_template(model.chat_template(), messages.data(), messages.size(),
+                                            true, out.data(), static_cast<int>(out.size()));
     if (n < 0 || static_cast<std::size_t>(n) > out.size())
         throw std::runtime_error("llama.cpp does not know this model's chat template");
     out.resize(static_cast<std::size_t>(n));
     return out;
 }
 
-std::string answer(Model& model, const std::string& question) {
-    auto prompt = model.tokenize(as_chat(model, question), true);
+std::string answer(Model& model, const std::string& system, const std::string& question) {
+    auto prompt = model.tokenize(as_chat(model, system, question), true);
     if (prompt.size() + kAnswerTokens > kContextTokens)
         throw std::runtime_error(fmt::format("a prompt has {} tokens, at most {} fit",
                                              prompt.size(), kContextTokens - kAnswerTokens));
@@ -257,13 +262,14 @@ std::string answer(Model& model, const std::string& question) {
     return text;
 }
 
-void print_answers(Model& model, const std::string& prompts) {
+void print_answers(Model& model, const std::string& prompts, const std::string& system) {
     std::size_t start = 0;
     while (start < prompts.size()) {
         const auto end = std::min(prompts.find('\n', start), prompts.size());
         const std::string question = prompts.substr(start, end - start);
         start = end + 1;
-        if (!question.empty()) fmt::print("Q: {}\nA: {}\n\n", question, answer(model, question));
+        if (!question.empty())
+            fmt::print("Q: {}\nA: {}\n\n", question, answer(model, system, question));
     }
 }
 
@@ -288,8 +294,8 @@ int run(int argc, char** argv) {
         return 0;
     }
     if (mode == "answers" && (argc == 4 || argc == 5)) {
-        Model model(argv[2], argc == 5 ? parse_threads(argv[4]) : 1);
-        print_answers(model, read_file(argv[3]));
+        Model model(argv[2], 1);
+        print_answers(model, read_file(argv[3]), argc == 5 ? argv[4] : "");
         return 0;
     }
     if (mode == "speed" && argc == 4) {
@@ -299,7 +305,7 @@ int run(int argc, char** argv) {
     }
     throw std::runtime_error(
         "usage: model_quality score REFERENCE.gguf CANDIDATE.gguf TEXT [THREADS]\n"
-        "       model_quality answers MODEL.gguf PROMPTS [THREADS]\n"
+        "       model_quality answers MODEL.gguf PROMPTS [SYSTEM]\n"
         "       model_quality speed MODEL.gguf TEXT");
 }
 
