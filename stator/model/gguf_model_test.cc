@@ -312,5 +312,30 @@ TEST_F(GgufFiles, ManyThreadsEncodeAtOnce) {
     EXPECT_THAT(equal, testing::Each(200));
 }
 
+TEST_F(GgufFiles, LongRunsDoNotOverflowTheStack) {
+    for (const char* pre : {"default", "bloom", "falcon"}) {
+        write_bpe_gguf(path_, [pre](gguf_context* gguf) {
+            gguf_set_val_str(gguf, "tokenizer.ggml.pre", pre);
+        });
+        const auto model = open_or_fail(path_);
+        for (const char* unit : {"a", "!"}) {
+            std::string text;
+            while (text.size() < 200'000) text += unit;
+            EXPECT_EQ(decode(model->tokenizer(), encode(model->tokenizer(), text)), text)
+                << pre << " " << unit;
+        }
+    }
+}
+
+TEST_F(GgufFiles, LongRunsAreNotCutInsideSpecialTexts) {
+    const auto model = open_or_fail(path_);
+    for (std::size_t before = 4080; before <= 4100; ++before) {
+        const std::string text = std::string(before, 'x') + "<|im_start|>" + std::string(9000, 'y');
+        const auto ids = encode(model->tokenizer(), text, SpecialTokens::kParse);
+        ASSERT_EQ(std::ranges::count(ids, kBpeStart), 1) << before;
+        ASSERT_EQ(decode(model->tokenizer(), ids).size(), before + 9000);
+    }
+}
+
 }  // namespace
 }  // namespace stator::model

@@ -21,6 +21,45 @@ using text::SpecialTokens;
 /// again: it never merges with what follows.
 constexpr std::string_view kLead = "\n";
 
+/// llama.cpp splits texts for byte-pair vocabularies with std::regex, which goes down the stack by
+/// a frame or more per matched character (unless the vocabulary is one of those with a splitter of
+/// its own): a run of some 50,000 characters without a space would overflow 8 MiB. Longer runs than
+/// this are encoded in parts.
+constexpr std::size_t kMaxRunCharacters = 4096;
+
+bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+/// Length of the longest beginning of `text` without too long a run; on a character's border.
+std::size_t bounded_prefix(std::string_view text) {
+    std::size_t run = 0;
+    bool spaces = false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if ((static_cast<unsigned char>(text[i]) & 0xC0U) == 0x80) continue;
+        if (is_space(text[i]) != spaces) {
+            spaces = !spaces;
+            run = 0;
+        }
+        if (++run > kMaxRunCharacters) return i;
+    }
+    return text.size();
+}
+
+/// `end`, or, where it lies inside a special text, where that begins.
+std::size_t before_special(std::string_view text, std::size_t end,
+                           std::span<const std::string> special_texts) {
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (const std::string& special : special_texts) {
+            const std::size_t from = end - std::min(end, special.size() - 1);
+            const std::size_t at = text.substr(0, end + special.size() - 1).find(special, from);
+            if (at == std::string_view::npos || at >= end || at == 0) continue;
+            end = at;
+            moved = true;
+        }
+    }
+    return end;
+}
+
 /// Some models list the marks of their turns as ordinary added tokens ("user-defined"), like
 /// <think>, which texts may hold legitimately. Those written as marks are kept from users all the
 /// same.
@@ -161,6 +200,15 @@ Result<void> LlamaTokenizer::encode_as(std::string_view text, SpecialTokens spec
 
 Result<void> LlamaTokenizer::encode_piece(std::string_view text, SpecialTokens special, bool more,
                                           std::vector<TokenId>& out) const {
+    if (llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_BPE) {
+        while (!text.empty()) {
+            std::size_t size = bounded_prefix(text);
+            if (size < text.size()) size = before_special(text, size, special_texts_);
+            if (auto ok = encode_raw(text.substr(0, size), special, out); !ok) return ok;
+            text.remove_prefix(size);
+        }
+        return {};
+    }
     if (text.empty()) return {};
     if (!more || lead_.empty()) return encode_raw(text, special, out);
     const std::size_t at = out.size();
