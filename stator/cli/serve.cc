@@ -14,6 +14,7 @@
 #include "stator/cli/command_line.h"
 #include "stator/cli/commands.h"
 #include "stator/cli/help.h"
+#include "stator/cli/kv_event_metrics.h"
 #include "stator/cli/served_engine.h"
 #include "stator/cli/settings_source.h"
 #include "stator/cli/startup_summary.h"
@@ -60,11 +61,11 @@ frontend::FrontendOptions frontend_options(const config::Settings& s,
 class RunningServer {
   public:
     RunningServer(const config::Settings& settings, std::vector<std::string> keys,
-                  ServedEngine engine, ThreadPlan threads)
+                  ServedEngine engine, ThreadPlan threads, metrics::Registry& registry)
         : settings_(settings),
           engine_(std::move(engine)),
           loops_(threads.http, "http"),
-          frontend_(frontend_options(settings, std::move(keys)), loops_, registry_),
+          frontend_(frontend_options(settings, std::move(keys)), loops_, registry),
           server_(loops_, http_limits(settings.limits), frontend_.handler(),
                   frontend::Frontend::error_body()) {
         frontend::ServedModel model;
@@ -108,7 +109,6 @@ class RunningServer {
 
   private:
     const config::Settings& settings_;
-    metrics::Registry registry_;
     ServedEngine engine_;
     runtime::LoopPool loops_;
     frontend::Frontend frontend_;
@@ -158,12 +158,13 @@ ExitCode serve(const Invocation& invocation, const config::Settings& settings) {
     StopSignal stop;
     const ThreadPlan threads =
         plan_threads(runtime::usable_cores(), settings.engine.threads, settings.server.threads);
-    auto engine = open_engine(settings, threads.engine);
+    metrics::Registry registry;
+    auto engine = open_engine(settings, threads.engine, count_kv_events(registry));
     if (!engine) {
         print_problem(engine.error());
         return ExitCode::kUsage;
     }
-    RunningServer server(settings, std::move(keys), std::move(*engine), threads);
+    RunningServer server(settings, std::move(keys), std::move(*engine), threads, registry);
     stop.begin_serving();
     if (const auto listening = server.listen(); !listening) {
         print_problem(listening.error());

@@ -80,7 +80,8 @@ engine::LlamaOptions llama_options(const config::EngineSettings& s, std::string 
     return o;
 }
 
-Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t threads) {
+Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t threads,
+                                engine::KvEventSink kv_events) {
     std::string path = settings.model.path;
     if (path.empty()) {
         auto found = find_default_model(model_folder());
@@ -111,7 +112,7 @@ Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t 
     ProgressLine progress(fmt::format("Loading {}", facts.name));
     engine::LlamaOptions options = llama_options(settings.engine, path, threads);
     options.progress = [&progress](float fraction) { progress.update(fraction); };
-    auto made = engine::make_llama_engine(std::move(options), {});
+    auto made = engine::make_llama_engine(std::move(options), std::move(kv_events));
     if (!made) return tl::unexpected(made.error());
     out.engine = std::move(*made);
     out.load_seconds = to_seconds(Clock::real().now() - start);
@@ -146,10 +147,11 @@ Result<ServedEngine> open_echo(const config::Settings& settings) {
 
 }  // namespace
 
-Result<ServedEngine> open_engine(const config::Settings& settings, std::uint32_t engine_threads) {
+Result<ServedEngine> open_engine(const config::Settings& settings, std::uint32_t engine_threads,
+                                 engine::KvEventSink kv_events) {
     switch (settings.engine.kind) {
         case config::EngineKind::kLlama:
-            return open_llama(settings, engine_threads);
+            return open_llama(settings, engine_threads, std::move(kv_events));
         case config::EngineKind::kEcho:
             return open_echo(settings);
     }

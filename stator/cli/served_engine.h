@@ -33,8 +33,9 @@ struct ServedEngine {
 };
 
 /// Opens what the settings ask for. Shows progress on standard error. The error is one sentence for
-/// the terminal.
+/// the terminal. `kv_events` gets the changes of the prefix cache, where the engine has one.
 [[nodiscard]] Result<ServedEngine> open_engine(const config::Settings& settings,
-                                               std::uint32_t engine_threads);
+                                               std::uint32_t engine_threads,
+                                               engine::KvEventSink kv_events);
 
 }  // namespace stator::cli
