@@ -109,7 +109,7 @@ TEST(Value, QuotedIsCutBetweenCharactersAndEscaped) {
 }
 
 TEST(Value, AnythingThatIsReadIsWrittenSoThatItReadsTheSame) {
-    rc::check([] {
+    EXPECT_TRUE(rc::check([] {
         const Option& option = options()[*rc::gen::inRange<std::size_t>(0, options().size())];
         const std::string text = *rc::gen::container<std::string>(
             rc::gen::elementOf(std::string("0123456789.kmgsh -x,")));
@@ -118,7 +118,7 @@ TEST(Value, AnythingThatIsReadIsWrittenSoThatItReadsTheSame) {
         const auto again = parse_value(option, format_value(option, *value));
         RC_ASSERT(again.has_value());
         RC_ASSERT(*again == *value);
-    });
+    }));
 }
 
 }  // namespace

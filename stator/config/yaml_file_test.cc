@@ -121,7 +121,7 @@ TEST(YamlFile, HostileFilesAreBounded) {
 }
 
 TEST(YamlFile, AnyTextEndsInEntriesOrProblems) {
-    rc::check([] {
+    EXPECT_TRUE(rc::check([] {
         const auto piece = rc::gen::elementOf(std::vector<std::string>{
             "server", "port", ":",  " ", "\n",   "  ",  "- ",    "[",     "]", "{",
             "}",      "&a",   "*a", "1", "\"",   "'",   "#",     "!!int", "~", "? ",
@@ -131,7 +131,7 @@ TEST(YamlFile, AnyTextEndsInEntriesOrProblems) {
         const FileReading r = read_yaml("s.yaml", text);
         for (const Problem& p : r.problems) RC_ASSERT(!p.message.empty());
         for (const FileEntry& e : r.entries) RC_ASSERT(e.line >= 1);
-    });
+    }));
 }
 
 }  // namespace

@@ -115,7 +115,7 @@ TEST(AnswerRender, AnyTextComesBackFromItsChunk) {
     const ChunkRenderer chat(Api::kChat, kHead, false);
     const ChunkRenderer text(Api::kCompletion, kHead, true);
     codec::JsonDocument document;
-    rc::check([&](const std::string& raw, std::uint32_t index) {
+    EXPECT_TRUE(rc::check([&](const std::string& raw, std::uint32_t index) {
         std::string piece;
         codec::utf8_append_lossy(piece, raw);
         for (const ChunkRenderer* r : {&chat, &text}) {
@@ -135,7 +135,7 @@ TEST(AnswerRender, AnyTextComesBackFromItsChunk) {
                 return true;
             });
         }
-    });
+    }));
 }
 
 protocol::TokenOutput token(tokens::TokenId id, float logprob) { return {id, logprob, 0, 0}; }

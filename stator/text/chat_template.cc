@@ -64,6 +64,7 @@ tl::unexpected<Error> render_error(StatorTemplateStatus status, const OwnedText&
         case STATOR_TEMPLATE_CONTEXT:
             return error(ErrorCode::kInvalidArgument,
                          "chat template: its variables must be a JSON object: {}", text.view());
+        case STATOR_TEMPLATE_PANIC:
         case STATOR_TEMPLATE_SYNTAX:
         case STATOR_TEMPLATE_OK:
             break;

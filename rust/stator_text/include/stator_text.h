@@ -39,7 +39,8 @@ typedef enum StatorTemplateStatus {
     STATOR_TEMPLATE_OPERATION = 4,   /* values of the wrong kind, unknown methods, … */
     STATOR_TEMPLATE_STEPS = 5,       /* max_steps reached, or too deep a recursion */
     STATOR_TEMPLATE_OUTPUT = 6,      /* max_output_bytes reached */
-    STATOR_TEMPLATE_CONTEXT = 7      /* the context is not a JSON object */
+    STATOR_TEMPLATE_CONTEXT = 7,     /* the context is not a JSON object */
+    STATOR_TEMPLATE_PANIC = 8        /* a bug in this crate or below it; the template stays usable */
 } StatorTemplateStatus;
 
 /* On STATOR_TEMPLATE_OK `*compiled` is the template (free it with stator_template_free) and `*text` is empty; otherwise

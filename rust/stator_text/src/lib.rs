@@ -39,11 +39,19 @@ unsafe fn bytes<'a>(data: *const c_char, size: usize) -> &'a [u8] {
 
 fn owned_text(bytes: Vec<u8>, line: u32) -> StatorText {
     if bytes.is_empty() {
-        return StatorText { data: std::ptr::null_mut(), size: 0, line };
+        return StatorText {
+            data: std::ptr::null_mut(),
+            size: 0,
+            line,
+        };
     }
     let boxed = bytes.into_boxed_slice();
     let size = boxed.len();
-    StatorText { data: Box::into_raw(boxed).cast(), size, line }
+    StatorText {
+        data: Box::into_raw(boxed).cast(),
+        size,
+        line,
+    }
 }
 
 /// # Safety
@@ -56,27 +64,27 @@ pub unsafe extern "C" fn stator_template_compile(
     compiled: *mut *mut Template,
     text: *mut StatorText,
 ) -> Status {
+    *compiled = std::ptr::null_mut();
     let options = &*options;
     let lossy = |data, size| String::from_utf8_lossy(bytes(data, size)).into_owned();
-    let result = Template::compile(
-        bytes(source, source_size),
-        Options {
-            bos_token: lossy(options.bos_token, options.bos_token_size),
-            eos_token: lossy(options.eos_token, options.eos_token_size),
-            max_steps: options.max_steps,
-            max_output_bytes: options.max_output_bytes,
-        },
-    );
+    let result = without_panic(|| {
+        Template::compile(
+            bytes(source, source_size),
+            Options {
+                bos_token: lossy(options.bos_token, options.bos_token_size),
+                eos_token: lossy(options.eos_token, options.eos_token_size),
+                max_steps: options.max_steps,
+                max_output_bytes: options.max_output_bytes,
+            },
+        )
+    });
     match result {
         Ok(template) => {
             *compiled = Box::into_raw(Box::new(template));
             *text = owned_text(Vec::new(), 0);
             Status::Ok
         }
-        Err(failure) => {
-            *compiled = std::ptr::null_mut();
-            report(failure, text)
-        }
+        Err(failure) => report(failure, text),
     }
 }
 
@@ -90,13 +98,28 @@ pub unsafe extern "C" fn stator_template_render(
     unix_seconds: *const i64,
     text: *mut StatorText,
 ) -> Status {
-    match (*compiled).render(bytes(context, context_size), unix_seconds.as_ref().copied()) {
+    let template = &*compiled;
+    match without_panic(|| {
+        template.render(bytes(context, context_size), unix_seconds.as_ref().copied())
+    }) {
         Ok(output) => {
             *text = owned_text(output, 0);
             Status::Ok
         }
         Err(failure) => report(failure, text),
     }
+}
+
+/// Templates and contexts come from strangers. A panic on their account is an error like any other; what was borrowed is only
+/// read, so nothing half-changed is left behind.
+fn without_panic<T>(f: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or_else(|_| {
+        Err(Failure {
+            status: Status::Panic,
+            message: "the template engine failed".into(),
+            line: 0,
+        })
+    })
 }
 
 unsafe fn report(failure: Failure, text: *mut StatorText) -> Status {
@@ -118,6 +141,8 @@ pub unsafe extern "C" fn stator_template_free(compiled: *mut Template) {
 #[no_mangle]
 pub unsafe extern "C" fn stator_text_free(text: StatorText) {
     if !text.data.is_null() {
-        drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(text.data, text.size)));
+        drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(
+            text.data, text.size,
+        )));
     }
 }

@@ -31,11 +31,21 @@ pub fn call(
         }
         "partition" => {
             let (separator,): (&str,) = from_args(args)?;
-            parts(text, separator, text.find(not_empty(separator)?), [text, "", ""])
+            parts(
+                text,
+                separator,
+                text.find(not_empty(separator)?),
+                [text, "", ""],
+            )
         }
         "rpartition" => {
             let (separator,): (&str,) = from_args(args)?;
-            parts(text, separator, text.rfind(not_empty(separator)?), ["", "", text])
+            parts(
+                text,
+                separator,
+                text.rfind(not_empty(separator)?),
+                ["", "", text],
+            )
         }
         "rsplit" => {
             let (separator, count): (Option<&str>, Option<i64>) = from_args(args)?;
@@ -63,9 +73,16 @@ pub fn call(
 fn bound_format(state: &State, format: &str) -> Result<(), Error> {
     const MAX_DIGITS: usize = 4;
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
-    let longest = format.split(|c: char| !c.is_ascii_digit()).map(digits).max().unwrap_or(0);
+    let longest = format
+        .split(|c: char| !c.is_ascii_digit())
+        .map(digits)
+        .max()
+        .unwrap_or(0);
     if longest > MAX_DIGITS {
-        return Err(Error::new(ErrorKind::InvalidOperation, "format: a width over 9999"));
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "format: a width over 9999",
+        ));
     }
     if longest > 0 {
         ensure(state, format.matches('{').count().saturating_mul(10_000))?;
@@ -88,7 +105,10 @@ fn ensure(state: &State, bytes: usize) -> Result<(), Error> {
 fn index(list: &Value, wanted: &Value) -> Result<Value, Error> {
     match list.try_iter()?.position(|item| item == *wanted) {
         Some(i) => Ok(Value::from(i)),
-        None => Err(Error::new(ErrorKind::InvalidOperation, "index: the value is not in the list")),
+        None => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "index: the value is not in the list",
+        )),
     }
 }
 
@@ -101,7 +121,9 @@ fn not_empty(separator: &str) -> Result<&str, Error> {
 
 fn parts(text: &str, separator: &str, at: Option<usize>, none: [&str; 3]) -> Result<Value, Error> {
     let found = at.map(|i| [&text[..i], separator, &text[i + separator.len()..]]);
-    Ok(Value::from(Tuple::from(found.unwrap_or(none).map(Value::from))))
+    Ok(Value::from(Tuple::from(
+        found.unwrap_or(none).map(Value::from),
+    )))
 }
 
 fn rsplit(text: &str, separator: Option<&str>, count: Option<i64>) -> Result<Value, Error> {
@@ -111,7 +133,10 @@ fn rsplit(text: &str, separator: Option<&str>, count: Option<i64>) -> Result<Val
     };
     let pieces = limit.saturating_add(1);
     let mut found: Vec<Value> = match separator {
-        Some(separator) => text.rsplitn(pieces, not_empty(separator)?).map(Value::from).collect(),
+        Some(separator) => text
+            .rsplitn(pieces, not_empty(separator)?)
+            .map(Value::from)
+            .collect(),
         None => rsplit_whitespace(text, limit),
     };
     found.reverse();

@@ -33,7 +33,10 @@ pub fn tojson(
     named: Kwargs,
 ) -> Result<Value, Error> {
     if positional.len() > 4 {
-        return Err(Error::new(ErrorKind::TooManyArguments, "tojson takes at most 4"));
+        return Err(Error::new(
+            ErrorKind::TooManyArguments,
+            "tojson takes at most 4",
+        ));
     }
     let argument = |position: usize, name: &str| -> Result<Option<Value>, Error> {
         let found = match positional.get(position) {
@@ -43,7 +46,9 @@ pub fn tojson(
         Ok(found.filter(|v| !v.is_none() && !v.is_undefined()))
     };
     let ensure_ascii = argument(0, "ensure_ascii")?;
-    let indent = argument(1, "indent")?.map(|v| indentation(&v)).transpose()?;
+    let indent = argument(1, "indent")?
+        .map(|v| indentation(&v))
+        .transpose()?;
     let separators = argument(2, "separators")?.map(|v| pair(&v)).transpose()?;
     let sort_keys = argument(3, "sort_keys")?;
     named.assert_all_used()?;
@@ -76,7 +81,9 @@ fn indentation(value: &Value) -> Result<String, Error> {
             return Ok(" ".repeat(width));
         }
     }
-    Err(invalid(format!("tojson: indent must be a number or a text of at most {MAX_INDENT}")))
+    Err(invalid(format!(
+        "tojson: indent must be a number or a text of at most {MAX_INDENT}"
+    )))
 }
 
 fn pair(value: &Value) -> Result<(String, String), Error> {
@@ -98,15 +105,24 @@ impl Writer<'_> {
         self.charge()?;
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Bool => self
+                .out
+                .push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.out.push_str(&number(value)),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.list(value, depth)?,
             ValueKind::Map => self.object(value, depth)?,
             ValueKind::Undefined => {
-                return Err(Error::new(ErrorKind::UndefinedError, "tojson: the value is undefined"))
+                return Err(Error::new(
+                    ErrorKind::UndefinedError,
+                    "tojson: the value is undefined",
+                ))
             }
-            other => return Err(invalid(format!("tojson: can't write a value of kind {other}"))),
+            other => {
+                return Err(invalid(format!(
+                    "tojson: can't write a value of kind {other}"
+                )))
+            }
         }
         Ok(())
     }
@@ -153,9 +169,11 @@ impl Writer<'_> {
         match key.kind() {
             ValueKind::String => self.string(key.as_str().unwrap_or_default()),
             ValueKind::None => self.out.push_str("\"null\""),
-            ValueKind::Bool => {
-                self.out.push_str(if key.is_true() { "\"true\"" } else { "\"false\"" })
-            }
+            ValueKind::Bool => self.out.push_str(if key.is_true() {
+                "\"true\""
+            } else {
+                "\"false\""
+            }),
             ValueKind::Number => {
                 let text = number(key);
                 self.string(&text);
@@ -232,7 +250,11 @@ fn float(value: f64) -> String {
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..16).contains(&exponent) {
         let plain = value.to_string();
-        return if plain.contains('.') { plain } else { plain + ".0" };
+        return if plain.contains('.') {
+            plain
+        } else {
+            plain + ".0"
+        };
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{mantissa}e{sign}{:02}", exponent.abs())
@@ -251,12 +273,19 @@ pub fn indent(text: &str, positional: Rest<Value>, named: Kwargs) -> Result<Stri
     let blank = argument(2, "blank")?.is_some_and(|v| v.is_true());
     named.assert_all_used()?;
     let mut out = String::new();
-    let lines: Vec<&str> = text.lines().chain(text.ends_with('\n').then_some("")).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .chain(text.ends_with('\n').then_some(""))
+        .collect();
     for (i, line) in lines.iter().enumerate() {
         if i > 0 {
             out.push('\n');
         }
-        if if i == 0 { first } else { blank || !line.is_empty() } {
+        if if i == 0 {
+            first
+        } else {
+            blank || !line.is_empty()
+        } {
             out.push_str(&width);
         }
         out.push_str(line);

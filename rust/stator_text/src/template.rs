@@ -22,6 +22,7 @@ pub enum Status {
     Steps = 5,
     Output = 6,
     Context = 7,
+    Panic = 8,
 }
 
 pub struct Failure {
@@ -90,9 +91,15 @@ fn on_deep_stack<T: Send>(
 ) -> Result<T, Failure> {
     const MAX_SOURCE_BYTES: usize = 1 << 20;
     const STACK_PER_BYTE: usize = 1024;
-    let refuse = |message: String| Failure { status: Status::Syntax, message, line: 0 };
+    let refuse = |message: String| Failure {
+        status: Status::Syntax,
+        message,
+        line: 0,
+    };
     if source_size > MAX_SOURCE_BYTES {
-        return Err(refuse(format!("{source_size} bytes; at most {MAX_SOURCE_BYTES} are read")));
+        return Err(refuse(format!(
+            "{source_size} bytes; at most {MAX_SOURCE_BYTES} are read"
+        )));
     }
     std::thread::scope(|scope| {
         std::thread::Builder::new()
@@ -112,7 +119,10 @@ impl Template {
             line: 0,
         })?;
         let mut env = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
         env.set_syntax(syntax.map_err(|e| failure(&e, false))?);
         // Errors then name the expression that was undefined.
         env.set_debug(true);
@@ -131,11 +141,15 @@ impl Template {
         env.add_test("iterable", python::is_iterable);
         let source = generation::tags_as_with(source);
         let env = on_deep_stack(source.len(), move || {
-            env.add_template_owned(NAME, source).map_err(|e| failure(&e, false))?;
+            env.add_template_owned(NAME, source)
+                .map_err(|e| failure(&e, false))?;
             Ok(env)
         })?;
         let max_output_bytes = usize::try_from(options.max_output_bytes).unwrap_or(usize::MAX);
-        Ok(Template { env, max_output_bytes })
+        Ok(Template {
+            env,
+            max_output_bytes,
+        })
     }
 
     pub fn render(&self, context: &[u8], unix_seconds: Option<i64>) -> Result<Vec<u8>, Failure> {
@@ -146,7 +160,11 @@ impl Template {
         })?;
         if variables.kind() != ValueKind::Map {
             let message = format!("{} instead of an object", variables.kind());
-            return Err(Failure { status: Status::Context, message, line: 0 });
+            return Err(Failure {
+                status: Status::Context,
+                message,
+                line: 0,
+            });
         }
         let context_value = match unix_seconds {
             Some(now) => {
@@ -161,10 +179,11 @@ impl Template {
             limit: self.max_output_bytes,
             overflowed: false,
         };
-        let rendered = self
-            .env
-            .get_template(NAME)
-            .and_then(|template| template.render_captured_to(context_value, &mut output).map(drop));
+        let rendered = self.env.get_template(NAME).and_then(|template| {
+            template
+                .render_captured_to(context_value, &mut output)
+                .map(drop)
+        });
         match rendered {
             Ok(()) => Ok(output.bytes),
             Err(error) => Err(failure(&error, output.overflowed)),
@@ -203,11 +222,17 @@ fn failure(error: &Error, overflowed: bool) -> Failure {
         None => innermost.kind().to_string(),
     };
     let line = innermost.line().or(error.line()).unwrap_or(0);
-    Failure { status, message, line: u32::try_from(line).unwrap_or(u32::MAX) }
+    Failure {
+        status,
+        message,
+        line: u32::try_from(line).unwrap_or(u32::MAX),
+    }
 }
 
 /// minijinja has no kind of its own for it.
 fn is_recursion_limit(error: &Error) -> bool {
     error.kind() == ErrorKind::InvalidOperation
-        && error.detail().is_some_and(|detail| detail.contains("recursion limit"))
+        && error
+            .detail()
+            .is_some_and(|detail| detail.contains("recursion limit"))
 }
