@@ -292,7 +292,8 @@ void Frontend::Impl::accept_generation(const std::shared_ptr<net::HttpExchange>&
         return prepare_on_pool(state, api, std::move(body), exchange, record);
     }
     const ModelEntry* entry = nullptr;
-    auto request = prepare_request(api, body, state.document, models, options.max_choices, &entry);
+    auto request = prepare_request(api, body, state.document, models, options.max_choices,
+                                   clock.unix_seconds(), &entry);
     generate(state, exchange, record, entry, std::move(request));
 }
 
@@ -308,7 +309,7 @@ void Frontend::Impl::prepare_on_pool(LoopState& state, Api api, std::string body
         if (!job->abandoned.load(std::memory_order_relaxed)) {
             codec::JsonDocument document;
             job->result = prepare_request(job->api, job->body, document, models,
-                                          options.max_choices, &job->entry);
+                                          options.max_choices, clock.unix_seconds(), &job->entry);
         }
         job->body.clear();
         job->body.shrink_to_fit();

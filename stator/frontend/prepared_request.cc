@@ -22,11 +22,13 @@ Result<void> add_prompt(PreparedRequest& out, Result<std::vector<tokens::TokenId
     return {};
 }
 
-Result<void> prepare_chat(codec::JsonView body, const RequestRules& rules, PreparedRequest& out) {
+Result<void> prepare_chat(codec::JsonView body, const RequestRules& rules,
+                          std::int64_t unix_seconds, PreparedRequest& out) {
     auto request = read_chat_request(body, rules);
     if (!request) return tl::unexpected<Error>(std::move(request.error()));
     out.fields = std::move(request->fields);
-    return add_prompt(out, encode_chat(*request, *out.entry), std::nullopt, "messages");
+    return add_prompt(out, encode_chat(*request, *out.entry, unix_seconds), std::nullopt,
+                      "messages");
 }
 
 Result<void> prepare_completion(codec::JsonView body, const RequestRules& rules,
@@ -48,7 +50,8 @@ Result<void> prepare_completion(codec::JsonView body, const RequestRules& rules,
 
 Result<PreparedRequest> prepare_request(Api api, std::string_view body,
                                         codec::JsonDocument& document, const ModelDirectory& models,
-                                        std::uint32_t max_choices, const ModelEntry** model_out) {
+                                        std::uint32_t max_choices, std::int64_t unix_seconds,
+                                        const ModelEntry** model_out) {
     if (body.empty()) {
         return error(ErrorCode::kInvalidArgument,
                      "the request has no body; send a JSON object with model and {}",
@@ -70,8 +73,8 @@ Result<PreparedRequest> prepare_request(Api api, std::string_view body,
     out.api = api;
     out.entry = *entry;
     const RequestRules rules = out.entry->rules(max_choices);
-    auto done =
-        api == Api::kChat ? prepare_chat(*root, rules, out) : prepare_completion(*root, rules, out);
+    auto done = api == Api::kChat ? prepare_chat(*root, rules, unix_seconds, out)
+                                  : prepare_completion(*root, rules, out);
     if (!done) return tl::unexpected<Error>(std::move(done.error()));
     return out;
 }

@@ -29,12 +29,10 @@ struct PreparedRequest {
 };
 
 /// A request body to what the engine needs: JSON, fields, template, tokens. Pure computing, on any
-/// thread; slow for long prompts. `document` is a buffer to parse in. Once the model is known
-/// `model_out` has its entry, errors or not.
-[[nodiscard]] Result<PreparedRequest> prepare_request(Api api, std::string_view body,
-                                                      codec::JsonDocument& document,
-                                                      const ModelDirectory& models,
-                                                      std::uint32_t max_choices,
-                                                      const ModelEntry** model_out = nullptr);
+/// thread; slow for long prompts. `document` is a buffer to parse in, `unix_seconds` the time that
+/// chat templates may show. Once the model is known `model_out` has its entry, errors or not.
+[[nodiscard]] Result<PreparedRequest> prepare_request(
+    Api api, std::string_view body, codec::JsonDocument& document, const ModelDirectory& models,
+    std::uint32_t max_choices, std::int64_t unix_seconds, const ModelEntry** model_out = nullptr);
 
 }  // namespace stator::frontend

@@ -132,7 +132,8 @@ Result<std::string> chat_context_json(const ChatRequest& request, const text::Sp
     return out;
 }
 
-Result<std::vector<TokenId>> encode_chat(const ChatRequest& request, const ModelEntry& entry) {
+Result<std::vector<TokenId>> encode_chat(const ChatRequest& request, const ModelEntry& entry,
+                                         std::int64_t unix_seconds) {
     const ServedModel& model = entry.model;
     if (model.chat_template == nullptr) {
         return param_error("messages",
@@ -145,7 +146,7 @@ Result<std::vector<TokenId>> encode_chat(const ChatRequest& request, const Model
     }
     auto context = chat_context_json(request, entry.guard);
     if (!context) return tl::unexpected<Error>(std::move(context.error()));
-    auto rendered = model.chat_template->render(*context);
+    auto rendered = model.chat_template->render(*context, unix_seconds);
     if (!rendered) {
         Error e = std::move(rendered.error());
         if (e.param.empty()) e.param = "messages";

@@ -18,11 +18,12 @@ namespace stator::frontend {
 [[nodiscard]] Result<std::string> chat_context_json(const ChatRequest& request,
                                                     const text::SpecialGuard& guard);
 
-/// Messages to tokens by the model's template. kInvalidArgument: no template, or the template
-/// refused the messages; kTooLarge: certainly more tokens than the context, found before
-/// tokenising.
+/// Messages to tokens by the model's template, which may show the time. kInvalidArgument: no
+/// template, or the template refused the messages; kTooLarge: certainly more tokens than the
+/// context, found before tokenising.
 [[nodiscard]] Result<std::vector<tokens::TokenId>> encode_chat(const ChatRequest& request,
-                                                               const ModelEntry& entry);
+                                                               const ModelEntry& entry,
+                                                               std::int64_t unix_seconds);
 
 /// A completion's prompt to tokens. Text is read with special tokens and BOS: who writes it may
 /// give token ids as well, so there is nothing to forge. Token ids are taken as they are.

@@ -17,6 +17,8 @@ constexpr std::string_view kTemplate =
 constexpr tokens::TokenId kStart = 257;
 constexpr tokens::TokenId kEndOfTurn = 258;
 
+constexpr std::int64_t kNow = 1'700'000'000;  // 2023-11-14 in UTC
+
 class PromptTest : public ::testing::Test {
   protected:
     PromptTest() {
@@ -38,7 +40,7 @@ class PromptTest : public ::testing::Test {
     }
 
     Result<PreparedRequest> prepare(Api api, std::string_view body) {
-        return prepare_request(api, body, document_, models_, 16);
+        return prepare_request(api, body, document_, models_, 16, kNow);
     }
     std::string text_of(const std::vector<tokens::TokenId>& tokens) const {
         std::string out;
@@ -160,6 +162,21 @@ TEST_F(PromptTest, BodiesThatAreNoRequest) {
     EXPECT_EQ(unknown.error().code, ErrorCode::kNotFound);
     EXPECT_EQ(unknown.error().param, "model");
     EXPECT_NE(unknown.error().message.find("chat, default, base"), std::string::npos);
+}
+
+TEST_F(PromptTest, TemplatesMayShowTheDate) {
+    auto dated = text::ChatTemplate::compile("{{ strftime_now('%Y-%m-%d') }}", "", "");
+    ASSERT_TRUE(dated);
+    ServedModel model;
+    model.id = "dated";
+    model.tokenizer = &tokenizer_;
+    model.chat_template = &*dated;
+    model.engine = engine_.get();
+    models_.add(model);
+    const auto r =
+        prepare(Api::kChat, R"({"model":"dated","messages":[{"role":"user","content":"Hi"}]})");
+    ASSERT_TRUE(r) << r.error().message;
+    EXPECT_EQ(text_of(r->prompts[0].tokens), "2023-11-14");
 }
 
 }  // namespace

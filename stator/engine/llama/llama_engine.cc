@@ -93,6 +93,7 @@ class LlamaEngine final : public Engine {
     bool take_mail();
     void end_expired();
     void step();
+    void settle();
     bool forward(const StepPlan& plan);
     void give_up_step(std::string_view why);
     void draw(const StepPlan& plan);
@@ -216,6 +217,7 @@ void LlamaEngine::run() {
         end_expired();
         if (!scheduler_.idle()) step();
         deliver();
+        if (scheduler_.idle()) settle();
         if (const auto events = scheduler_.take_events(); !events.empty() && kv_events_) {
             kv_events_(events);
         }
@@ -289,6 +291,12 @@ void LlamaEngine::step() {
     work_.decode_tokens += plan.decode_tokens;
     work_.cached_tokens += plan.cached_tokens;
     draw(plan);
+}
+
+/// Parks what the last requests left behind now, so that the next request need not wait for it.
+void LlamaEngine::settle() {
+    const StepPlan plan = scheduler_.plan();
+    if (!context_->apply(plan.ops)) give_up_step("llama.cpp could not save a prefix");
 }
 
 bool LlamaEngine::forward(const StepPlan& plan) {
