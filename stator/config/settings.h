@@ -54,7 +54,7 @@ struct EngineSettings {
     std::uint32_t step_tokens = 512;
     std::uint32_t block_tokens = 16;
     bool prefix_cache = true;
-    ByteSize prefix_cache_size{1024ULL * 1024 * 1024};
+    ByteSize prefix_cache_size{512ULL * 1024 * 1024};
     std::int32_t gpu_layers = -1;
     std::uint64_t seed = 0;
     bool operator==(const EngineSettings&) const = default;

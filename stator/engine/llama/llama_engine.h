@@ -19,7 +19,7 @@ struct LlamaOptions {
     std::uint32_t step_tokens = 512;  ///< most tokens of one forward pass
     std::uint32_t block_tokens = 16;  ///< granularity of prefix reuse and KV events
     /// Host memory for the KV of prefixes that no running request holds, on top of the KV cache.
-    std::uint64_t prefix_cache_bytes = 1ULL << 30;
+    std::uint64_t prefix_cache_bytes = 512ULL << 20;
     bool prefix_cache = true;
     /// ggml's threads spin at a barrier after every operation: more threads than idle cores make it
     /// far slower, not faster. 0 = half of the usable cores, at least 1.
