@@ -12,7 +12,7 @@ std::int64_t read_ns(clockid_t id) {
 }
 
 class RealClock final : public Clock {
- public:
+  public:
     [[nodiscard]] TimePoint now() const override { return {read_ns(CLOCK_MONOTONIC)}; }
     [[nodiscard]] std::int64_t unix_seconds() const override {
         return read_ns(CLOCK_REALTIME) / 1'000'000'000;

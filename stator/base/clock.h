@@ -7,8 +7,9 @@
 
 namespace stator {
 
-/// A point on a monotonic time line, in nanoseconds since an arbitrary start (real clock: CLOCK_MONOTONIC).
-/// Tests and the simulator make their own, so nothing outside base/clock.cc asks the system.
+/// A point on a monotonic time line, in nanoseconds since an arbitrary start (real clock:
+/// CLOCK_MONOTONIC). Tests and the simulator make their own, so nothing outside base/clock.cc asks
+/// the system.
 struct TimePoint {
     std::int64_t ns = 0;
 
@@ -19,15 +20,18 @@ struct TimePoint {
     }
 };
 
-constexpr double to_seconds(std::chrono::nanoseconds d) { return static_cast<double>(d.count()) * 1e-9; }
+constexpr double to_seconds(std::chrono::nanoseconds d) {
+    return static_cast<double>(d.count()) * 1e-9;
+}
 constexpr double to_ms(std::chrono::nanoseconds d) { return static_cast<double>(d.count()) * 1e-6; }
 
 /// Where time comes from. Implementations are thread-safe.
 class Clock {
- public:
+  public:
     virtual ~Clock() = default;
     [[nodiscard]] virtual TimePoint now() const = 0;
-    /// Seconds since 1970, for what people and protocols read (OpenAI's `created`); never for measuring.
+    /// Seconds since 1970, for what people and protocols read (OpenAI's `created`); never for
+    /// measuring.
     [[nodiscard]] virtual std::int64_t unix_seconds() const = 0;
 
     /// The system's clock. Lives for the whole process.
@@ -36,19 +40,19 @@ class Clock {
 
 /// Moved by hand; for tests. Not thread-safe.
 class ManualClock final : public Clock {
- public:
+  public:
     [[nodiscard]] TimePoint now() const override { return now_; }
     [[nodiscard]] std::int64_t unix_seconds() const override { return now_.ns / 1'000'000'000; }
     void advance(std::chrono::nanoseconds d) { now_ = now_ + d; }
 
- private:
+  private:
     TimePoint now_;
 };
 
-/// "Until when", passed along instead of durations: converted once where a request enters, it can't be restarted by
-/// accident on the way. Default is never.
+/// "Until when", passed along instead of durations: converted once where a request enters, it can't
+/// be restarted by accident on the way. Default is never.
 class Deadline {
- public:
+  public:
     constexpr Deadline() = default;
     static constexpr Deadline never() { return {}; }
     static constexpr Deadline at(TimePoint t) { return Deadline(t); }
@@ -67,7 +71,7 @@ class Deadline {
     }
     constexpr auto operator<=>(const Deadline&) const = default;
 
- private:
+  private:
     static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
     constexpr explicit Deadline(TimePoint t) : at_(t) {}
     TimePoint at_{kNever};

@@ -11,8 +11,9 @@
 
 namespace stator {
 
-/// What kind of thing went wrong. The names and meanings follow gRPC's status codes, so that one table maps them to
-/// HTTP (stator/frontend) and another to gRPC. Never reorder: the numbers travel between processes.
+/// What kind of thing went wrong. The names and meanings follow gRPC's status codes, so that one
+/// table maps them to HTTP (stator/frontend) and another to gRPC. Never reorder: the numbers travel
+/// between processes.
 enum class ErrorCode : std::uint8_t {
     kInvalidArgument = 1,  ///< the request is wrong and would be wrong on every server
     kUnauthenticated,      ///< no key, or a key nobody issued
@@ -35,8 +36,9 @@ enum class ErrorCode : std::uint8_t {
 /// The code's name in lower case with underscores, e.g. "invalid_argument". Static storage.
 std::string_view to_string(ErrorCode code);
 
-/// An error as a value. `message` is one sentence for the person who caused it: what was wrong, with which value, and
-/// what would be right. `param` names the request field where there is one (OpenAI's `error.param`).
+/// An error as a value. `message` is one sentence for the person who caused it: what was wrong,
+/// with which value, and what would be right. `param` names the request field where there is one
+/// (OpenAI's `error.param`).
 struct Error {
     ErrorCode code = ErrorCode::kUnknown;
     std::string message;
@@ -46,17 +48,18 @@ struct Error {
     std::source_location where = std::source_location::current();
 };
 
-/// The outcome of anything that can fail on the data path. Control path (start-up, configuration) may throw instead.
+/// The outcome of anything that can fail on the data path. Control path (start-up, configuration)
+/// may throw instead.
 template <typename T>
 using Result = tl::expected<T, Error>;
 
-/// `return error(ErrorCode::kNotFound, "model {} is not served here", name);` works for every Result<T>.
+/// `return error(ErrorCode::kNotFound, "model {} is not served here", name);` works for every
+/// Result<T>.
 struct ErrorFormat {
     std::string_view text;
     std::source_location where;
     // NOLINTNEXTLINE(google-explicit-constructor): must convert to catch the caller's location
-    constexpr ErrorFormat(const char* t,
-                          std::source_location w = std::source_location::current())
+    constexpr ErrorFormat(const char* t, std::source_location w = std::source_location::current())
         : text(t), where(w) {}
 };
 

@@ -9,9 +9,10 @@
 
 namespace stator {
 
-/// Log lines are sentences with fields: log_info("The model is loaded.", {{"model", name}, {"took_ms", 153}}).
-/// To standard error, thread-safe. Fields are printed as key=value, quoted where a value has spaces or quotes.
-/// Control characters in values are escaped: a value may come from a client.
+/// Log lines are sentences with fields: log_info("The model is loaded.", {{"model", name},
+/// {"took_ms", 153}}). To standard error, thread-safe. Fields are printed as key=value, quoted
+/// where a value has spaces or quotes. Control characters in values are escaped: a value may come
+/// from a client.
 enum class LogLevel : unsigned char { kTrace, kDebug, kInfo, kWarn, kError, kOff };
 enum class LogFormat : unsigned char { kText, kJson };
 

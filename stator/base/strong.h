@@ -6,8 +6,8 @@
 
 namespace stator {
 
-/// A number that can't be mixed up with another number: `using RequestId = Strong<std::uint64_t, struct RequestIdTag>;`
-/// Construction is explicit, comparison and hashing are the number's own.
+/// A number that can't be mixed up with another number: `using RequestId = Strong<std::uint64_t,
+/// struct RequestIdTag>;` Construction is explicit, comparison and hashing are the number's own.
 template <typename T, typename Tag>
 struct Strong {
     T value{};

@@ -28,10 +28,11 @@ struct EngineInfo {
 };
 
 /// Receives what the steps of an engine produced for the requests of one submitter.
-/// Called on the engine's thread, at most once per step, with everything of that step; must not block and must not call
-/// back into the engine other than cancel(). The batch is the receiver's to move from.
+/// Called on the engine's thread, at most once per step, with everything of that step; must not
+/// block and must not call back into the engine other than cancel(). The batch is the receiver's to
+/// move from.
 class StepSink {
- public:
+  public:
     virtual ~StepSink() = default;
     virtual void on_step(protocol::StepBatch&& batch) = 0;
 };
@@ -39,17 +40,18 @@ class StepSink {
 /// Receives changes of the prefix cache, in order, on the engine's thread; must not block.
 using KvEventSink = std::function<void(const std::vector<protocol::KvEvent>&)>;
 
-/// Something that turns token ids into token ids. The only interface between the serving side and a model.
-/// Every method is thread-safe. An accepted request ends with exactly one event that has `finish` set, whatever happens:
-/// its own end, cancel(), its deadline, an engine failure, stop().
+/// Something that turns token ids into token ids. The only interface between the serving side and a
+/// model. Every method is thread-safe. An accepted request ends with exactly one event that has
+/// `finish` set, whatever happens: its own end, cancel(), its deadline, an engine failure, stop().
 class Engine {
- public:
+  public:
     virtual ~Engine() = default;
 
     [[nodiscard]] virtual const EngineInfo& info() const = 0;
 
-    /// Accepts the request or refuses it before any work: kInvalidArgument (does not fit the context), kOverloaded with
-    /// retry_after_ms (the waiting queue is full), kUnavailable (stopping or failed). `sink` is kept until the end.
+    /// Accepts the request or refuses it before any work: kInvalidArgument (does not fit the
+    /// context), kOverloaded with retry_after_ms (the waiting queue is full), kUnavailable
+    /// (stopping or failed). `sink` is kept until the end.
     [[nodiscard]] virtual Result<void> submit(protocol::GenerateRequest request,
                                               std::shared_ptr<StepSink> sink) = 0;
 
@@ -62,7 +64,8 @@ class Engine {
     /// False once the engine can't serve any more (and says why in the log).
     [[nodiscard]] virtual bool healthy() const = 0;
 
-    /// Refuses new requests, lets the accepted ones end until the deadline, cancels the rest, returns when none is left.
+    /// Refuses new requests, lets the accepted ones end until the deadline, cancels the rest,
+    /// returns when none is left.
     virtual void stop(Deadline deadline) = 0;
 };
 

@@ -18,7 +18,8 @@ using tokens::TokenId;
 /// Names one generation within the process that submits it; never reused.
 using RequestId = Strong<std::uint64_t, struct RequestIdTag>;
 
-/// How the next token is drawn. Ranges are checked at the door (stator/frontend); an engine may rely on them.
+/// How the next token is drawn. Ranges are checked at the door (stator/frontend); an engine may
+/// rely on them.
 struct SamplingParams {
     float temperature = 1.0F;         ///< [0, 2]; 0 = greedy (highest logit, lowest id on a tie)
     float top_p = 1.0F;               ///< (0, 1]
@@ -27,23 +28,26 @@ struct SamplingParams {
     float frequency_penalty = 0.0F;   ///< [-2, 2], OpenAI's definition, over generated tokens
     float presence_penalty = 0.0F;    ///< [-2, 2]
     float repetition_penalty = 1.0F;  ///< (0, 2], over prompt and generated tokens
-    std::optional<std::uint64_t> seed;  ///< the same seed, prompt and engine build give the same tokens
-    std::vector<std::pair<TokenId, float>> logit_bias;  ///< added to the logits before anything else
+    std::optional<std::uint64_t>
+        seed;  ///< the same seed, prompt and engine build give the same tokens
+    std::vector<std::pair<TokenId, float>>
+        logit_bias;  ///< added to the logits before anything else
 
     bool operator==(const SamplingParams&) const = default;
 };
 
-/// One sequence to generate. `n` choices are n requests: the engine's prefix cache makes them share the prompt.
+/// One sequence to generate. `n` choices are n requests: the engine's prefix cache makes them share
+/// the prompt.
 struct GenerateRequest {
     RequestId id;
-    std::vector<TokenId> prompt;       ///< at least one token
+    std::vector<TokenId> prompt;  ///< at least one token
     SamplingParams sampling;
-    std::uint32_t max_tokens = 16;     ///< at least 1; prompt + max_tokens fits the engine's context
-    std::uint32_t min_tokens = 0;      ///< end-of-generation tokens are masked before this many
+    std::uint32_t max_tokens = 16;  ///< at least 1; prompt + max_tokens fits the engine's context
+    std::uint32_t min_tokens = 0;   ///< end-of-generation tokens are masked before this many
     bool ignore_eos = false;
     std::vector<TokenId> stop_token_ids;  ///< end the sequence like end-of-generation does
-    std::int32_t top_logprobs = -1;    ///< -1: none; 0: the chosen token's; k: and the k best
-    std::uint64_t cache_salt = 0;      ///< prefixes are shared only among equal salts
+    std::int32_t top_logprobs = -1;       ///< -1: none; 0: the chosen token's; k: and the k best
+    std::uint64_t cache_salt = 0;         ///< prefixes are shared only among equal salts
     Deadline deadline;
 };
 
@@ -57,10 +61,12 @@ std::string_view to_string(FinishReason reason);
 
 struct TokenLogprob {
     TokenId token = 0;
-    float logprob = 0.0F;  ///< natural log of the probability under the unmodified distribution (temperature 1)
+    float logprob =
+        0.0F;  ///< natural log of the probability under the unmodified distribution (temperature 1)
 };
 
-/// One generated token. Its k best alternatives are StepBatch::top[top_first .. top_first + top_count).
+/// One generated token. Its k best alternatives are StepBatch::top[top_first .. top_first +
+/// top_count).
 struct TokenOutput {
     TokenId token = 0;
     float logprob = 0.0F;  ///< meaningful only where the request asked for logprobs
@@ -68,19 +74,22 @@ struct TokenOutput {
     std::uint32_t top_count = 0;
 };
 
-/// What one engine step did for one request: tokens[first .. first + count) of the batch, and perhaps the end.
+/// What one engine step did for one request: tokens[first .. first + count) of the batch, and
+/// perhaps the end.
 struct StepEvent {
     RequestId id;
     std::uint32_t first = 0;
     std::uint32_t count = 0;
-    std::optional<FinishReason> finish;  ///< set on a request's last event, which is its last mention anywhere
-    std::uint32_t prompt_tokens = 0;     ///< set with the first token and at the end
-    std::uint32_t cached_tokens = 0;     ///< prompt tokens whose KV was not computed again
-    std::optional<Error> error;          ///< with kError
+    std::optional<FinishReason>
+        finish;  ///< set on a request's last event, which is its last mention anywhere
+    std::uint32_t prompt_tokens = 0;  ///< set with the first token and at the end
+    std::uint32_t cached_tokens = 0;  ///< prompt tokens whose KV was not computed again
+    std::optional<Error> error;       ///< with kError
 };
 
-/// Everything one engine step produced for one receiver: flat, so that a step is three allocations, not three a token.
-/// An end-of-generation token is delivered as a token too, with finish = kStop, unless it was masked.
+/// Everything one engine step produced for one receiver: flat, so that a step is three allocations,
+/// not three a token. An end-of-generation token is delivered as a token too, with finish = kStop,
+/// unless it was masked.
 struct StepBatch {
     std::vector<StepEvent> events;
     std::vector<TokenOutput> tokens;

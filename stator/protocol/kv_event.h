@@ -21,7 +21,8 @@ struct StoredBlock {
     bool operator==(const StoredBlock&) const = default;
 };
 
-/// Blocks stored, in order, each the child of the one before; the first is the child of `parent` (none = a root).
+/// Blocks stored, in order, each the child of the one before; the first is the child of `parent`
+/// (none = a root).
 struct KvStored {
     std::optional<tokens::SequenceHash> parent;
     std::vector<StoredBlock> blocks;
@@ -37,7 +38,8 @@ struct KvCleared {
     bool operator==(const KvCleared&) const = default;
 };
 
-/// A change of one rank's prefix cache. Replaying a rank's events from 1 gives exactly the blocks it holds.
+/// A change of one rank's prefix cache. Replaying a rank's events from 1 gives exactly the blocks
+/// it holds.
 struct KvEvent {
     EventSeq seq;
     std::variant<KvStored, KvRemoved, KvCleared> what;

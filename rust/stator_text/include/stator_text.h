@@ -1,7 +1,7 @@
 /* C ABI of the crate stator_text: chat templates. Used by stator/text alone.
  *
- * No function keeps a pointer it was given, and none throws. Texts are UTF-8 with a length, not NUL-terminated; an empty
- * one may have a null pointer. */
+ * No function keeps a pointer it was given, and none throws. Texts are UTF-8 with a length, not
+ * NUL-terminated; an empty one may have a null pointer. */
 #pragma once
 
 #include <stddef.h>
@@ -14,8 +14,8 @@ extern "C" {
 /* A compiled template; immutable, usable from many threads at once. */
 typedef struct StatorTemplate StatorTemplate;
 
-/* A text owned by the crate; give it back with stator_text_free(). `line` is the template's line an error is about,
- * counted from 1; 0 where it is not known and for outputs. */
+/* A text owned by the crate; give it back with stator_text_free(). `line` is the template's line an
+ * error is about, counted from 1; 0 where it is not known and for outputs. */
 typedef struct StatorText {
     char* data;
     size_t size;
@@ -27,30 +27,33 @@ typedef struct StatorTemplateOptions {
     size_t bos_token_size;
     const char* eos_token;
     size_t eos_token_size;
-    uint64_t max_steps;        /* one step is one instruction or 64 bytes of data made */
+    uint64_t max_steps; /* one step is one instruction or 64 bytes of data made */
     uint64_t max_output_bytes;
 } StatorTemplateOptions;
 
 typedef enum StatorTemplateStatus {
     STATOR_TEMPLATE_OK = 0,
-    STATOR_TEMPLATE_SYNTAX = 1,      /* the template does not compile */
-    STATOR_TEMPLATE_RAISED = 2,      /* the template called raise_exception(); the text is its argument */
-    STATOR_TEMPLATE_UNDEFINED = 3,   /* something was used that the context does not have */
-    STATOR_TEMPLATE_OPERATION = 4,   /* values of the wrong kind, unknown methods, … */
-    STATOR_TEMPLATE_STEPS = 5,       /* max_steps reached, or too deep a recursion */
-    STATOR_TEMPLATE_OUTPUT = 6,      /* max_output_bytes reached */
-    STATOR_TEMPLATE_CONTEXT = 7,     /* the context is not a JSON object */
-    STATOR_TEMPLATE_PANIC = 8        /* a bug in this crate or below it; the template stays usable */
+    STATOR_TEMPLATE_SYNTAX = 1, /* the template does not compile */
+    STATOR_TEMPLATE_RAISED =
+        2, /* the template called raise_exception(); the text is its argument */
+    STATOR_TEMPLATE_UNDEFINED = 3, /* something was used that the context does not have */
+    STATOR_TEMPLATE_OPERATION = 4, /* values of the wrong kind, unknown methods, … */
+    STATOR_TEMPLATE_STEPS = 5,     /* max_steps reached, or too deep a recursion */
+    STATOR_TEMPLATE_OUTPUT = 6,    /* max_output_bytes reached */
+    STATOR_TEMPLATE_CONTEXT = 7,   /* the context is not a JSON object */
+    STATOR_TEMPLATE_PANIC = 8      /* a bug in this crate or below it; the template stays usable */
 } StatorTemplateStatus;
 
-/* On STATOR_TEMPLATE_OK `*compiled` is the template (free it with stator_template_free) and `*text` is empty; otherwise
+/* On STATOR_TEMPLATE_OK `*compiled` is the template (free it with stator_template_free) and `*text`
+ * is empty; otherwise
  * `*text` is the error's message. */
 StatorTemplateStatus stator_template_compile(const char* source, size_t source_size,
                                              const StatorTemplateOptions* options,
                                              StatorTemplate** compiled, StatorText* text);
 
-/* Renders with the members of a JSON object as variables. `unix_seconds` is what strftime_now() shows, in UTC; without
- * it (null) that function is undefined. `*text` is the output or the error's message. */
+/* Renders with the members of a JSON object as variables. `unix_seconds` is what strftime_now()
+ * shows, in UTC; without it (null) that function is undefined. `*text` is the output or the error's
+ * message. */
 StatorTemplateStatus stator_template_render(const StatorTemplate* compiled, const char* context,
                                             size_t context_size, const int64_t* unix_seconds,
                                             StatorText* text);
