@@ -10,14 +10,14 @@
 
 #include "stator/base/log.h"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define STATOR_SANITIZED 1
-#endif
-#endif
-
 namespace stator::engine::llama {
 namespace {
+
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
 
 constexpr std::uintptr_t kHugePage = 2ULL * 1024 * 1024;
 constexpr std::uint64_t kLargeBuffer = 8ULL * 1024 * 1024;
@@ -89,9 +89,7 @@ std::vector<MemoryRange> huge_page_candidates(std::string_view smaps,
 }
 
 std::uint64_t use_huge_pages() {
-#ifdef STATOR_SANITIZED
-    return 0;
-#else
+    if (kSanitized) return 0;
     std::ifstream file("/proc/self/smaps");
     const std::string smaps{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
     std::uint64_t bytes = 0;
@@ -112,7 +110,6 @@ std::uint64_t use_huge_pages() {
     log_debug("Large buffers are backed by huge pages where the kernel has them.",
               {{"bytes", bytes}});
     return bytes;
-#endif
 }
 
 }  // namespace stator::engine::llama
