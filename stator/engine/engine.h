@@ -19,7 +19,7 @@ using protocol::RequestId;
 /// What an engine says about itself once it is ready. Does not change during its life.
 struct EngineInfo {
     std::string kind;                  ///< "llama", "echo"
-    std::string device;                ///< "cpu", "cuda", …
+    std::string device;                ///< "cpu" or "gpu"
     std::uint32_t context_tokens = 0;  ///< longest prompt + output of one request
     std::uint32_t block_tokens = 0;    ///< tokens per KV block; 0 = no prefix cache
     std::uint32_t max_running = 0;

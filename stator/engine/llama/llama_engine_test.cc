@@ -32,7 +32,10 @@ using tokens::TokenId;
 /// twice it apart they can change places; once they do, greedy texts go separate ways.
 constexpr float kNearTie = 1.0F;
 
-const char* model_path() { return std::getenv("STATOR_MODEL"); }
+const char* model_path() {
+    const char* path = std::getenv("STATOR_MODEL");
+    return path != nullptr && *path != '\0' ? path : nullptr;
+}
 
 /// llama.cpp's own plain decoding loop, one sequence, no batching of requests: the oracle.
 class PlainLlama {

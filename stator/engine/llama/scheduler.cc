@@ -81,13 +81,6 @@ void Scheduler::expired(TimePoint now, std::vector<RequestId>& out) const {
     }
 }
 
-Deadline Scheduler::next_deadline() const {
-    Deadline first;
-    for (const auto& s : running_) first = std::min(first, s->request.deadline);
-    for (const auto& s : waiting_) first = std::min(first, s->request.deadline);
-    return first;
-}
-
 StepPlan Scheduler::plan() {
     StepPlan plan;
     plan_decodes(plan);

@@ -112,8 +112,6 @@ class Scheduler {
 
     /// Requests whose deadline is reached.
     void expired(TimePoint now, std::vector<RequestId>& out) const;
-    /// The earliest deadline of all requests.
-    [[nodiscard]] Deadline next_deadline() const;
 
     [[nodiscard]] bool idle() const { return running_.empty() && waiting_.empty(); }
     [[nodiscard]] StepPlan plan();
