@@ -48,6 +48,13 @@ struct GenerateRequest {
     std::vector<TokenId> stop_token_ids;  ///< end the sequence like end-of-generation does
     std::int32_t top_logprobs = -1;       ///< -1: none; 0: the chosen token's; k: and the k best
     std::uint64_t cache_salt = 0;         ///< prefixes are shared only among equal salts
+    /// The last so many tokens of `prompt` are output of this very request, generated elsewhere
+    /// before that worker was lost: they count as generated for penalties and for the random
+    /// numbers, and not for usage. max_tokens and min_tokens are what is left. At most prompt - 1.
+    std::uint32_t resumed_tokens = 0;
+    std::int32_t priority = 0;  ///< higher goes first where an engine can do so
+    std::string tenant;         ///< for fairness and accounting; empty = none
+    std::string traceparent;    ///< W3C trace context; empty = none
     Deadline deadline;
 };
 

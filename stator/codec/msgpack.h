@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "stator/base/error.h"
+
+namespace stator::codec {
+
+/// MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md) appended to a string. Every
+/// value takes its shortest form. The caller counts: array(n) must be followed by n values, map(n)
+/// by n pairs.
+class MsgpackWriter {
+  public:
+    explicit MsgpackWriter(std::string& out) : out_(out) {}
+
+    MsgpackWriter& nil();
+    MsgpackWriter& boolean(bool v);
+    MsgpackWriter& integer(std::int64_t v);
+    MsgpackWriter& number(std::uint64_t v);
+    MsgpackWriter& real(double v);  ///< always 64 bits
+    MsgpackWriter& real32(float v);
+    MsgpackWriter& string(std::string_view utf8);  ///< STATOR_CHECK: below 4 GiB
+    MsgpackWriter& binary(std::string_view bytes);
+    MsgpackWriter& array(std::size_t n);
+    MsgpackWriter& map(std::size_t n);
+
+  private:
+    std::string& out_;
+};
+
+enum class MsgpackType : std::uint8_t {
+    kNil,
+    kBoolean,
+    kInteger,  ///< of either sign
+    kReal,
+    kString,
+    kBinary,
+    kArray,
+    kMap,
+    kExtension,
+};
+std::string_view to_string(MsgpackType type);
+
+/// Reads MessagePack in order, without allocating: texts and binaries are views into the input,
+/// which must outlive them. Input is untrusted: every length is checked against what is left before
+/// it is used, nesting is bounded, strings must be valid UTF-8. After an error the reader is of no
+/// further use. Errors are kInvalidArgument with the byte's position and what was expected.
+class MsgpackReader {
+  public:
+    static constexpr std::size_t kMaxDepth = 32;
+
+    explicit MsgpackReader(std::string_view bytes) : bytes_(bytes) {}
+
+    [[nodiscard]] Result<MsgpackType> peek() const;
+    [[nodiscard]] Result<void> nil();
+    [[nodiscard]] Result<bool> boolean();
+    [[nodiscard]] Result<std::int64_t> integer();
+    [[nodiscard]] Result<std::uint64_t> number();  ///< an integer that is not negative
+    [[nodiscard]] Result<double> real();           ///< integers too
+    [[nodiscard]] Result<std::string_view> string();
+    [[nodiscard]] Result<std::string_view> binary();
+    /// The number of values (or pairs) that follow; never more than there are bytes left for.
+    [[nodiscard]] Result<std::size_t> array();
+    [[nodiscard]] Result<std::size_t> map();
+    /// Passes over one value, whatever it is, at most kMaxDepth deep.
+    [[nodiscard]] Result<void> skip();
+
+    [[nodiscard]] bool done() const { return at_ == bytes_.size(); }
+    [[nodiscard]] std::size_t position() const { return at_; }
+
+  private:
+    std::string_view bytes_;
+    std::size_t at_ = 0;
+};
+
+/// One value as JSON text, for people (`stator events tail`): binaries as "<N bytes>", extensions
+/// as
+/// "<extension T, N bytes>", integers over 2^53 exactly, map keys that are no strings as their JSON
+/// text in quotes, reals that JSON has no word for as strings. Same errors as MsgpackReader.
+[[nodiscard]] Result<void> append_msgpack_as_json(std::string_view bytes, std::string& out);
+
+/// Numbers as a binary of 8 (4) bytes each, little-endian: how hashes and token ids travel, because
+/// a copy is all it takes to read them.
+void append_u64_binary(MsgpackWriter& w, const std::vector<std::uint64_t>& values);
+void append_u32_binary(MsgpackWriter& w, const std::vector<std::uint32_t>& values);
+/// kInvalidArgument where the binary's size is no multiple.
+[[nodiscard]] Result<std::vector<std::uint64_t>> read_u64_binary(MsgpackReader& r);
+[[nodiscard]] Result<std::vector<std::uint32_t>> read_u32_binary(MsgpackReader& r);
+
+}  // namespace stator::codec

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "stator/base/error.h"
+#include "stator/net/socket_address.h"
+#include "stator/runtime/loop.h"
+
+namespace stator::discovery {
+
+/// Where a worker may be. Labels are hints that save dials; who is there only the handshake says.
+struct Candidate {
+    net::SocketAddress address;
+    std::map<std::string, std::string> labels;
+    bool operator==(const Candidate&) const = default;
+};
+
+/// Something that knows addresses. Tells the whole present set, on the loop, at first and whenever
+/// it changes; never the same set twice in a row. A source that fails (folder gone, name server
+/// silent) keeps the last set, logs once per change of state, and goes on trying.
+class Source {
+  public:
+    using Changed = std::function<void(std::vector<Candidate>)>;
+    virtual ~Source() = default;
+    /// "directory:/run/stator", for logs and /health.
+    [[nodiscard]] virtual const std::string& name() const = 0;
+    /// False while the last look failed; `reason` says why. Thread-safe.
+    [[nodiscard]] virtual bool healthy(std::string& reason) const = 0;
+    /// On the loop. After it `changed` is not called any more.
+    virtual void stop() = 0;
+};
+
+/// Makes a source and starts it on the loop; `changed` is called there, the first time soon.
+///   "tcp://host:port", "host:port", "unix:/path"   one fixed address
+///   "static:A,B,C"                                 several
+///   "dir:/path"                                    every file *.worker in a folder (see
+///   announce()) "dns:name:port"                                every address the name has, asked
+///   again every 5 s
+/// kInvalidArgument names what is wrong and shows the forms there are.
+[[nodiscard]] Result<std::shared_ptr<Source>> make_source(const std::string& text,
+                                                          runtime::Loop& loop,
+                                                          Source::Changed changed);
+
+/// Checks the text only.
+[[nodiscard]] Result<void> check_source(const std::string& text);
+
+/// A worker's entry in a folder: NAME.worker, written at once (temporary file, rename), removed by
+/// the destructor. The file is YAML-free on purpose: first line the address, then lines
+/// "label=value".
+class Announcement {
+  public:
+    /// Makes the folder (mode 0700) where there is none. kPermissionDenied, kUnavailable.
+    [[nodiscard]] static Result<std::unique_ptr<Announcement>> write(const std::string& folder,
+                                                                     const std::string& name,
+                                                                     const Candidate& candidate);
+    ~Announcement();
+    Announcement(const Announcement&) = delete;
+    Announcement& operator=(const Announcement&) = delete;
+
+  private:
+    explicit Announcement(std::string path) : path_(std::move(path)) {}
+    std::string path_;
+};
+
+/// $XDG_RUNTIME_DIR/stator, else /tmp/stator-UID: where workers and frontends of one user on one
+/// machine meet when nothing else is said.
+[[nodiscard]] std::string default_folder();
+
+}  // namespace stator::discovery
