@@ -16,6 +16,9 @@ struct Invocation {
 
 /// The subcommands, one source each. They print their own messages.
 [[nodiscard]] ExitCode run_serve(const Invocation& invocation);
+[[nodiscard]] ExitCode run_frontend(const Invocation& invocation);
+[[nodiscard]] ExitCode run_worker(const Invocation& invocation);
+[[nodiscard]] ExitCode run_events(const Invocation& invocation);
 [[nodiscard]] ExitCode run_chat(const Invocation& invocation);
 [[nodiscard]] ExitCode run_config(const Invocation& invocation);
 [[nodiscard]] ExitCode run_version(const Invocation& invocation);

@@ -100,9 +100,39 @@ std::string overview(const std::vector<CommandSummary>& commands, const Style& s
     out += heading("First steps", style);
     out += help_entry("stator serve", "start a server; it prints a curl line to try");
     out += help_entry("stator chat", "in a second terminal: talk to it");
+    out += help_entry("stator frontend", "the same in parts: the door in one terminal …");
+    out += help_entry("stator worker", "… and in others as many workers as you like");
     out += "\nstator COMMAND --help says more about each.\n";
     return out;
 }
+
+namespace {
+
+void append_general(std::string& out, const Style& style) {
+    out +=
+        "\nEvery option can be given as a flag, as an environment variable (--log-level is\n"
+        "STATOR_LOG_LEVEL) or in a YAML file; `stator config` shows which values are in force.\n";
+    out += heading("General", style);
+    out += help_entry("-h, --help", "Show this text.");
+    out += help_entry("--config FILE", "Read options from a YAML file. (else: $STATOR_CONFIG)");
+}
+
+/// The options of these sections, in this order; of all, where none is named.
+void append_sections(std::string& out, std::vector<std::string_view> names, const Style& style) {
+    if (names.empty()) {
+        for (const config::Section& section : config::sections()) names.push_back(section.name);
+    }
+    for (const std::string_view name : names) {
+        const auto section = std::ranges::find(config::sections(), name, &config::Section::name);
+        out += heading(section->title, style);
+        if (!section->intro.empty()) out += fmt::format("  {}\n", section->intro);
+        for (const config::Option& option : config::options()) {
+            if (option.section() == name) out += option_entry(option);
+        }
+    }
+}
+
+}  // namespace
 
 std::string serve_help(const Style& style) {
     std::string out =
@@ -111,20 +141,63 @@ std::string serve_help(const Style& style) {
     out +=
         "  stator serve --model my-model.gguf\n"
         "  stator serve --model my-model.gguf --host 0.0.0.0 --api-key-file keys.txt\n"
-        "  stator serve --engine echo          no model needed: try the API\n";
+        "  stator serve --engine echo          no model needed: try the API\n"
+        "  stator serve --workers 2            two worker processes; kill one, nothing is lost\n";
+    append_general(out, style);
+    append_sections(out, {}, style);
+    return out;
+}
+
+std::string frontend_help(const Style& style) {
+    std::string out =
+        "stator frontend: the HTTP door in front of workers that it finds, until Ctrl-C.\n\n"
+        "It needs no model file: tokenizer and template come from the workers. Models appear when\n"
+        "their first worker does, and requests go on elsewhere when a worker is lost.\n";
+    out += heading("Examples", style);
     out +=
-        "\nEvery option can be given as a flag, as an environment variable (--log-level is\n"
-        "STATOR_LOG_LEVEL) or in a YAML file; `stator config` shows which values are in force.\n";
-    out += heading("General", style);
-    out += help_entry("-h, --help", "Show this text.");
-    out += help_entry("--config FILE", "Read options from a YAML file. (else: $STATOR_CONFIG)");
-    for (const config::Section& section : config::sections()) {
-        out += heading(section.title, style);
-        if (!section.intro.empty()) out += fmt::format("  {}\n", section.intro);
-        for (const config::Option& option : config::options()) {
-            if (option.section() == section.name) out += option_entry(option);
-        }
-    }
+        "  stator frontend                                  workers of this user on this machine\n"
+        "  stator frontend --discover 10.0.0.7:7000 --discover 10.0.0.8:7000 \\\n"
+        "                  --link-secret-file secret.txt\n"
+        "  stator frontend --discover dns:workers.internal:7000 --alias "
+        "fast=smollm2-135m-instruct\n";
+    append_general(out, style);
+    append_sections(out, {"server", "auth", "fleet", "link", "sampling", "limits", "log"}, style);
+    return out;
+}
+
+std::string worker_help(const Style& style) {
+    std::string out =
+        "stator worker: one model for frontends to find, until Ctrl-C; then it takes no new\n"
+        "requests, lets those in work end, and leaves.\n";
+    out += heading("Examples", style);
+    out +=
+        "  stator worker --model my-model.gguf              found by frontends of this user\n"
+        "  stator worker --model my-model.gguf --listen 0.0.0.0:7000 --link-secret-file "
+        "secret.txt\n"
+        "  stator worker --engine echo --worker-name a      no model needed\n";
+    append_general(out, style);
+    append_sections(out, {"model", "worker", "link", "engine", "log", "echo"}, style);
+    out += "\n--grace (default: 30s) and --allow-unauthenticated are taken too.\n";
+    return out;
+}
+
+std::string events_help(const Style& style) {
+    std::string out = "stator events: what the workers of a fleet publish, as it happens.\n";
+    out += heading("Usage", style);
+    out += help_entry("stator events tail", "print every event as a line, until Ctrl-C");
+    out += help_entry("stator events keygen", "make a pair of CURVE keys for --events-key-file");
+    out += heading("Examples", style);
+    out +=
+        "  stator events tail                               workers of this user on this machine\n"
+        "  stator events tail --topic kv --topic lifecycle --json\n"
+        "  stator events tail --discover dns:workers.internal:7000 --link-secret-file secret.txt\n";
+    out += heading("Options of tail", style);
+    out += help_entry("--topic NAME", "Only this topic (kv, load, lifecycle); may be repeated.");
+    out += help_entry("--json", "One JSON object a line, for programs.");
+    out += help_entry("--heartbeats", "Also what is published when nothing happens.");
+    out += help_entry("--count N", "End after so many lines.");
+    append_general(out, style);
+    append_sections(out, {"fleet", "link", "log"}, style);
     return out;
 }
 

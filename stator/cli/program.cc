@@ -25,8 +25,11 @@ struct Command {
     ExitCode (*run)(const Invocation&);
 };
 
-constexpr std::array<Command, 4> kCommands{{
+constexpr std::array<Command, 7> kCommands{{
     {{"serve", "run a model behind an OpenAI-compatible HTTP API"}, run_serve},
+    {{"frontend", "only the HTTP door, in front of workers that it finds"}, run_frontend},
+    {{"worker", "only a model, for frontends to find"}, run_worker},
+    {{"events", "watch what a fleet's workers publish; make keys"}, run_events},
     {{"chat", "talk to a running server from the terminal"}, run_chat},
     {{"config", "every option, its value and where that comes from; check a file"}, run_config},
     {{"version", "version, commit and compiler of this program"}, run_version},

@@ -1,125 +1,55 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
+#include <csignal>
 #include <memory>
-#include <optional>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "stator/base/clock.h"
 #include "stator/base/log.h"
 #include "stator/base/version.h"
-#include "stator/cli/api_keys.h"
-#include "stator/cli/bind_guard.h"
-#include "stator/cli/command_line.h"
+#include "stator/cli/command_settings.h"
 #include "stator/cli/commands.h"
+#include "stator/cli/fleet_front.h"
+#include "stator/cli/fleet_summary.h"
 #include "stator/cli/help.h"
+#include "stator/cli/http_door.h"
 #include "stator/cli/kv_event_metrics.h"
 #include "stator/cli/served_engine.h"
-#include "stator/cli/settings_source.h"
 #include "stator/cli/startup_summary.h"
 #include "stator/cli/stop_signal.h"
 #include "stator/cli/terminal.h"
 #include "stator/cli/text_file.h"
 #include "stator/cli/thread_plan.h"
-#include "stator/frontend/frontend.h"
+#include "stator/cli/worker_processes.h"
+#include "stator/config/topology.h"
+#include "stator/config/yaml_file.h"
 #include "stator/metrics/registry.h"
-#include "stator/net/http_server.h"
-#include "stator/runtime/loop.h"
 
 namespace stator::cli {
 namespace {
 
-net::HttpLimits http_limits(const config::LimitSettings& s) {
-    net::HttpLimits l;
-    l.max_header_bytes = s.max_header_size.bytes;
-    l.max_headers = s.max_headers;
-    l.max_body_bytes = s.max_body_size.bytes;
-    l.max_buffered_body_bytes = s.max_buffered_bodies.bytes;
-    l.max_output_bytes = s.max_unsent_output.bytes;
-    l.max_connections = s.max_connections;
-    l.header_timeout = s.header_timeout;
-    l.body_timeout = s.body_timeout;
-    l.idle_timeout = s.idle_timeout;
-    l.write_timeout = s.write_timeout;
-    return l;
-}
-
-frontend::FrontendOptions frontend_options(const config::Settings& s,
-                                           std::vector<std::string> keys) {
-    frontend::FrontendOptions o;
-    o.api_keys = std::move(keys);
-    o.cors_origins = s.server.cors_origins;
-    o.max_choices = s.limits.max_choices;
-    o.max_inflight = s.limits.max_inflight;
-    o.request_timeout = s.limits.request_timeout;
-    o.access_log = s.log.access;
-    return o;
-}
-
-/// Everything that runs, in the order in which it is made; ended in the reverse order by stop().
-class RunningServer {
-  public:
-    RunningServer(const config::Settings& settings, std::vector<std::string> keys,
-                  ServedEngine engine, ThreadPlan threads, metrics::Registry& registry)
-        : settings_(settings),
-          engine_(std::move(engine)),
-          loops_(threads.http, "http"),
-          frontend_(frontend_options(settings, std::move(keys)), loops_, registry),
-          server_(loops_, http_limits(settings.limits), frontend_.handler(),
-                  frontend::Frontend::error_body()) {
-        frontend::ServedModel model;
-        model.id = engine_.id;
-        model.aliases = settings.model.aliases;
-        model.created = Clock::real().unix_seconds();
-        model.tokenizer = &engine_.tokenizer();
-        model.chat_template = engine_.chat_template ? &*engine_.chat_template : nullptr;
-        model.engine = engine_.engine.get();
-        model.defaults = engine_.defaults;
-        frontend_.add_model(std::move(model));
-        frontend_.observe_server([this] { return server_.stats(); });
-        loops_.start();
-    }
-
-    [[nodiscard]] Result<void> listen() {
-        const config::ServerSettings& s = settings_.server;
-        auto done = server_.listen(s.host, static_cast<std::uint16_t>(s.port));
-        if (!done) return done;
-        if (!s.port_file.empty()) {
-            done = write_file_at_once("The port file", s.port_file,
-                                      fmt::format("{}\n", server_.port()));
-            if (!done) return done;
-        }
-        frontend_.set_ready(true);
-        return {};
-    }
-
-    /// Within the time given: no new requests, those in work end, the rest is cut off.
-    void stop(std::chrono::milliseconds grace) {
-        const Deadline deadline = Deadline::after(Clock::real().now(), grace);
-        frontend_.set_ready(false);
-        server_.stop(deadline);
-        engine_.engine->stop(deadline);
-        loops_.stop();
-        if (!settings_.server.port_file.empty()) ::unlink(settings_.server.port_file.c_str());
-    }
-
-    [[nodiscard]] const ServedEngine& engine() const { return engine_; }
-    [[nodiscard]] std::uint16_t port() const { return server_.port(); }
-
-  private:
-    const config::Settings& settings_;
-    ServedEngine engine_;
-    runtime::LoopPool loops_;
-    frontend::Frontend frontend_;
-    net::HttpServer server_;
+/// What both ways of serving have.
+struct Serving {
+    const Invocation& invocation;
+    const config::Settings& settings;
+    std::vector<std::string> keys;
 };
 
-std::string summary_of(const Invocation& invocation, const config::Settings& settings,
-                       const RunningServer& server, ThreadPlan threads) {
-    const ServedEngine& engine = server.engine();
+void log_stopping(int signal, const config::Settings& settings) {
+    log_info("Stopping: requests in work may end. A second signal stops at once.",
+             {{"signal", signal}, {"grace_ms", settings.server.grace.count()}});
+}
+
+std::string summary_of(const Serving& serving, const ServedEngine& engine, std::uint16_t port,
+                       ThreadPlan threads) {
     StartupFacts f;
-    f.program = invocation.program;
+    f.program = serving.invocation.program;
     f.version = version();
     f.model_id = engine.id;
     f.model_title = engine.title;
@@ -128,33 +58,16 @@ std::string summary_of(const Invocation& invocation, const config::Settings& set
     f.engine = engine.engine->info();
     f.kv_tokens = engine.engine->load().kv_total_tokens;
     f.threads = threads;
-    f.host = settings.server.host;
-    f.port = server.port();
-    f.api_keys = !settings.auth.api_key_file.empty();
-    f.can_chat = engine.chat_template.has_value();
+    f.host = serving.settings.server.host;
+    f.port = port;
+    f.api_keys = !serving.settings.auth.api_key_file.empty();
+    f.can_chat = engine.chat_template != nullptr;
     return startup_summary(f, style_of(STDOUT_FILENO));
 }
 
-ExitCode serve(const Invocation& invocation, const config::Settings& settings) {
-    std::vector<std::string> keys;
-    if (!settings.auth.api_key_file.empty()) {
-        auto read = read_api_keys(settings.auth.api_key_file);
-        if (!read) {
-            print_problem(read.error());
-            return ExitCode::kUsage;
-        }
-        for (const std::string& warning : read->warnings) log_warn(warning);
-        keys = std::move(read->keys);
-    }
-    const auto bind =
-        check_bind(settings.server.host, !keys.empty(), settings.auth.allow_unauthenticated);
-    if (!bind) {
-        print_problem(bind.error());
-        return ExitCode::kUsage;
-    }
-
-    // A port of an earlier run must not be taken for this one's.
-    if (!settings.server.port_file.empty()) ::unlink(settings.server.port_file.c_str());
+/// The engine in this process: no links, no discovery.
+ExitCode serve_here(Serving serving) {
+    const config::Settings& settings = serving.settings;
     StopSignal stop;
     const ThreadPlan threads =
         plan_threads(runtime::usable_cores(), settings.engine.threads, settings.server.threads);
@@ -164,47 +77,175 @@ ExitCode serve(const Invocation& invocation, const config::Settings& settings) {
         print_problem(engine.error());
         return ExitCode::kUsage;
     }
-    RunningServer server(settings, std::move(keys), std::move(*engine), threads, registry);
+    HttpDoor door(settings, std::move(serving.keys), threads.http, registry);
+    door.frontend().add_model(served_model(*engine, settings));
+    const auto end = [&](std::chrono::milliseconds grace) {
+        const Deadline deadline = Deadline::after(Clock::real().now(), grace);
+        door.stop_serving(deadline);
+        engine->engine->stop(deadline);
+        door.stop_loops();
+    };
     stop.begin_serving();
-    if (const auto listening = server.listen(); !listening) {
+    if (const auto listening = door.listen(); !listening) {
         print_problem(listening.error());
-        server.stop(std::chrono::milliseconds(0));
+        end(std::chrono::milliseconds(0));
         return ExitCode::kUsage;
     }
-    log_info(
-        "The server is ready.",
-        {{"model", server.engine().id}, {"host", settings.server.host}, {"port", server.port()}});
-    print_out(summary_of(invocation, settings, server, threads));
-
+    log_info("The server is ready.",
+             {{"model", engine->id}, {"host", settings.server.host}, {"port", door.port()}});
+    print_out(summary_of(serving, *engine, door.port(), threads));
     const int signal = stop.wait();
-    log_info("Stopping: requests in work may end. A second signal stops at once.",
-             {{"signal", signal}, {"grace_ms", settings.server.grace.count()}});
-    server.stop(settings.server.grace);
+    log_stopping(signal, settings);
+    end(settings.server.grace);
     log_info("The server has stopped.");
     return ExitCode::kDone;
+}
+
+/// Blocks until a signal ends the server; reloads and restarts on the others.
+int watch_signals(StopSignal& stop, LinkSecurity& security, control::Supervisor& workers) {
+    std::thread restart;
+    std::atomic<bool> restarting{false};
+    int signal = 0;
+    while (!StopSignal::ends(signal = stop.wait())) {
+        if (signal == SIGHUP) {
+            const auto reloaded = security.reload();
+            if (!reloaded) {
+                log_error("Link secret or certificates can't be read; the old ones stay.",
+                          {{"reason", reloaded.error().message}});
+            }
+            continue;
+        }
+        if (restarting.exchange(true)) {
+            log_warn("A restart of the workers is under way already.");
+            continue;
+        }
+        if (restart.joinable()) restart.join();
+        restart = std::thread([&] {
+            log_info("Restarting all workers, one after the other.");
+            const auto done = workers.restart_all();
+            if (done) {
+                log_info("All workers have been restarted.");
+            } else {
+                log_error("The restart of the workers was given up.",
+                          {{"reason", done.error().message}});
+            }
+            restarting = false;
+        });
+    }
+    // Ends a restart that waits for a worker to become ready.
+    workers.stop_restart();
+    if (restart.joinable()) restart.join();
+    return signal;
+}
+
+/// The frontend in this process, engines in worker processes that are kept running.
+ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker> topology) {
+    const config::Settings& settings = serving.settings;
+    if (const auto ok = check_fleet_settings(settings.fleet); !ok) {
+        print_problem(ok.error());
+        return ExitCode::kUsage;
+    }
+    auto security = LinkSecurity::read(settings.link, LinkSecurity::Side::kFrontend);
+    auto folder = RunFolder::make();
+    if (!security || !folder) {
+        print_problem(!security ? security.error() : folder.error());
+        return ExitCode::kUsage;
+    }
+    StopSignal stop{SIGHUP, SIGUSR2};
+    metrics::Registry registry;
+    const bool has_keys = !serving.keys.empty();
+    const std::size_t threads =
+        plan_threads(runtime::usable_cores(), settings.engine.threads, settings.server.threads)
+            .http;
+    HttpDoor door(settings, std::move(serving.keys), threads, registry);
+    std::once_flag shown;
+    const auto served = [&](const protocol::ModelCard& card) {
+        std::call_once(shown, [&] {
+            print_out(fleet_summary(serving.invocation.program, settings.server.host, door.port(),
+                                    has_keys, card, style_of(STDOUT_FILENO)));
+        });
+    };
+    std::unique_ptr<FleetFront> front;
+    const auto end = [&](Deadline deadline) {
+        door.stop_serving(deadline);
+        if (front) front->stop(deadline);
+        door.stop_loops();
+    };
+    auto started = door.listen();
+    if (started) {
+        auto made = FleetFront::start(settings, {"dir:" + (*folder)->path()}, *security, door,
+                                      registry, served);
+        if (made) {
+            front = std::move(*made);
+        } else {
+            started = tl::unexpected(made.error());
+        }
+    }
+    if (!started) {
+        print_problem(started.error());
+        end(Deadline::at({}));
+        return ExitCode::kUsage;
+    }
+    control::SupervisorOptions options;
+    options.restart_min = settings.supervisor.restart_min;
+    options.restart_max = settings.supervisor.restart_max;
+    // A worker drains within the grace time; then it is given a little to end.
+    options.grace = settings.server.grace + std::chrono::seconds(5);
+    auto workers =
+        control::supervise(worker_commands("/proc/self/exe", serving.invocation.args, settings,
+                                           topology, (*folder)->path(), runtime::usable_cores()),
+                           options);
+    if (!workers) {
+        print_problem(workers.error());
+        end(Deadline::at({}));
+        return ExitCode::kFailed;
+    }
+    stop.begin_serving();
+    log_info("The server listens; workers are being started.",
+             {{"host", settings.server.host},
+              {"port", door.port()},
+              {"workers", (*workers)->status().size()}});
+    const int signal = watch_signals(stop, **security, **workers);
+    log_stopping(signal, settings);
+    end(Deadline::after(Clock::real().now(), settings.server.grace));
+    (*workers)->stop();
+    log_info("The server has stopped.");
+    return ExitCode::kDone;
+}
+
+/// The topology file's workers; nothing (and every problem printed) where it is wrong.
+std::optional<std::vector<config::TopologyWorker>> load_topology(const std::string& path) {
+    if (path.empty()) return std::vector<config::TopologyWorker>{};
+    const auto text = read_text_file("The topology file", path, config::kMaxFileBytes);
+    if (!text) {
+        print_problem(text.error());
+        return std::nullopt;
+    }
+    auto read = config::read_topology(path, *text);
+    if (!read) {
+        for (const config::Problem& p : read.error()) print_problem(p.text());
+        return std::nullopt;
+    }
+    return std::move(*read);
 }
 
 }  // namespace
 
 ExitCode run_serve(const Invocation& invocation) {
-    CommandLine line("stator serve");
-    std::string config_path;
-    std::vector<config::FlagValue> flags;
-    line.add_value("--config", config_path);
-    line.add_options(flags);
-    const auto outcome = line.parse(invocation.args);
-    if (!outcome) {
-        print_problem(outcome.error());
+    const auto settings = command_settings("stator serve", invocation, serve_help);
+    if (!settings) return settings.error();
+    auto keys = read_door_keys(*settings);
+    if (!keys) {
+        print_problem(keys.error());
         return ExitCode::kUsage;
     }
-    if (*outcome == CommandLine::Outcome::kHelp) {
-        print_out(serve_help(style_of(STDOUT_FILENO)));
-        return ExitCode::kDone;
+    auto topology = load_topology(settings->supervisor.topology);
+    if (!topology) return ExitCode::kUsage;
+    Serving serving{invocation, *settings, std::move(*keys)};
+    if (settings->supervisor.workers == 0 && topology->empty()) {
+        return serve_here(std::move(serving));
     }
-    const auto loaded = load_settings(config_path, std::move(flags));
-    if (!loaded) return ExitCode::kUsage;
-    set_log(loaded->settings.log.level, loaded->settings.log.format);
-    return serve(invocation, loaded->settings);
+    return serve_with_workers(std::move(serving), std::move(*topology));
 }
 
 }  // namespace stator::cli

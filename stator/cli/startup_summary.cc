@@ -21,21 +21,6 @@ std::string shell_quoted(std::string_view text) {
     return out + "'";
 }
 
-std::string try_curl(const StartupFacts& f, const std::string& url) {
-    std::string body = "{\"model\": ";
-    codec::append_json_string(body, f.model_id);
-    body +=
-        f.can_chat
-            ? ", \"stream\": true, \"max_tokens\": 200, \"messages\": [{\"role\": \"user\", "
-              "\"content\": "
-              "\"Why is the sky blue?\"}]}"
-            : ", \"stream\": true, \"max_tokens\": 200, \"prompt\": \"The sky is blue because\"}";
-    return fmt::format("  curl -N {}/v1/{} -H 'Content-Type: application/json' \\\n{}    -d {}\n",
-                       url, f.can_chat ? "chat/completions" : "completions",
-                       f.api_keys ? "    -H \"Authorization: Bearer $STATOR_API_KEY\" \\\n" : "",
-                       shell_quoted(body));
-}
-
 std::string access_text(const StartupFacts& f) {
     if (f.api_keys) return "API keys are asked for";
     if (is_loopback(f.host)) return "no API keys; reachable from this machine alone";
@@ -60,6 +45,22 @@ std::string local_url(const std::string& host, std::uint16_t port) {
     return fmt::format("http://{}:{}", name, port);
 }
 
+std::string try_line(const std::string& url, const std::string& model, bool can_chat,
+                     bool api_keys) {
+    std::string body = "{\"model\": ";
+    codec::append_json_string(body, model);
+    body +=
+        can_chat
+            ? ", \"stream\": true, \"max_tokens\": 200, \"messages\": [{\"role\": \"user\", "
+              "\"content\": "
+              "\"Why is the sky blue?\"}]}"
+            : ", \"stream\": true, \"max_tokens\": 200, \"prompt\": \"The sky is blue because\"}";
+    return fmt::format("  curl -N {}/v1/{} -H 'Content-Type: application/json' \\\n{}    -d {}\n",
+                       url, can_chat ? "chat/completions" : "completions",
+                       api_keys ? "    -H \"Authorization: Bearer $STATOR_API_KEY\" \\\n" : "",
+                       shell_quoted(body));
+}
+
 std::string startup_summary(const StartupFacts& f, const Style& style) {
     const std::string url = local_url(f.host, f.port);
     std::string out = fmt::format("{}Stator {} serves {} on {}{}\n\n", style.bold, f.version,
@@ -76,7 +77,7 @@ std::string startup_summary(const StartupFacts& f, const Style& style) {
     line("threads", fmt::format("{} for the model, {} for HTTP", f.threads.engine, f.threads.http));
     line("access", access_text(f));
     out += fmt::format("\n{}Try it:{}\n", style.bold, style.reset);
-    out += try_curl(f, url);
+    out += try_line(url, f.model_id, f.can_chat, f.api_keys);
     const bool usual = url == "http://127.0.0.1:8000";
     if (f.can_chat) {
         out += fmt::format("  {} chat{}\n", f.program, usual ? "" : " --url " + url);

@@ -29,6 +29,10 @@ struct StartupFacts {
 /// "http://127.0.0.1:8000": where a client on this machine finds a server that listens on `host`.
 [[nodiscard]] std::string local_url(const std::string& host, std::uint16_t port);
 
+/// A curl line to paste, with line breaks.
+[[nodiscard]] std::string try_line(const std::string& url, const std::string& model, bool can_chat,
+                                   bool api_keys);
+
 /// What `stator serve` prints when it is ready: model, limits, threads, address, and lines to
 /// paste. 10 lines or so.
 [[nodiscard]] std::string startup_summary(const StartupFacts& facts, const Style& style);

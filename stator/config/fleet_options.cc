@@ -89,12 +89,13 @@ void add_worker(std::vector<Option>& t) {
                                              "Name of the worker, kept over restarts. If empty: "
                                              "made from the host's name and the process.")
                     .in("name"));
-    t.push_back(
-        option<&S::worker, &W::listen>("worker.listen", "--listen",
-                                       "Where the worker takes links from frontends: HOST:PORT or "
-                                       "unix:/PATH; port 0 takes a free one. If empty: a Unix "
-                                       "socket in the user's run-time folder.")
-            .in("address"));
+    t.push_back(option<&S::worker, &W::listen>(
+                    "worker.listen", "--listen",
+                    "Where the worker takes links from frontends: HOST:PORT or "
+                    "unix:/PATH; port 0 takes a free one, %p stands for the process id. "
+                    "If empty: a Unix "
+                    "socket in the user's run-time folder.")
+                    .in("address"));
     t.push_back(option<&S::worker, &W::advertise>(
                     "worker.advertise", "--advertise",
                     "Address to announce, where others reach it by another than the one listened "

@@ -51,6 +51,8 @@ class Supervisor {
     /// sends the old one SIGTERM and waits for its end. An error names the child that did not
     /// become ready; those after it are left as they are. Blocks; one at a time.
     [[nodiscard]] virtual Result<void> restart_all() = 0;
+    /// A restart_all() under way gives up at its next wait, with kCancelled. Later ones too.
+    virtual void stop_restart() = 0;
     /// SIGTERM to all, SIGKILL to what is left after the grace time; returns when all have ended.
     virtual void stop() = 0;
 };

@@ -239,6 +239,7 @@ void PoolModels::Impl::serve(const std::string& id, Pool& pool) {
     log_info("A pool of workers is served.",
              {{"model", pool.card->name}, {"pool", id}, {"ready_ranks", pool.ready_ranks}});
     publish();
+    if (options.served) options.served(*pool.card);
 }
 
 void PoolModels::Impl::set_back(const std::string& id, Pool& pool, const Error& why) {

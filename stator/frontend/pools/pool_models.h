@@ -39,6 +39,8 @@ struct PoolModelsOptions {
     std::function<Result<PoolText>(const protocol::ModelCard&, std::string_view tokenizer,
                                    std::string_view chat_template)>
         load;
+    /// Told of each pool that begins to be served; the same thread.
+    std::function<void(const protocol::ModelCard&)> served;
     std::chrono::milliseconds try_again{1'000};  ///< after an artifact could not be had
 };
 

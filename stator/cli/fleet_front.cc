@@ -1,0 +1,174 @@
+#include "stator/cli/fleet_front.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <random>
+#include <utility>
+
+#include "stator/base/log.h"
+#include "stator/config/value.h"
+#include "stator/discovery/source.h"
+#include "stator/model/artifacts.h"
+
+namespace stator::cli {
+namespace {
+
+using Pair = std::pair<std::string, std::string>;
+
+/// "a=b" to its two sides, neither empty.
+Result<Pair> split_pair(std::string_view flag, std::string_view form, const std::string& text) {
+    const auto equals = text.find('=');
+    if (equals == std::string::npos || equals == 0 || equals + 1 == text.size()) {
+        return error(ErrorCode::kInvalidArgument, "{} must be written {}, not {}.", flag, form,
+                     config::in_quotes(text));
+    }
+    return Pair{text.substr(0, equals), text.substr(equals + 1)};
+}
+
+Result<std::vector<Pair>> read_aliases(const config::FleetSettings& s) {
+    std::vector<Pair> out;
+    for (const std::string& text : s.aliases) {
+        auto pair = split_pair("--alias", "ALIAS=MODEL", text);
+        if (!pair) return tl::unexpected(pair.error());
+        out.push_back(std::move(*pair));
+    }
+    return out;
+}
+
+Result<frontend::ShareRules> read_shares(const config::FleetSettings& s) {
+    frontend::ShareRules rules;
+    rules.new_pool_percent = s.new_pool_share;
+    for (const std::string& text : s.pool_shares) {
+        auto pair = split_pair("--pool-share", "POOL=PERCENT", text);
+        if (!pair) return tl::unexpected(pair.error());
+        double percent = -1.0;
+        const char* end = pair->second.data() + pair->second.size();
+        const auto read = std::from_chars(pair->second.data(), end, percent);
+        if (read.ec != std::errc{} || read.ptr != end || percent < 0.0 || percent > 100.0) {
+            return error(ErrorCode::kInvalidArgument,
+                         "--pool-share must give a percentage from 0 to 100, not {}.",
+                         config::in_quotes(text));
+        }
+        rules.pool_percent[pair->first] = percent;
+    }
+    return rules;
+}
+
+std::string artifact_folder(const config::FleetSettings& s) {
+    if (!s.artifact_folder.empty()) return s.artifact_folder;
+    const auto variable = [](const char* name) {
+        const char* value = std::getenv(name);
+        return std::string(value == nullptr ? "" : value);
+    };
+    if (const std::string cache = variable("STATOR_CACHE"); !cache.empty())
+        return cache + "/artifacts";
+    if (const std::string cache = variable("XDG_CACHE_HOME"); !cache.empty())
+        return cache + "/stator/artifacts";
+    if (const std::string home = variable("HOME"); !home.empty())
+        return home + "/.cache/stator/artifacts";
+    return discovery::default_folder() + "/artifacts";
+}
+
+frontend::SamplingDefaults sampling_of(const config::SamplingSettings& ours,
+                                       const protocol::RecommendedSampling& cards) {
+    const frontend::SamplingDefaults usual;
+    const auto pick = [](const std::optional<double>& first, const std::optional<float>& second,
+                         float otherwise) {
+        return first ? static_cast<float>(*first) : second.value_or(otherwise);
+    };
+    frontend::SamplingDefaults d;
+    d.temperature = pick(ours.temperature, cards.temperature, usual.temperature);
+    d.top_p = pick(ours.top_p, cards.top_p, usual.top_p);
+    d.min_p = pick(ours.min_p, cards.min_p, usual.min_p);
+    d.top_k = ours.top_k.value_or(cards.top_k.value_or(usual.top_k));
+    return d;
+}
+
+std::uint64_t random_number() {
+    std::random_device device;
+    return (std::uint64_t{device()} << 32U) | device();
+}
+
+fleet::FleetOptions fleet_options(const config::Settings& settings,
+                                  std::vector<std::string> sources,
+                                  const std::shared_ptr<LinkSecurity>& security) {
+    fleet::FleetOptions o;
+    o.sources = std::move(sources);
+    o.sources.insert(o.sources.end(), settings.fleet.discover.begin(),
+                     settings.fleet.discover.end());
+    if (o.sources.empty()) o.sources.push_back("dir:" + discovery::default_folder());
+    o.link.name = fmt::format("frontend-{}", ::getpid());
+    o.link.incarnation = protocol::Incarnation(random_number());
+    o.link.silent_after = settings.link.silent_after;
+    o.link.lost_after = settings.link.lost_after;
+    o.secret = [security] { return security->secret(); };
+    o.tls = [security] { return security->tls(); };
+    o.canary_after = settings.fleet.canary_after;
+    o.canary_within = settings.fleet.canary_within;
+    o.random_seed = random_number();
+    return o;
+}
+
+frontend::PoolModelsOptions models_options(const config::Settings& settings) {
+    frontend::PoolModelsOptions o;
+    o.aliases = read_aliases(settings.fleet).value_or(std::vector<Pair>{});
+    o.shares = read_shares(settings.fleet).value_or(frontend::ShareRules{});
+    o.max_migrations = settings.fleet.max_migrations;
+    o.wait_for_worker = settings.fleet.wait_for_worker;
+    o.defaults = [ours = settings.sampling](const protocol::RecommendedSampling& cards) {
+        return sampling_of(ours, cards);
+    };
+    const std::string folder = artifact_folder(settings.fleet);
+    const auto cache =
+        std::make_shared<model::ArtifactCache>(folder, settings.fleet.artifact_size.bytes);
+    o.find = [cache](const protocol::Artifact& a) { return cache->find(a); };
+    o.keep = [cache](const protocol::Artifact& a, std::string_view bytes) {
+        return cache->put(a, bytes);
+    };
+    o.load = [folder](const protocol::ModelCard& card, std::string_view tokenizer,
+                      std::string_view chat_template) -> Result<frontend::PoolText> {
+        auto text = model::load_text_model(card, tokenizer, chat_template, folder);
+        if (!text) return tl::unexpected(text.error());
+        return frontend::PoolText{std::move(text->tokenizer), std::move(text->chat_template)};
+    };
+    return o;
+}
+
+}  // namespace
+
+Result<void> check_fleet_settings(const config::FleetSettings& settings) {
+    for (const std::string& source : settings.discover) {
+        if (auto ok = discovery::check_source(source); !ok) return ok;
+    }
+    if (auto ok = read_aliases(settings); !ok) return tl::unexpected(ok.error());
+    if (auto ok = read_shares(settings); !ok) return tl::unexpected(ok.error());
+    return {};
+}
+
+Result<std::unique_ptr<FleetFront>> FleetFront::start(
+    const config::Settings& settings, std::vector<std::string> sources,
+    std::shared_ptr<LinkSecurity> security, HttpDoor& door, metrics::Registry& registry,
+    std::function<void(const protocol::ModelCard&)> served) {
+    auto fleet = fleet::start_fleet(fleet_options(settings, std::move(sources), security),
+                                    door.loops(), registry);
+    if (!fleet) return tl::unexpected(fleet.error());
+    std::unique_ptr<FleetFront> made(new FleetFront);
+    made->fleet_ = std::move(*fleet);
+    frontend::PoolModelsOptions options = models_options(settings);
+    options.served = std::move(served);
+    made->models_ = std::make_unique<frontend::PoolModels>(std::move(options), *made->fleet_,
+                                                           door.frontend(), door.loops(), registry);
+    door.frontend().observe_fleet([&fleet = *made->fleet_](codec::JsonWriter& w) {
+        frontend::append_fleet_json(w, *fleet.view());
+    });
+    return made;
+}
+
+void FleetFront::stop(Deadline deadline) {
+    models_->stop(deadline);
+    fleet_->stop();
+}
+
+}  // namespace stator::cli

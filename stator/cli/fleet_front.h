@@ -1,0 +1,43 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "stator/base/error.h"
+#include "stator/cli/http_door.h"
+#include "stator/cli/link_security.h"
+#include "stator/config/settings.h"
+#include "stator/fleet/fleet.h"
+#include "stator/frontend/pools/pool_models.h"
+#include "stator/metrics/registry.h"
+
+namespace stator::cli {
+
+/// What is wrong in the settings of a fleet (sources, aliases, shares), found before anything runs.
+[[nodiscard]] Result<void> check_fleet_settings(const config::FleetSettings& settings);
+
+/// The fleet behind an HTTP door: discovery, links, and the models of the pools found there.
+class FleetFront {
+  public:
+    /// `sources` besides those of the settings; where neither names one, the user's run-time folder
+    /// is watched. `served` is told of each pool that begins to be served, from a thread of its
+    /// own.
+    [[nodiscard]] static Result<std::unique_ptr<FleetFront>> start(
+        const config::Settings& settings, std::vector<std::string> sources,
+        std::shared_ptr<LinkSecurity> security, HttpDoor& door, metrics::Registry& registry,
+        std::function<void(const protocol::ModelCard&)> served);
+
+    /// Between HttpDoor::stop_serving() and stop_loops().
+    void stop(Deadline deadline);
+    [[nodiscard]] fleet::Fleet& fleet() { return *fleet_; }
+
+  private:
+    FleetFront() = default;
+    std::unique_ptr<fleet::Fleet> fleet_;
+    std::unique_ptr<frontend::PoolModels> models_;
+    frontend::Frontend* frontend_ = nullptr;
+};
+
+}  // namespace stator::cli

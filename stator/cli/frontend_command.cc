@@ -1,0 +1,99 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <mutex>
+
+#include "stator/base/clock.h"
+#include "stator/base/log.h"
+#include "stator/cli/command_settings.h"
+#include "stator/cli/commands.h"
+#include "stator/cli/fleet_front.h"
+#include "stator/cli/fleet_summary.h"
+#include "stator/cli/help.h"
+#include "stator/cli/http_door.h"
+#include "stator/cli/stop_signal.h"
+#include "stator/cli/terminal.h"
+
+namespace stator::cli {
+namespace {
+
+/// Everything is the model's here: no engine takes cores away.
+std::size_t door_threads(const config::Settings& settings) {
+    if (settings.server.threads != 0) return settings.server.threads;
+    return std::clamp<std::size_t>(runtime::usable_cores(), 1, 16);
+}
+
+ExitCode run(const Invocation& invocation, const config::Settings& settings) {
+    auto keys = read_door_keys(settings);
+    if (!keys) {
+        print_problem(keys.error());
+        return ExitCode::kUsage;
+    }
+    const bool has_keys = !keys->empty();
+    if (const auto ok = check_fleet_settings(settings.fleet); !ok) {
+        print_problem(ok.error());
+        return ExitCode::kUsage;
+    }
+    auto security = LinkSecurity::read(settings.link, LinkSecurity::Side::kFrontend);
+    if (!security) {
+        print_problem(security.error());
+        return ExitCode::kUsage;
+    }
+    StopSignal stop{SIGHUP};
+    metrics::Registry registry;
+    HttpDoor door(settings, std::move(*keys), door_threads(settings), registry);
+    std::once_flag shown;
+    const auto served = [&](const protocol::ModelCard& card) {
+        std::call_once(shown, [&] {
+            print_out(fleet_summary(invocation.program, settings.server.host, door.port(), has_keys,
+                                    card, style_of(STDOUT_FILENO)));
+        });
+    };
+    // The port is known before the first model is.
+    if (const auto listening = door.listen(); !listening) {
+        print_problem(listening.error());
+        door.stop_serving(Deadline::at({}));
+        door.stop_loops();
+        return ExitCode::kUsage;
+    }
+    auto front = FleetFront::start(settings, {}, *security, door, registry, served);
+    if (!front) {
+        print_problem(front.error());
+        door.stop_serving(Deadline::at({}));
+        door.stop_loops();
+        return ExitCode::kUsage;
+    }
+    stop.begin_serving();
+    log_info("The frontend listens; models appear as their workers do.",
+             {{"host", settings.server.host}, {"port", door.port()}});
+    int signal = 0;
+    while (!StopSignal::ends(signal = stop.wait())) {
+        const auto reloaded = (*security)->reload();
+        if (reloaded) {
+            log_info("Link secret and certificates were read again.");
+        } else {
+            log_error("Link secret or certificates can't be read; the old ones stay.",
+                      {{"reason", reloaded.error().message}});
+        }
+    }
+    log_info("Stopping: requests in work may end. A second signal stops at once.",
+             {{"signal", signal}, {"grace_ms", settings.server.grace.count()}});
+    const Deadline deadline = Deadline::after(Clock::real().now(), settings.server.grace);
+    door.stop_serving(deadline);
+    (*front)->stop(deadline);
+    door.stop_loops();
+    log_info("The frontend has stopped.");
+    return ExitCode::kDone;
+}
+
+}  // namespace
+
+ExitCode run_frontend(const Invocation& invocation) {
+    const auto settings = command_settings("stator frontend", invocation, frontend_help);
+    if (!settings) return settings.error();
+    return run(invocation, *settings);
+}
+
+}  // namespace stator::cli

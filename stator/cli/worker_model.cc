@@ -1,0 +1,50 @@
+#include "stator/cli/worker_model.h"
+
+#include <fmt/format.h>
+
+#include <string>
+#include <vector>
+
+#include "stator/model/artifacts.h"
+
+namespace stator::cli {
+
+Result<WorkerModel> describe_model(const config::Settings& settings, const ServedEngine& engine) {
+    WorkerModel out;
+    protocol::ModelCard& card = out.card;
+    const engine::EngineInfo& info = engine.engine->info();
+    card.name = engine.id;
+    card.title = engine.title;
+    card.aliases = settings.model.aliases;
+    card.vocab_size = engine.tokenizer->vocab_size();
+    card.context_tokens = info.context_tokens;
+    card.block_tokens = info.block_tokens;
+    card.hash_scheme = "xxh3-64:1337";
+    card.max_top_logprobs = info.max_top_logprobs;
+    if (engine.file) {
+        const model::ModelFacts& facts = engine.file->facts();
+        auto digest = model::weights_digest(facts.path);
+        if (!digest) return tl::unexpected(digest.error());
+        card.weights_digest = std::move(*digest);
+        auto vocabulary = model::vocabulary_artifact(facts.path);
+        if (!vocabulary) return tl::unexpected(vocabulary.error());
+        card.tokenizer = out.artifacts.add("gguf-vocabulary", std::move(*vocabulary));
+        card.kv_layout = fmt::format("llama.cpp/{}/f16", facts.architecture);
+        card.sampling = {facts.temperature, facts.top_p, facts.top_k, facts.min_p};
+    } else {
+        const auto special = engine.tokenizer->special_texts();
+        card.weights_digest = info.kind;
+        card.tokenizer = out.artifacts.add(
+            "byte-tokenizer", model::byte_tokenizer_artifact(
+                                  std::vector<std::string>(special.begin(), special.end())));
+        card.kv_layout = "none";
+    }
+    if (engine.chat_template) {
+        card.chat_template = out.artifacts.add(
+            "chat-template", model::chat_template_artifact(
+                                 engine.template_source, engine.template_bos, engine.template_eos));
+    }
+    return out;
+}
+
+}  // namespace stator::cli

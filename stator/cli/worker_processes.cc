@@ -1,0 +1,92 @@
+#include "stator/cli/worker_processes.h"
+
+#include <fmt/format.h>
+#include <stdlib.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "stator/discovery/source.h"
+
+namespace stator::cli {
+namespace {
+
+struct Kind {
+    std::string name;
+    std::uint32_t count = 1;
+    const config::TopologyWorker* from = nullptr;
+};
+
+bool sets_threads(const config::TopologyWorker* from) {
+    return from != nullptr && std::ranges::any_of(from->options, [](const auto& o) {
+               return o.first->key == "engine.threads";
+           });
+}
+
+}  // namespace
+
+std::vector<control::ChildSpec> worker_commands(const std::string& program,
+                                                const std::vector<std::string>& our_flags,
+                                                const config::Settings& settings,
+                                                const std::vector<config::TopologyWorker>& topology,
+                                                const std::string& announce_folder,
+                                                std::size_t usable_cores) {
+    std::vector<Kind> kinds;
+    if (settings.supervisor.workers > 0) {
+        kinds.push_back({"worker", settings.supervisor.workers, nullptr});
+    }
+    for (const config::TopologyWorker& w : topology) kinds.push_back({w.name, w.count, &w});
+    std::size_t total = 0;
+    for (const Kind& kind : kinds) total += kind.count;
+
+    std::vector<control::ChildSpec> out;
+    for (const Kind& kind : kinds) {
+        for (std::uint32_t i = 0; i < kind.count; ++i) {
+            control::ChildSpec& child = out.emplace_back();
+            child.name = fmt::format("{}-{}", kind.name, i);
+            child.command = {program, "worker"};
+            child.command.insert(child.command.end(), our_flags.begin(), our_flags.end());
+            const auto add = [&](std::string_view flag, const std::string& value) {
+                child.command.push_back(fmt::format("{}={}", flag, value));
+            };
+            // Half of the cores, as one server would take, divided among all.
+            if (settings.engine.threads == 0 && !sets_threads(kind.from)) {
+                add("--engine-threads",
+                    std::to_string(std::max<std::size_t>(1, usable_cores / 2 / total)));
+            }
+            add("--worker-name", child.name);
+            add("--announce", announce_folder);
+            add("--listen", "unix:" + announce_folder + "/" + child.name + ".%p.sock");
+            if (settings.worker.events.empty()) {
+                add("--events", "ipc://" + announce_folder + "/" + child.name + ".%p.events");
+            }
+            if (kind.from == nullptr) continue;
+            for (const auto& [option, text] : kind.from->options) add(option->flag, text);
+            for (const auto& [name, value] : kind.from->environment)
+                child.environment[name] = value;
+        }
+    }
+    return out;
+}
+
+Result<std::unique_ptr<RunFolder>> RunFolder::make() {
+    const std::string parent = discovery::default_folder();
+    std::error_code failed;
+    std::filesystem::create_directories(parent, failed);
+    std::filesystem::permissions(parent, std::filesystem::perms::owner_all, failed);
+    std::string path = parent + "/serve-XXXXXX";
+    if (::mkdtemp(path.data()) == nullptr) {
+        return error(ErrorCode::kUnavailable, "No folder can be made in {}: {}.", parent,
+                     std::strerror(errno));
+    }
+    return std::unique_ptr<RunFolder>(new RunFolder(std::move(path)));
+}
+
+RunFolder::~RunFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+}
+
+}  // namespace stator::cli
