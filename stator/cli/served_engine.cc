@@ -95,6 +95,8 @@ Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t 
     ServedEngine out;
     out.file = std::move(*file);
     const model::ModelFacts& facts = out.file->facts();
+    // Shares the file's life.
+    out.tokenizer = {out.file, &out.file->tokenizer()};
     out.title = facts.name;
     out.id =
         settings.model.served_name.empty() ? served_name(facts.name) : settings.model.served_name;
@@ -103,7 +105,10 @@ Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t 
     if (!facts.chat_template.empty()) {
         auto compiled = text::ChatTemplate::compile(facts.chat_template, facts.bos, facts.eos);
         if (compiled) {
-            out.chat_template = std::move(*compiled);
+            out.chat_template = std::make_shared<text::ChatTemplate>(std::move(*compiled));
+            out.template_source = facts.chat_template;
+            out.template_bos = facts.bos;
+            out.template_eos = facts.eos;
         } else {
             log_warn("The model's chat template can't be used; only /v1/completions will work.",
                      {{"reason", compiled.error().message}});
@@ -123,11 +128,13 @@ Result<ServedEngine> open_echo(const config::Settings& settings) {
     ServedEngine out;
     out.title = "Echo";
     out.id = settings.model.served_name.empty() ? "echo" : settings.model.served_name;
-    out.own_tokenizer = std::make_unique<text::ByteTokenizer>(
+    out.tokenizer = std::make_shared<text::ByteTokenizer>(
         std::vector<std::string>{"<|im_start|>", "<|im_end|>"});
     auto compiled = text::ChatTemplate::compile(kEchoTemplate, "", "<|im_end|>");
     if (!compiled) return tl::unexpected(compiled.error());
-    out.chat_template = std::move(*compiled);
+    out.chat_template = std::make_shared<text::ChatTemplate>(std::move(*compiled));
+    out.template_source = kEchoTemplate;
+    out.template_eos = "<|im_end|>";
     out.defaults = sampling_defaults(settings.sampling, model::ModelFacts{});
 
     engine::EchoOptions options;
@@ -146,6 +153,18 @@ Result<ServedEngine> open_echo(const config::Settings& settings) {
 }
 
 }  // namespace
+
+frontend::ServedModel served_model(const ServedEngine& engine, const config::Settings& settings) {
+    frontend::ServedModel model;
+    model.id = engine.id;
+    model.aliases = settings.model.aliases;
+    model.created = Clock::real().unix_seconds();
+    model.tokenizer = engine.tokenizer;
+    model.chat_template = engine.chat_template;
+    model.engine = engine.engine;
+    model.defaults = engine.defaults;
+    return model;
+}
 
 Result<ServedEngine> open_engine(const config::Settings& settings, std::uint32_t engine_threads,
                                  engine::KvEventSink kv_events) {

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "stator/base/error.h"
@@ -22,15 +21,18 @@ struct ServedEngine {
     std::uint64_t file_bytes = 0;  ///< 0: no file
     double load_seconds = 0.0;
     std::shared_ptr<const model::GgufModel> file;
-    std::unique_ptr<text::Tokenizer> own_tokenizer;  ///< where there is no file
-    std::optional<text::ChatTemplate> chat_template;
+    std::shared_ptr<const text::Tokenizer> tokenizer;
+    std::shared_ptr<const text::ChatTemplate> chat_template;  ///< null: none that can be used
+    std::string template_source;                              ///< what it was compiled from
+    std::string template_bos;
+    std::string template_eos;
     frontend::SamplingDefaults defaults;
-    std::unique_ptr<engine::Engine> engine;
-
-    [[nodiscard]] const text::Tokenizer& tokenizer() const {
-        return own_tokenizer ? *own_tokenizer : file->tokenizer();
-    }
+    std::shared_ptr<engine::Engine> engine;
 };
+
+/// The same as the frontend takes it.
+[[nodiscard]] frontend::ServedModel served_model(const ServedEngine& engine,
+                                                 const config::Settings& settings);
 
 /// Opens what the settings ask for. Shows progress on standard error. The error is one sentence for
 /// the terminal. `kv_events` gets the changes of the prefix cache, where the engine has one.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <mutex>
 #include <random>
 #include <unordered_map>
 #include <utility>
@@ -45,7 +46,7 @@ struct PrepareJob {
     std::size_t body_bytes = 0;
     std::atomic<bool> abandoned{false};
     std::optional<Result<PreparedRequest>> result;
-    const ModelEntry* entry = nullptr;
+    std::shared_ptr<const ModelEntry> entry;
 };
 
 /// What a loop keeps. Only on that loop.
@@ -115,16 +116,22 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
                          const std::shared_ptr<RequestRecord>& record);
     void prepared_on_pool(LoopState& state, const std::shared_ptr<PrepareJob>& job);
     void generate(LoopState& state, const std::shared_ptr<net::HttpExchange>& exchange,
-                  const std::shared_ptr<RequestRecord>& record, const ModelEntry* entry,
-                  Result<PreparedRequest> request);
+                  const std::shared_ptr<RequestRecord>& record,
+                  const std::shared_ptr<const ModelEntry>& entry, Result<PreparedRequest> request);
+    [[nodiscard]] std::shared_ptr<const ModelDirectory> models() {
+        const std::scoped_lock lock(models_mutex);
+        return models_now;
+    }
     void ended(RequestRecord& record, int status, std::uint64_t body_bytes);
 
     const FrontendOptions options;
     runtime::LoopPool& loops;
     metrics::Registry& registry;
     const Clock& clock;
-    ModelDirectory models;
-    std::unordered_map<const ModelEntry*, ModelMetrics> model_metrics;
+    std::mutex replacing_mutex;  ///< one set_models() at a time
+    std::mutex models_mutex;     ///< the pointer below
+    std::shared_ptr<const ModelDirectory> models_now = std::make_shared<ModelDirectory>();
+    std::function<void(codec::JsonWriter&)> append_fleet;
     KeyRing keys;
     CorsPolicy cors;
     FrontendMetrics metrics;
@@ -238,15 +245,15 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
     switch (match.route) {
         case Route::kModels: {
             std::string body;
-            models.append_list_json(body);
+            models()->append_list_json(body);
             return exchange.respond(200, kJson, body);
         }
         case Route::kModel:
             return answer_model(exchange, match.model);
         case Route::kHealth: {
             const HealthReport report =
-                health_report(readiness.load(), models, to_seconds(clock.now() - started),
-                              inflight.load(std::memory_order_relaxed));
+                health_report(readiness.load(), *models(), to_seconds(clock.now() - started),
+                              inflight.load(std::memory_order_relaxed), append_fleet);
             return exchange.respond(report.status, kJson, report.body);
         }
         case Route::kLive:
@@ -265,7 +272,7 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
 }
 
 void Frontend::Impl::answer_model(net::HttpExchange& exchange, const std::string& name) {
-    const auto entry = models.require(name);
+    const auto entry = models()->require(name);
     if (!entry) return respond_error(exchange, entry.error());
     std::string body;
     ModelDirectory::append_model_json(body, **entry, name);
@@ -291,8 +298,8 @@ void Frontend::Impl::accept_generation(const std::shared_ptr<net::HttpExchange>&
     if (body.size() > kInlineBodyBytes) {
         return prepare_on_pool(state, api, std::move(body), exchange, record);
     }
-    const ModelEntry* entry = nullptr;
-    auto request = prepare_request(api, body, state.document, models, options.max_choices,
+    std::shared_ptr<const ModelEntry> entry;
+    auto request = prepare_request(api, body, state.document, *models(), options.max_choices,
                                    clock.unix_seconds(), &entry);
     generate(state, exchange, record, entry, std::move(request));
 }
@@ -308,7 +315,7 @@ void Frontend::Impl::prepare_on_pool(LoopState& state, Api api, std::string body
     const auto work = [this, job, &state, weak = weak_from_this()] {
         if (!job->abandoned.load(std::memory_order_relaxed)) {
             codec::JsonDocument document;
-            job->result = prepare_request(job->api, job->body, document, models,
+            job->result = prepare_request(job->api, job->body, document, *models(),
                                           options.max_choices, clock.unix_seconds(), &job->entry);
         }
         job->body.clear();
@@ -340,11 +347,12 @@ void Frontend::Impl::prepared_on_pool(LoopState& state, const std::shared_ptr<Pr
 }
 
 void Frontend::Impl::generate(LoopState& state, const std::shared_ptr<net::HttpExchange>& exchange,
-                              const std::shared_ptr<RequestRecord>& record, const ModelEntry* entry,
+                              const std::shared_ptr<RequestRecord>& record,
+                              const std::shared_ptr<const ModelEntry>& entry,
                               Result<PreparedRequest> request) {
     if (entry != nullptr) {
         record->model = entry->model.id;
-        record->metrics = &model_metrics.at(entry);
+        record->metrics = entry->metrics;
     }
     if (!request) {
         record->finish = to_string(request.error().code);
@@ -388,8 +396,23 @@ Frontend::~Frontend() {
 }
 
 void Frontend::add_model(ServedModel model) {
-    const ModelEntry& entry = impl_->models.add(std::move(model));
-    impl_->model_metrics.emplace(&entry, impl_->metrics.add_model(entry.model));
+    std::vector<ServedModel> models = impl_->models()->models();
+    models.push_back(std::move(model));
+    set_models(std::move(models));
+}
+
+void Frontend::set_models(std::vector<ServedModel> models) {
+    const std::scoped_lock one_at_a_time(impl_->replacing_mutex);
+    // Looking through a vocabulary takes a while: requests go on with what there is.
+    auto next = std::make_shared<const ModelDirectory>(
+        std::move(models), *impl_->models(),
+        [this](const ServedModel& model) { return impl_->metrics.model(model); });
+    const std::scoped_lock lock(impl_->models_mutex);
+    impl_->models_now.swap(next);
+}
+
+void Frontend::observe_fleet(std::function<void(codec::JsonWriter&)> append_value) {
+    impl_->append_fleet = std::move(append_value);
 }
 
 void Frontend::observe_server(std::function<net::HttpServerStats()> stats) {

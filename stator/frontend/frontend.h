@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "stator/base/clock.h"
+#include "stator/codec/json_writer.h"
 #include "stator/engine/engine.h"
 #include "stator/metrics/registry.h"
 #include "stator/net/http_server.h"
@@ -26,16 +27,19 @@ struct SamplingDefaults {
     float min_p = 0.0F;
 };
 
-/// One model as the door shows it. The pointers must outlive the frontend.
+/// One model as the door shows it; all but `chat_template` must be there. During a rolling upgrade
+/// one id has several entries, a pool each, that may differ in everything.
 struct ServedModel {
     std::string id;  ///< the name clients use
     std::vector<std::string> aliases;
     std::int64_t created = 0;  ///< Unix seconds
-    const text::Tokenizer* tokenizer = nullptr;
-    const text::ChatTemplate* chat_template =
-        nullptr;  ///< none: chat completions are refused with a hint
-    engine::Engine* engine = nullptr;
+    std::shared_ptr<const text::Tokenizer> tokenizer;
+    /// None: chat completions are refused with a hint.
+    std::shared_ptr<const text::ChatTemplate> chat_template;
+    std::shared_ptr<engine::Engine> engine;
     SamplingDefaults defaults;
+    std::string pool;    ///< tells entries of one id apart; empty where there is one
+    double share = 1.0;  ///< of the traffic of this id, relative to the other entries of it
 };
 
 struct FrontendOptions {
@@ -59,8 +63,15 @@ class Frontend {
              const Clock& clock = Clock::real());
     ~Frontend();
 
-    /// Before the server listens.
+    /// Replaces all models at once; any thread, at any time. Entries whose pool, tokenizer,
+    /// template and engine are what they were go on unchanged; requests in work keep the entry they
+    /// began with. A name that two ids claim stays with the first of them, and the log says so.
+    void set_models(std::vector<ServedModel> models);
+    /// The same with one more than there were.
     void add_model(ServedModel model);
+    /// /health gets a member "fleet" whose value this writes. Thread-safe; before the server
+    /// listens.
+    void observe_fleet(std::function<void(codec::JsonWriter&)> append_value);
     /// Shows the server's own counters in /metrics. `stats` must be thread-safe and usable as long
     /// as /metrics is asked.
     void observe_server(std::function<net::HttpServerStats()> stats);

@@ -19,63 +19,6 @@ std::vector<double> latency_bounds() { return metrics::exponential_bounds(0.001,
 /// 0.1 ms to 3.3 s.
 std::vector<double> token_bounds() { return metrics::exponential_bounds(0.0001, 2.0, 16); }
 
-template <typename F>
-void add_load(metrics::Registry& registry, const ServedModel& model, const char* name,
-              const char* help, F read) {
-    registry.callback(
-        name, help, false,
-        [engine = model.engine, read] { return static_cast<double>(read(engine->load())); },
-        {{"model", model.id}});
-}
-
-template <typename F>
-void add_pass(metrics::Registry& registry, const ServedModel& model, const char* name,
-              const char* help, F read) {
-    registry.callback(name, help, true,
-                      [engine = model.engine, read] {
-                          return static_cast<double>(read(engine->forward_pass_metrics()));
-                      },
-                      {{"model", model.id}});
-}
-
-void add_engine(metrics::Registry& r, const ServedModel& m) {
-    using Load = protocol::LoadReport;
-    using Pass = protocol::ForwardPassMetrics;
-    add_load(r, m, "stator_engine_running", "Sequences in prefill or decode.",
-             [](const Load& l) { return l.running; });
-    add_load(r, m, "stator_engine_waiting", "Sequences accepted and not yet started.",
-             [](const Load& l) { return l.waiting; });
-    add_load(r, m, "stator_engine_waiting_tokens", "Prompt tokens of the waiting sequences.",
-             [](const Load& l) { return l.waiting_tokens; });
-    add_load(r, m, "stator_engine_kv_used_tokens", "KV cells that running sequences need.",
-             [](const Load& l) { return l.kv_used_tokens; });
-    add_load(r, m, "stator_engine_kv_cached_tokens", "KV cells kept only for reuse.",
-             [](const Load& l) { return l.kv_cached_tokens; });
-    add_load(r, m, "stator_engine_kv_total_tokens", "KV cells there are.",
-             [](const Load& l) { return l.kv_total_tokens; });
-    add_pass(r, m, "stator_engine_steps_total", "Forward passes.",
-             [](const Pass& p) { return p.steps; });
-    add_pass(r, m, "stator_engine_prefill_tokens_total", "Prompt tokens computed.",
-             [](const Pass& p) { return p.prefill_tokens; });
-    add_pass(r, m, "stator_engine_decode_tokens_total", "Tokens generated.",
-             [](const Pass& p) { return p.decode_tokens; });
-    add_pass(r, m, "stator_engine_cached_tokens_total",
-             "Prompt tokens taken from the prefix cache.",
-             [](const Pass& p) { return p.cached_tokens; });
-    add_pass(r, m, "stator_engine_preemptions_total", "Sequences thrown back into the queue.",
-             [](const Pass& p) { return p.preemptions; });
-    add_pass(r, m, "stator_engine_model_seconds_total", "Wall time inside the model.",
-             [](const Pass& p) { return p.model_seconds; });
-    add_pass(r, m, "stator_engine_model_cpu_seconds_total",
-             "CPU time of the engine's thread inside the model.",
-             [](const Pass& p) { return p.model_cpu_seconds; });
-    add_pass(r, m, "stator_engine_own_cpu_seconds_total",
-             "CPU time of the engine's thread outside the model.",
-             [](const Pass& p) { return p.engine_cpu_seconds; });
-    r.callback("stator_engine_healthy", "1 while the engine can serve.", false,
-               [engine = m.engine] { return engine->healthy() ? 1.0 : 0.0; }, {{"model", m.id}});
-}
-
 }  // namespace
 
 void ModelMetrics::first_token(std::chrono::nanoseconds waited) const {
@@ -112,9 +55,69 @@ FrontendMetrics::FrontendMetrics(metrics::Registry& registry) : registry_(regist
         .set(1);
 }
 
-ModelMetrics FrontendMetrics::add_model(const ServedModel& model) {
-    const Labels labels = {{"model", model.id}};
-    ModelMetrics m;
+template <typename F>
+void FrontendMetrics::add_sum(const std::shared_ptr<Engines>& engines, const std::string& label,
+                              const char* name, const char* help, bool is_counter, F read) {
+    registry_.callback(name, help, is_counter,
+                       [engines, read] {
+                           const std::scoped_lock lock(engines->mutex);
+                           double sum = 0.0;
+                           for (const auto& weak : engines->all) {
+                               if (const auto e = weak.lock()) sum += static_cast<double>(read(*e));
+                           }
+                           return sum;
+                       },
+                       {{"model", label}});
+}
+
+void FrontendMetrics::add_engines(const std::shared_ptr<Engines>& engines,
+                                  const std::string& label) {
+    using Load = protocol::LoadReport;
+    using Pass = protocol::ForwardPassMetrics;
+    const auto load = [&](const char* name, const char* help, auto read) {
+        add_sum(engines, label, name, help, false,
+                [read](const engine::Engine& e) { return read(e.load()); });
+    };
+    const auto pass = [&](const char* name, const char* help, auto read) {
+        add_sum(engines, label, name, help, true,
+                [read](const engine::Engine& e) { return read(e.forward_pass_metrics()); });
+    };
+    load("stator_engine_running", "Sequences in prefill or decode.",
+         [](const Load& l) { return l.running; });
+    load("stator_engine_waiting", "Sequences accepted and not yet started.",
+         [](const Load& l) { return l.waiting; });
+    load("stator_engine_waiting_tokens", "Prompt tokens of the waiting sequences.",
+         [](const Load& l) { return l.waiting_tokens; });
+    load("stator_engine_kv_used_tokens", "KV cells that running sequences need.",
+         [](const Load& l) { return l.kv_used_tokens; });
+    load("stator_engine_kv_cached_tokens", "KV cells kept only for reuse.",
+         [](const Load& l) { return l.kv_cached_tokens; });
+    load("stator_engine_kv_total_tokens", "KV cells there are.",
+         [](const Load& l) { return l.kv_total_tokens; });
+    pass("stator_engine_steps_total", "Forward passes.", [](const Pass& p) { return p.steps; });
+    pass("stator_engine_prefill_tokens_total", "Prompt tokens computed.",
+         [](const Pass& p) { return p.prefill_tokens; });
+    pass("stator_engine_decode_tokens_total", "Tokens generated.",
+         [](const Pass& p) { return p.decode_tokens; });
+    pass("stator_engine_cached_tokens_total", "Prompt tokens taken from the prefix cache.",
+         [](const Pass& p) { return p.cached_tokens; });
+    pass("stator_engine_preemptions_total", "Sequences thrown back into the queue.",
+         [](const Pass& p) { return p.preemptions; });
+    pass("stator_engine_model_seconds_total", "Wall time inside the model.",
+         [](const Pass& p) { return p.model_seconds; });
+    pass("stator_engine_model_cpu_seconds_total",
+         "CPU time of the engine's thread inside the model.",
+         [](const Pass& p) { return p.model_cpu_seconds; });
+    pass("stator_engine_own_cpu_seconds_total",
+         "CPU time of the engine's thread outside the model.",
+         [](const Pass& p) { return p.engine_cpu_seconds; });
+    add_sum(engines, label, "stator_engine_healthy", "Engines that can serve.", false,
+            [](const engine::Engine& e) { return e.healthy() ? 1 : 0; });
+}
+
+void FrontendMetrics::add_model(const std::string& label, Model& model) {
+    const Labels labels = {{"model", label}};
+    ModelMetrics& m = model.counters;
     m.prompt_tokens = &registry_.counter("stator_prompt_tokens_total",
                                          "Prompt tokens of started requests.", labels);
     m.cached_tokens = &registry_.counter("stator_cached_prompt_tokens_total",
@@ -132,10 +135,26 @@ ModelMetrics FrontendMetrics::add_model(const ServedModel& model) {
                               FinishReason::kError}) {
         m.ended[static_cast<std::size_t>(reason) - 1] = &registry_.counter(
             "stator_sequences_ended_total", "Sequences that ended, by how.",
-            {{"model", model.id}, {"finish", std::string(protocol::to_string(reason))}});
+            {{"model", label}, {"finish", std::string(protocol::to_string(reason))}});
     }
-    add_engine(registry_, model);
-    return m;
+    add_engines(model.engines, label);
+}
+
+const ModelMetrics* FrontendMetrics::model(const ServedModel& model) {
+    const std::scoped_lock lock(models_mutex_);
+    const bool full = models_.size() >= kMaxModels && !models_.contains(model.id);
+    const std::string label = full ? "other" : model.id;
+    const auto [at, fresh] = models_.try_emplace(label);
+    if (fresh) add_model(label, at->second);
+    {
+        const std::scoped_lock engines_lock(at->second.engines->mutex);
+        auto& all = at->second.engines->all;
+        std::erase_if(all, [](const auto& weak) { return weak.expired(); });
+        const bool known =
+            std::ranges::any_of(all, [&](const auto& weak) { return weak.lock() == model.engine; });
+        if (!known) all.push_back(model.engine);
+    }
+    return &at->second.counters;
 }
 
 void FrontendMetrics::add_http_server(std::function<net::HttpServerStats()> stats) {

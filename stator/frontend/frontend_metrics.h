@@ -2,7 +2,10 @@
 
 #include <array>
 #include <cstddef>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <string>
 #include <vector>
 
 #include "stator/base/clock.h"
@@ -31,14 +34,16 @@ struct ModelMetrics {
     void sequence_ended(std::chrono::nanoseconds from_first_to_last, std::uint32_t tokens) const;
 };
 
-/// All metrics of the room. Registered names stay for the registry's life; engines must outlive its
-/// last rendering.
+/// All metrics of the room. Registered names stay for the registry's life; engines are asked as
+/// long as they live.
 class FrontendMetrics {
   public:
     explicit FrontendMetrics(metrics::Registry& registry);
 
-    /// Registers the model's counters and its engine's load, and returns the counters.
-    ModelMetrics add_model(const ServedModel& model);
+    /// The counters of the model's id, registered when it is first seen, and its engine's load
+    /// beside that of other engines of the id. Ids come from other processes: after kMaxModels of
+    /// them the rest share the label "other". Thread-safe; the pointer is good as long as this is.
+    const ModelMetrics* model(const ServedModel& model);
     void add_http_server(std::function<net::HttpServerStats()> stats);
 
     void request_ended(Route route, int status, std::chrono::nanoseconds took);
@@ -46,12 +51,30 @@ class FrontendMetrics {
     metrics::Counter& refused_busy() { return *refused_busy_; }
 
   private:
+    static constexpr std::size_t kMaxModels = 256;
+    /// The engines that serve an id; those that are gone are passed over.
+    struct Engines {
+        std::mutex mutex;
+        std::vector<std::weak_ptr<engine::Engine>> all;
+    };
+    struct Model {
+        ModelMetrics counters;
+        std::shared_ptr<Engines> engines = std::make_shared<Engines>();
+    };
+    void add_model(const std::string& label, Model& model);
+    template <typename F>
+    void add_sum(const std::shared_ptr<Engines>& engines, const std::string& label,
+                 const char* name, const char* help, bool is_counter, F read);
+    void add_engines(const std::shared_ptr<Engines>& engines, const std::string& label);
+
     static constexpr std::size_t kClasses = 6;  ///< status / 100
     metrics::Registry& registry_;
     std::array<std::array<metrics::Counter*, kClasses>, kRouteCount> requests_{};
     std::array<metrics::Histogram*, kRouteCount> seconds_{};
     metrics::Gauge* inflight_ = nullptr;
     metrics::Counter* refused_busy_ = nullptr;
+    std::mutex models_mutex_;
+    std::map<std::string, Model> models_;  ///< stable addresses
 };
 
 /// process_* metrics by their standard names: resident memory, CPU seconds, open descriptors.

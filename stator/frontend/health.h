@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
+#include "stator/codec/json_writer.h"
 #include "stator/frontend/model_directory.h"
 
 namespace stator::frontend {
@@ -12,12 +14,15 @@ namespace stator::frontend {
 enum class Readiness : std::uint8_t { kStarting, kReady, kDraining };
 
 struct HealthReport {
-    int status = 200;  ///< 200 only where the door is ready and every engine is healthy; else 503
+    /// 200 only where the door is ready and every model has a healthy engine; else 503.
+    int status = 200;
     std::string body;
 };
 
 /// The answer to GET /health.
-[[nodiscard]] HealthReport health_report(Readiness readiness, const ModelDirectory& models,
-                                         double uptime_seconds, std::int64_t inflight);
+/// `append_fleet` writes the value of "fleet"; may be empty.
+[[nodiscard]] HealthReport health_report(
+    Readiness readiness, const ModelDirectory& models, double uptime_seconds, std::int64_t inflight,
+    const std::function<void(codec::JsonWriter&)>& append_fleet);
 
 }  // namespace stator::frontend

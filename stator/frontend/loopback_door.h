@@ -36,15 +36,15 @@ class Door {
         set_log(LogLevel::kWarn, LogFormat::kText);
         auto compiled = text::ChatTemplate::compile(
             "{% for m in messages %}{{ m.content }}{% endfor %}", "", "");
-        template_ = std::make_unique<text::ChatTemplate>(std::move(*compiled));
+        template_ = std::make_shared<text::ChatTemplate>(std::move(*compiled));
         frontend_.emplace(std::move(options), loops_, registry_);
         ServedModel model;
         model.id = "org/echo";
         model.aliases = {"echo"};
         model.created = 1'700'000'000;
-        model.tokenizer = &tokenizer_;
-        model.chat_template = template_.get();
-        model.engine = engine_.get();
+        model.tokenizer = tokenizer_;
+        model.chat_template = template_;
+        model.engine = engine_;
         frontend_->add_model(model);
         server_.emplace(loops_, limits, frontend_->handler(), Frontend::error_body());
         frontend_->observe_server([this] { return server_->stats(); });
@@ -111,9 +111,10 @@ class Door {
     Frontend& frontend() { return *frontend_; }
 
   private:
-    text::ByteTokenizer tokenizer_{{"<|im_end|>"}};
-    std::unique_ptr<text::ChatTemplate> template_;
-    std::unique_ptr<engine::Engine> engine_;
+    std::shared_ptr<const text::ByteTokenizer> tokenizer_ =
+        std::make_shared<text::ByteTokenizer>(std::vector<std::string>{"<|im_end|>"});
+    std::shared_ptr<const text::ChatTemplate> template_;
+    std::shared_ptr<engine::Engine> engine_;
     metrics::Registry registry_;
     runtime::LoopPool loops_{2, "test-loop"};
     std::optional<Frontend> frontend_;

@@ -3,16 +3,20 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
 
 #include "stator/base/check.h"
+#include "stator/base/log.h"
 #include "stator/codec/json_writer.h"
 
 namespace stator::frontend {
 
-ModelEntry::ModelEntry(ServedModel m)
-    : model(std::move(m)), guard(model.tokenizer->special_texts()) {
+ModelEntry::ModelEntry(ServedModel m, const ModelMetrics* counters)
+    : model(std::move(m)),
+      metrics(counters),
+      guard(std::make_shared<text::SpecialGuard>(model.tokenizer->special_texts())) {
     const text::Tokenizer& tokenizer = *model.tokenizer;
     for (tokens::TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
         longest_token_bytes = std::max(
@@ -29,39 +33,101 @@ RequestRules ModelEntry::rules(std::uint32_t max_choices) const {
     return rules;
 }
 
-const ModelEntry& ModelDirectory::add(ServedModel model) {
-    STATOR_CHECK(model.tokenizer != nullptr && model.engine != nullptr,
-                 "a served model needs a tokenizer and an engine");
-    STATOR_CHECK(find(model.id) == nullptr, "two models have the same name");
-    for (const std::string& alias : model.aliases) {
-        STATOR_CHECK(find(alias) == nullptr && alias != model.id, "two models have the same name");
+ModelDirectory::ModelDirectory(std::vector<ServedModel> models, const ModelDirectory& before,
+                               const CountersOf& counters)
+    : turn_(before.turn_.load(std::memory_order_relaxed)) {
+    for (ServedModel& model : models) {
+        STATOR_CHECK(model.tokenizer != nullptr && model.engine != nullptr,
+                     "a served model needs a tokenizer and an engine");
+        const auto known = std::ranges::find_if(before.entries_, [&](const auto& entry) {
+            return entry->model.id == model.id && entry->model.pool == model.pool &&
+                   entry->model.tokenizer == model.tokenizer;
+        });
+        std::shared_ptr<ModelEntry> entry;
+        if (known == before.entries_.end()) {
+            const ModelMetrics* own = counters(model);
+            entry = std::make_shared<ModelEntry>(std::move(model), own);
+        } else {
+            // What the tokenizer costs to look through is taken over.
+            entry = std::make_shared<ModelEntry>(**known);
+            const bool same_engine = entry->model.engine == model.engine;
+            entry->model = std::move(model);
+            if (!same_engine) entry->metrics = counters(entry->model);
+        }
+        entries_.push_back(std::move(entry));
     }
-    return entries_.emplace_back(std::move(model));
+    for (const auto& entry : entries_) claim(entry->model.id, entry);
+    for (const auto& entry : entries_) {
+        for (const std::string& alias : entry->model.aliases) claim(alias, entry);
+    }
 }
 
-const ModelEntry* ModelDirectory::find(std::string_view name) const {
-    for (const ModelEntry& entry : entries_) {
-        if (entry.model.id == name ||
-            std::ranges::find(entry.model.aliases, name) != entry.model.aliases.end()) {
-            return &entry;
+void ModelDirectory::claim(const std::string& name,
+                           const std::shared_ptr<const ModelEntry>& entry) {
+    const auto [at, fresh] = names_.try_emplace(name);
+    if (fresh) {
+        at->second.id = entry->model.id;
+        order_.push_back(name);
+    } else if (at->second.id != entry->model.id) {
+        log_warn("Two models claim one name; it stays with the first.",
+                 {{"name", name}, {"kept", at->second.id}, {"refused", entry->model.id}});
+        return;
+    }
+    // An alias may be given twice, or repeat the id.
+    auto& pools = at->second.pools;
+    if (std::ranges::find(pools, entry) == pools.end()) pools.push_back(entry);
+}
+
+std::shared_ptr<const ModelEntry> ModelDirectory::choose(const Name& name) const {
+    if (name.pools.size() == 1) return name.pools.front();
+    const auto share = [](const auto& entry, bool healthy_only) {
+        if (healthy_only && !entry->model.engine->healthy()) return 0.0;
+        return std::max(entry->model.share, 0.0);
+    };
+    // Multiples of the golden ratio fall evenly into [0, 1): shares hold over few requests, too.
+    constexpr double kGolden = 0.6180339887498949;
+    const auto turn = turn_.fetch_add(1, std::memory_order_relaxed);
+    double whole = 0.0;
+    const double point = std::modf(static_cast<double>(turn % (1U << 20U)) * kGolden, &whole);
+    for (const bool healthy_only : {true, false}) {
+        double sum = 0.0;
+        for (const auto& entry : name.pools) sum += share(entry, healthy_only);
+        if (sum <= 0.0) continue;
+        double left = point * sum;
+        for (const auto& entry : name.pools) {
+            const double own = share(entry, healthy_only);
+            if (own > 0.0 && left < own) return entry;
+            left -= own;
         }
     }
-    return nullptr;
+    return name.pools.front();
 }
 
-Result<const ModelEntry*> ModelDirectory::require(std::string_view name) const {
-    if (const ModelEntry* entry = find(name)) return entry;
-    constexpr std::size_t kShown = 100;
-    std::vector<std::string_view> names;
-    for (const ModelEntry& entry : entries_) {
-        names.emplace_back(entry.model.id);
-        names.insert(names.end(), entry.model.aliases.begin(), entry.model.aliases.end());
+std::shared_ptr<const ModelEntry> ModelDirectory::find(std::string_view name) const {
+    const auto found = names_.find(name);
+    return found == names_.end() ? nullptr : choose(found->second);
+}
+
+Result<std::shared_ptr<const ModelEntry>> ModelDirectory::require(std::string_view name) const {
+    if (auto entry = find(name)) return entry;
+    if (entries_.empty()) {
+        auto e = error(ErrorCode::kUnavailable, "No model is served yet; try again soon");
+        e.value().retryable = true;
+        e.value().retry_after_ms = 1000;
+        return e;
     }
+    constexpr std::size_t kShown = 100;
     auto e = error(ErrorCode::kNotFound, "The model \"{}\" does not exist here; served: {}",
                    name.size() <= kShown ? name : "(a long name)",
-                   names.empty() ? "none yet" : fmt::format("{}", fmt::join(names, ", ")));
+                   fmt::format("{}", fmt::join(order_, ", ")));
     e.value().param = "model";
     return e;
+}
+
+std::vector<ServedModel> ModelDirectory::models() const {
+    std::vector<ServedModel> out;
+    for (const auto& entry : entries_) out.push_back(entry->model);
+    return out;
 }
 
 void ModelDirectory::append_model_json(std::string& out, const ModelEntry& entry,
@@ -77,13 +143,9 @@ void ModelDirectory::append_model_json(std::string& out, const ModelEntry& entry
 void ModelDirectory::append_list_json(std::string& out) const {
     out += R"({"object":"list","data":[)";
     bool first = true;
-    const auto add = [&](const ModelEntry& entry, std::string_view name) {
+    for (const std::string& name : order_) {
         if (!std::exchange(first, false)) out += ',';
-        append_model_json(out, entry, name);
-    };
-    for (const ModelEntry& entry : entries_) {
-        add(entry, entry.model.id);
-        for (const std::string& alias : entry.model.aliases) add(entry, alias);
+        append_model_json(out, *names_.find(name)->second.pools.front(), name);
     }
     out += "]}";
 }

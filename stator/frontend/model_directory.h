@@ -1,23 +1,31 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
-#include <deque>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "stator/base/error.h"
 #include "stator/frontend/frontend.h"
+#include "stator/frontend/frontend_metrics.h"
 #include "stator/frontend/sampling_fields.h"
 #include "stator/text/special_guard.h"
 
 namespace stator::frontend {
 
-/// A served model with what is worked out once.
+/// A served model with what is worked out once. Immutable.
 struct ModelEntry {
-    explicit ModelEntry(ServedModel m);
+    /// Reads the whole vocabulary: milliseconds for a large one.
+    ModelEntry(ServedModel m, const ModelMetrics* counters);
 
     ServedModel model;
-    text::SpecialGuard guard;
+    const ModelMetrics* metrics;  ///< null in tests alone
+    std::shared_ptr<const text::SpecialGuard> guard;
     std::size_t longest_token_bytes = 1;  ///< of all tokens: bounds tokens from below by bytes
 
     [[nodiscard]] std::uint32_t context_tokens() const {
@@ -26,18 +34,28 @@ struct ModelEntry {
     [[nodiscard]] RequestRules rules(std::uint32_t max_choices) const;
 };
 
-/// The models behind the door, by id and alias. Filled at start, then read from any thread.
+/// The models behind the door at one moment, by id and alias. Immutable but for whose turn it is
+/// among the pools of a name; read from any thread.
 class ModelDirectory {
   public:
-    /// Tokenizer and engine must be there, names must be new (STATOR_CHECK).
-    const ModelEntry& add(ServedModel model);
+    using CountersOf = std::function<const ModelMetrics*(const ServedModel&)>;
 
-    /// nullptr where there is none of that name.
-    [[nodiscard]] const ModelEntry* find(std::string_view name) const;
-    /// The same, with an error that lists what there is.
-    [[nodiscard]] Result<const ModelEntry*> require(std::string_view name) const;
+    ModelDirectory() = default;
+    /// Takes over from `before` what has not changed. Tokenizer and engine must be there
+    /// (STATOR_CHECK).
+    ModelDirectory(std::vector<ServedModel> models, const ModelDirectory& before,
+                   const CountersOf& counters);
 
-    [[nodiscard]] const std::deque<ModelEntry>& entries() const { return entries_; }
+    /// nullptr where there is none of that name. Where several pools serve it, each in turn by its
+    /// share, the healthy ones alone as long as there are some.
+    [[nodiscard]] std::shared_ptr<const ModelEntry> find(std::string_view name) const;
+    /// The same, with an error that lists what there is; kUnavailable where there is nothing yet.
+    [[nodiscard]] Result<std::shared_ptr<const ModelEntry>> require(std::string_view name) const;
+
+    [[nodiscard]] const std::vector<std::shared_ptr<const ModelEntry>>& entries() const {
+        return entries_;
+    }
+    [[nodiscard]] std::vector<ServedModel> models() const;
 
     /// OpenAI's list object, aliases included.
     void append_list_json(std::string& out) const;
@@ -45,7 +63,18 @@ class ModelDirectory {
     static void append_model_json(std::string& out, const ModelEntry& entry, std::string_view name);
 
   private:
-    std::deque<ModelEntry> entries_;  ///< stable addresses
+    /// Who serves a name.
+    struct Name {
+        std::string id;
+        std::vector<std::shared_ptr<const ModelEntry>> pools;
+    };
+    void claim(const std::string& name, const std::shared_ptr<const ModelEntry>& entry);
+    [[nodiscard]] std::shared_ptr<const ModelEntry> choose(const Name& name) const;
+
+    std::vector<std::shared_ptr<const ModelEntry>> entries_;
+    std::map<std::string, Name, std::less<>> names_;
+    std::vector<std::string> order_;  ///< names as they were given
+    mutable std::atomic<std::uint64_t> turn_{0};
 };
 
 }  // namespace stator::frontend

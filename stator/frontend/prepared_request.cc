@@ -51,7 +51,7 @@ Result<void> prepare_completion(codec::JsonView body, const RequestRules& rules,
 Result<PreparedRequest> prepare_request(Api api, std::string_view body,
                                         codec::JsonDocument& document, const ModelDirectory& models,
                                         std::uint32_t max_choices, std::int64_t unix_seconds,
-                                        const ModelEntry** model_out) {
+                                        std::shared_ptr<const ModelEntry>* model_out) {
     if (body.empty()) {
         return error(ErrorCode::kInvalidArgument,
                      "the request has no body; send a JSON object with model and {}",

@@ -22,7 +22,7 @@ struct PreparedPrompt {
 /// A request that can be submitted: every check that needs no engine is done.
 struct PreparedRequest {
     Api api = Api::kChat;
-    const ModelEntry* entry = nullptr;
+    std::shared_ptr<const ModelEntry> entry;
     GenerationFields fields;
     std::vector<PreparedPrompt>
         prompts;  ///< one for chat; choice i of prompt p has index p × n + i
@@ -33,6 +33,7 @@ struct PreparedRequest {
 /// chat templates may show. Once the model is known `model_out` has its entry, errors or not.
 [[nodiscard]] Result<PreparedRequest> prepare_request(
     Api api, std::string_view body, codec::JsonDocument& document, const ModelDirectory& models,
-    std::uint32_t max_choices, std::int64_t unix_seconds, const ModelEntry** model_out = nullptr);
+    std::uint32_t max_choices, std::int64_t unix_seconds,
+    std::shared_ptr<const ModelEntry>* model_out = nullptr);
 
 }  // namespace stator::frontend

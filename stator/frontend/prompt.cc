@@ -144,7 +144,7 @@ Result<std::vector<TokenId>> encode_chat(const ChatRequest& request, const Model
     if (auto ok = refuse_hopeless(request.text_bytes(), entry, "messages"); !ok) {
         return tl::unexpected<Error>(std::move(ok.error()));
     }
-    auto context = chat_context_json(request, entry.guard);
+    auto context = chat_context_json(request, *entry.guard);
     if (!context) return tl::unexpected<Error>(std::move(context.error()));
     auto rendered = model.chat_template->render(*context, unix_seconds);
     if (!rendered) {

@@ -24,23 +24,29 @@ class PromptTest : public ::testing::Test {
     PromptTest() {
         auto compiled = text::ChatTemplate::compile(kTemplate, "", "");
         EXPECT_TRUE(compiled);
-        template_ = std::make_unique<text::ChatTemplate>(std::move(*compiled));
+        template_ = std::make_shared<text::ChatTemplate>(std::move(*compiled));
         ServedModel chat;
         chat.id = "chat";
         chat.aliases = {"default"};
-        chat.tokenizer = &tokenizer_;
-        chat.chat_template = template_.get();
-        chat.engine = engine_.get();
-        models_.add(chat);
+        chat.tokenizer = tokenizer_ptr_;
+        chat.chat_template = template_;
+        chat.engine = engine_;
+        add(chat);
         ServedModel base;
         base.id = "base";
-        base.tokenizer = &tokenizer_;
-        base.engine = engine_.get();
-        models_.add(base);
+        base.tokenizer = tokenizer_ptr_;
+        base.engine = engine_;
+        add(base);
     }
 
+    void add(ServedModel model) {
+        auto models = models_->models();
+        models.push_back(std::move(model));
+        models_ = std::make_shared<ModelDirectory>(std::move(models), *models_,
+                                                   [](const ServedModel&) { return nullptr; });
+    }
     Result<PreparedRequest> prepare(Api api, std::string_view body) {
-        return prepare_request(api, body, document_, models_, 16, kNow);
+        return prepare_request(api, body, document_, *models_, 16, kNow);
     }
     std::string text_of(const std::vector<tokens::TokenId>& tokens) const {
         std::string out;
@@ -49,10 +55,13 @@ class PromptTest : public ::testing::Test {
         return out;
     }
 
-    text::ByteTokenizer tokenizer_{{"<|im_start|>", "<|im_end|>"}};
-    std::unique_ptr<text::ChatTemplate> template_;
-    std::unique_ptr<engine::Engine> engine_ = engine::make_echo_engine({.context_tokens = 200});
-    ModelDirectory models_;
+    std::shared_ptr<const text::ByteTokenizer> tokenizer_ptr_ =
+        std::make_shared<text::ByteTokenizer>(
+            std::vector<std::string>{"<|im_start|>", "<|im_end|>"});
+    const text::ByteTokenizer& tokenizer_ = *tokenizer_ptr_;
+    std::shared_ptr<const text::ChatTemplate> template_;
+    std::shared_ptr<engine::Engine> engine_ = engine::make_echo_engine({.context_tokens = 200});
+    std::shared_ptr<const ModelDirectory> models_ = std::make_shared<ModelDirectory>();
     codec::JsonDocument document_;
 };
 
@@ -169,10 +178,10 @@ TEST_F(PromptTest, TemplatesMayShowTheDate) {
     ASSERT_TRUE(dated);
     ServedModel model;
     model.id = "dated";
-    model.tokenizer = &tokenizer_;
-    model.chat_template = &*dated;
-    model.engine = engine_.get();
-    models_.add(model);
+    model.tokenizer = tokenizer_ptr_;
+    model.chat_template = std::make_shared<text::ChatTemplate>(std::move(*dated));
+    model.engine = engine_;
+    add(model);
     const auto r =
         prepare(Api::kChat, R"({"model":"dated","messages":[{"role":"user","content":"Hi"}]})");
     ASSERT_TRUE(r) << r.error().message;
