@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "stator/base/clock.h"
+#include "stator/engine/engine.h"
+#include "stator/fleet/fleet.h"
+#include "stator/metrics/registry.h"
+
+namespace stator::engine {
+
+struct PoolEngineOptions {
+    std::string pool;          ///< fleet::PoolView::id
+    protocol::ModelCard card;  ///< what info() says
+    std::uint32_t max_migrations = 3;
+    /// How long a request may wait for a worker where none is ready (a restart) before it ends with
+    /// kUnavailable and Retry-After; counts once per request, and not beyond its deadline.
+    std::chrono::milliseconds wait_for_worker{2'000};
+    std::size_t max_waiting = 4096;  ///< requests that wait so; the next is refused
+};
+
+/// The ranks of one pool as one engine. submit() picks the least loaded ready rank; a worker that
+/// refuses for want of room is not asked again for that request as long as another one has room; a
+/// worker that is lost hands its requests to others, which go on with the prompt and the tokens so
+/// far (legs/request_life.h): every token is delivered once. Refusals and ends reach the sink as
+/// events; submit() itself fails only for what can be seen at once (does not fit the context, no
+/// worker is known, every rank is full).
+///
+/// Sinks are called on the workers' loops, once per loop turn.
+[[nodiscard]] std::unique_ptr<Engine> make_pool_engine(PoolEngineOptions options,
+                                                       fleet::Fleet& fleet,
+                                                       runtime::LoopPool& loops,
+                                                       metrics::Registry& registry,
+                                                       const Clock& clock = Clock::real());
+
+}  // namespace stator::engine

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "stator/base/error.h"
+#include "stator/model/gguf_model.h"
+#include "stator/protocol/worker_info.h"
+#include "stator/text/chat_template.h"
+#include "stator/text/tokenizer.h"
+
+namespace stator::model {
+
+/// The vocabulary of a GGUF file as a GGUF file of its own: the metadata, no tensors. Equal models
+/// give equal bytes. Errors as GgufModel::open().
+[[nodiscard]] Result<std::string> vocabulary_artifact(const std::string& gguf_path);
+
+/// "sha256-sample:<64 hex>": digest over the file's size, its head (metadata and tensor table) and
+/// samples spread over the rest. Takes milliseconds for any size; equal files give equal digests.
+[[nodiscard]] Result<std::string> weights_digest(const std::string& gguf_path);
+
+/// The text side of a model, made from what a worker hands out: no model file is needed.
+struct TextModel {
+    std::shared_ptr<const text::Tokenizer> tokenizer;
+    std::shared_ptr<const text::ChatTemplate> chat_template;  ///< null: none
+};
+
+/// `tokenizer`: the artifact's bytes, of kind "gguf-vocabulary" or "byte-tokenizer";
+/// `chat_template` of kind "chat-template": a JSON object {"template":…,"bos":…,"eos":…}; empty =
+/// none. Bytes are untrusted: read as data, within limits. `scratch_folder`: where a vocabulary may
+/// be put for llama.cpp to read (0700; it is removed again). kUnsupported names an unknown kind.
+[[nodiscard]] Result<TextModel> load_text_model(const protocol::ModelCard& card,
+                                                std::string_view tokenizer,
+                                                std::string_view chat_template,
+                                                const std::string& scratch_folder);
+
+/// The artifact bytes of a byte tokenizer with these special texts, and of a chat template.
+[[nodiscard]] std::string byte_tokenizer_artifact(const std::vector<std::string>& special_texts);
+[[nodiscard]] std::string chat_template_artifact(std::string_view source, std::string_view bos,
+                                                 std::string_view eos);
+
+/// Files by digest in one folder, shared by processes: written at once (temporary file, rename),
+/// checked when read, the oldest forgotten over `max_bytes`. Thread-safe.
+class ArtifactCache {
+  public:
+    ArtifactCache(std::string folder, std::uint64_t max_bytes);
+    /// nullopt: not there, or not what its name says (then it is removed).
+    [[nodiscard]] std::optional<std::string> find(const protocol::Artifact& artifact) const;
+    /// kDataLoss where the bytes do not have the digest; else best effort: a full disk is logged.
+    [[nodiscard]] Result<void> put(const protocol::Artifact& artifact, std::string_view bytes);
+
+  private:
+    std::string folder_;
+    std::uint64_t max_bytes_;
+};
+
+}  // namespace stator::model

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "stator/base/clock.h"
+#include "stator/base/error.h"
+#include "stator/engine/engine.h"
+#include "stator/events/publisher.h"
+#include "stator/metrics/registry.h"
+#include "stator/net/socket_address.h"
+#include "stator/net/tls.h"
+#include "stator/protocol/worker_info.h"
+#include "stator/requests/worker_session.h"
+#include "stator/runtime/loop.h"
+#include "stator/worker/artifact_store.h"
+
+namespace stator::worker {
+
+struct WorkerOptions {
+    std::string name;  ///< stable over restarts; at most 256 bytes
+    std::vector<protocol::Role> roles{protocol::Role::kAggregated};
+    std::map<std::string, std::string> labels;
+    net::SocketAddress listen;  ///< TCP port 0 takes a free one
+    std::string advertise;      ///< address to announce where it is not the one bound; empty = same
+    std::string announce_folder;   ///< discovery::Announcement; empty = none
+    std::string events_address;    ///< "tcp://127.0.0.1:*", "ipc:///path"; empty = no event plane
+    std::string events_advertise;  ///< as `advertise`
+    events::PublisherHostOptions events;
+    requests::WorkerSessionOptions session;
+    std::function<std::string()> secret;
+    std::function<std::shared_ptr<const net::TlsContext>()> tls;
+    std::chrono::milliseconds load_every{
+        100};  ///< a load report at least so often while load changes
+};
+
+/// Offers one engine (a rank each) on the planes: listens for links, admits or refuses requests,
+/// sends each step's tokens in one write per link, reports load, publishes events, hands out
+/// artifacts. It can be on the planes before its engines are there: then it says `loading`.
+class Worker {
+  public:
+    virtual ~Worker() = default;  ///< stop() must have been called
+    [[nodiscard]] virtual const net::SocketAddress& address() const = 0;
+    [[nodiscard]] virtual protocol::WorkerInfo info() const = 0;
+
+    /// Where an engine gives its KV events; make it before the engine of that rank. Thread-safe.
+    [[nodiscard]] virtual engine::KvEventSink kv_sink(std::uint32_t rank) = 0;
+    /// Tells everybody how long loading will take.
+    virtual void set_loading(std::uint32_t ready_in_ms) = 0;
+    /// The model is there: ready for requests. `engines` must outlive this worker's stop(); one per
+    /// rank.
+    virtual void set_ready(protocol::ModelCard card, ArtifactStore artifacts,
+                           std::vector<engine::Engine*> engines) = 0;
+
+    /// Says go-away, refuses new requests, waits until the open ones have ended or the deadline is
+    /// reached. The engines are still running afterwards. Not on a loop.
+    virtual void drain(Deadline deadline) = 0;
+    /// Takes the announcement back and closes everything; what is open is lost.
+    virtual void stop() = 0;
+};
+[[nodiscard]] Result<std::unique_ptr<Worker>> start_worker(WorkerOptions options,
+                                                           protocol::ModelCard card_while_loading,
+                                                           runtime::LoopPool& loops,
+                                                           metrics::Registry& registry,
+                                                           const Clock& clock = Clock::real());
+
+}  // namespace stator::worker
