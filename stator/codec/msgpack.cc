@@ -251,8 +251,13 @@ MsgpackWriter& MsgpackWriter::string(std::string_view utf8) {
 }
 
 MsgpackWriter& MsgpackWriter::binary(std::string_view bytes) {
-    put_length8(out_, kTagBinary8, bytes.size());
+    binary_head(bytes.size());
     out_.append(bytes);
+    return *this;
+}
+
+MsgpackWriter& MsgpackWriter::binary_head(std::size_t n) {
+    put_length8(out_, kTagBinary8, n);
     return *this;
 }
 

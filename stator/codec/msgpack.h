@@ -25,6 +25,8 @@ class MsgpackWriter {
     MsgpackWriter& real32(float v);
     MsgpackWriter& string(std::string_view utf8);  ///< STATOR_CHECK: below 4 GiB
     MsgpackWriter& binary(std::string_view bytes);
+    /// The head of a binary whose n bytes the caller appends to the string itself.
+    MsgpackWriter& binary_head(std::size_t n);
     MsgpackWriter& array(std::size_t n);
     MsgpackWriter& map(std::size_t n);
 
