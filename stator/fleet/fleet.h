@@ -28,14 +28,15 @@ namespace stator::fleet {
 class StreamEvents {
   public:
     virtual ~StreamEvents() = default;
-    /// As requests::ClientLinkEvents::on_step.
-    virtual void on_step(requests::StreamId stream, const protocol::StepEvent& event,
+    /// As requests::ClientLinkEvents::on_step; `tag` is what open() was given. With event.finish
+    /// the stream is over already. May call cancel() of that worker, and open() of any other.
+    virtual void on_step(std::uint64_t tag, const protocol::StepEvent& event,
                          std::span<const protocol::TokenOutput> tokens,
                          std::span<const protocol::TokenLogprob> top) = 0;
     /// Told to every StreamEvents that got an on_step since the last turn's end.
     virtual void on_turn_end() = 0;
     /// The link is over, and with it this stream; nothing more is told of it.
-    virtual void on_stream_lost(requests::StreamId stream, const Error& why) = 0;
+    virtual void on_stream_lost(std::uint64_t tag, const Error& why) = 0;
 };
 
 /// One life of one worker as this process sees it: an incarnation, never reused for the next one.
@@ -50,16 +51,20 @@ class Worker {
     /// What it said last.
     [[nodiscard]] virtual std::shared_ptr<const protocol::WorkerInfo> info() const = 0;
     [[nodiscard]] virtual MemberState state() const = 0;
-    /// Its last report for a rank, with what was opened here since added to `waiting`: what the
-    /// worker will say once it has seen it.
+    [[nodiscard]] virtual std::size_t rank_count() const = 0;
+    /// Its last report for a rank, with what was opened or reserved here since added to `waiting`:
+    /// what the worker will say once it has seen it.
     [[nodiscard]] virtual protocol::LoadReport load(std::uint32_t rank) const = 0;
+    /// A request is on its way to open() (+1), or does not come after all (-1); open() takes one
+    /// reservation back.
+    virtual void reserve(std::uint32_t rank, int change) = 0;
 
     // On its loop.
     /// Opens a stream whose events go to `events`, which must live until the stream's end.
     /// kUnavailable: not there any more, draining; kOverloaded: too many streams on the link.
     [[nodiscard]] virtual Result<requests::StreamId> open(
         std::shared_ptr<const protocol::GenerateRequest> request, std::uint32_t rank,
-        StreamEvents& events) = 0;
+        StreamEvents& events, std::uint64_t tag) = 0;
     /// The stream is over; nothing more is told of it.
     virtual void cancel(requests::StreamId stream) = 0;
     /// `done` is called on the loop, once, whatever happens.
@@ -118,6 +123,7 @@ class Fleet {
     virtual ~Fleet() = default;  ///< stop() must have been called
     /// Any thread; a pointer to what is true now.
     [[nodiscard]] virtual std::shared_ptr<const FleetView> view() const = 0;
+    /// Any number of watchers, none of which is ever taken back (hold what may go by weak_ptr).
     /// `changed` is called on one loop, first with the present view, then with each new one; views
     /// that follow each other quickly may be left out, the last one never is.
     virtual void watch(std::function<void(std::shared_ptr<const FleetView>)> changed) = 0;
