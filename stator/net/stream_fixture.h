@@ -89,6 +89,10 @@ class Recorder : public StreamHandler {
     bool wait_received(std::size_t bytes) {
         return wait([&] { return received_.size() >= bytes; });
     }
+    /// False where it was closed first.
+    bool wait_received_unless_closed() {
+        return wait([&] { return !received_.empty() || why_; }) && !received().empty();
+    }
     bool wait_drained() {
         return wait([&] { return drained_ > 0; });
     }

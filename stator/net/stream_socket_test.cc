@@ -2,11 +2,19 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
+#include <array>
+#include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <random>
 
+#include "stator/net/http_fixture.h"
 #include "stator/net/stream_fixture.h"
+#include "stator/net/tls_fixture.h"
 
 namespace stator::net {
 namespace {
@@ -27,6 +35,18 @@ struct Unix {
     }
     static void secure(const TemporaryFolder& /*folder*/, StreamOptions& /*client*/,
                        StreamOptions& /*server*/) {}
+};
+
+struct TlsOverTcp {
+    static SocketAddress where(const TemporaryFolder& folder) { return Tcp::where(folder); }
+    static void secure(const TemporaryFolder& folder, StreamOptions& client,
+                       StreamOptions& server) {
+        const Authority authority(folder, "ca");
+        const TlsFiles served = authority.issue("server", {.address = "127.0.0.1"});
+        const TlsFiles own = authority.issue("client", {});
+        server.tls = TlsContext::server(served).value();
+        client.tls = TlsContext::client(own).value();
+    }
 };
 
 /// What every kind of stream socket does. The server's side runs on loops 0 and 1, the client's on
@@ -82,7 +102,7 @@ class StreamContract : public ::testing::Test {
     std::unique_ptr<StreamListener> listener_;
 };
 
-using Kinds = ::testing::Types<Tcp, Unix>;
+using Kinds = ::testing::Types<Tcp, Unix, TlsOverTcp>;
 TYPED_TEST_SUITE(StreamContract, Kinds);
 
 std::string random_bytes(std::size_t size, unsigned seed) {
@@ -90,6 +110,16 @@ std::string random_bytes(std::size_t size, unsigned seed) {
     std::string bytes(size, '\0');
     for (auto& c : bytes) c = static_cast<char>(random());
     return bytes;
+}
+
+/// A server's side that says something as soon as it is open.
+std::shared_ptr<Recorder> greeter() {
+    auto server = std::make_shared<Recorder>();
+    server->when_open = [](StreamSocket& socket) {
+        socket.out() += "hi";
+        socket.flush_later();
+    };
+    return server;
 }
 
 void say(const std::shared_ptr<StreamSocket>& socket, std::string_view text) {
@@ -235,7 +265,7 @@ TYPED_TEST(StreamContract, AbortTellsBothSides) {
 }
 
 TYPED_TEST(StreamContract, ClosedAtOnceItNeverOpens) {
-    const auto server = this->listen_once();
+    this->listen(greeter);
     for (const bool abort : {false, true}) {
         auto client = std::make_shared<Recorder>();
         on_loop(this->loop(), [&] {
@@ -287,10 +317,11 @@ TYPED_TEST(StreamContract, WhilePausedNothingIsDelivered) {
     this->client_options_.read_bytes = 1024;
     std::string received;
     int calls = 0;
+    client->when_open = [](StreamSocket& socket) { socket.pause_reading(true); };
     client->when_bytes = [&](StreamSocket& socket, std::string_view bytes) {
         received += bytes;
         ++calls;
-        // Off and on again within a turn, and off for longer every other time.
+        // Off, on and off again within the call: still off.
         socket.pause_reading(true);
         socket.pause_reading(false);
         socket.pause_reading(true);
@@ -314,42 +345,30 @@ TYPED_TEST(StreamContract, WhilePausedNothingIsDelivered) {
 
 TYPED_TEST(StreamContract, RefusesWhatIsBeyondItsConnectionsAndTakesAgainLater) {
     this->server_options_.max_connections = 2;
-    this->listen([] { return std::make_shared<Recorder>(); });
+    this->listen(greeter);
     const auto first = this->connect();
     const auto second = this->connect();
-    ASSERT_TRUE(first->wait_open());
-    ASSERT_TRUE(second->wait_open());
+    ASSERT_TRUE(first->wait_received_unless_closed());
+    ASSERT_TRUE(second->wait_received_unless_closed());
     const auto third = this->connect();
     EXPECT_NE(third->wait_closed().code, ErrorCode::kCancelled);
+    EXPECT_EQ(third->received(), "");
     EXPECT_EQ(this->listener_->refused(), 1U);
     on_loop(this->loop(), [&] { first->socket()->close(); });
     first->wait_closed();
     // The server notices in its own time that a seat is free.
-    for (int i = 0;; ++i) {
-        ASSERT_LT(i, 1000);
-        const auto again = std::make_shared<Recorder>();
-        again->when_open = [](StreamSocket& socket) {
-            socket.out() += "x";
-            socket.flush_later();
-        };
-        this->connect(again);
-        const auto refused = this->listener_->refused();
-        if (again->wait_open() && refused == this->listener_->refused()) break;
-    }
+    for (int i = 0; !this->connect()->wait_received_unless_closed(); ++i) ASSERT_LT(i, 1000);
 }
 
 TYPED_TEST(StreamContract, SpreadsConnectionsOverTheLoops) {
-    std::mutex mutex;
-    std::vector<bool> on_first;
+    std::atomic<int> on_first = 0;
     this->listen([&] {
-        const std::scoped_lock lock(mutex);
-        on_first.push_back(this->servers_.at(0).on_this_thread());
-        return std::make_shared<Recorder>();
+        if (this->servers_.at(0).on_this_thread()) ++on_first;
+        return greeter();
     });
-    for (int i = 0; i < 8; ++i) ASSERT_TRUE(this->connect()->wait_open());
+    for (int i = 0; i < 8; ++i) ASSERT_TRUE(this->connect()->wait_received_unless_closed());
+    EXPECT_EQ(on_first, 4);
     this->listener_->stop();
-    EXPECT_EQ(on_first.size(), 8U);
-    EXPECT_EQ(std::ranges::count(on_first, true), 4);
 }
 
 TYPED_TEST(StreamContract, ARefusedPeerIsClosed) {
@@ -375,12 +394,15 @@ TYPED_TEST(StreamContract, OpenConnectionsOutliveTheListener) {
 
 /// Nothing is closed: the loops go with connections open, output pending and an attempt under way.
 TYPED_TEST(StreamContract, LoopsMayGoWithThingsInFlight) {
-    const auto server = std::make_shared<Recorder>();
-    server->when_open = [](StreamSocket& socket) { socket.pause_reading(true); };
-    this->listen([server] { return server; });
+    this->listen([] {
+        auto server = greeter();
+        server->when_bytes = [](StreamSocket& socket, std::string_view) {
+            socket.pause_reading(true);
+        };
+        return server;
+    });
     const auto client = this->connect();
-    ASSERT_TRUE(client->wait_open());
-    ASSERT_TRUE(server->wait_open());
+    ASSERT_TRUE(client->wait_received_unless_closed());
     on_loop(this->loop(), [&] {
         say(client->socket(), std::string(32 * 1024 * 1024, 'x'));
         for (int i = 0; i < 3; ++i) {
@@ -389,8 +411,154 @@ TYPED_TEST(StreamContract, LoopsMayGoWithThingsInFlight) {
                                       this->client_options_, other));
         }
     });
-    client->own(nullptr);
-    server->own(nullptr);
+}
+
+/// What belongs to one kind, or needs no peer.
+class StreamSockets : public ::testing::Test {
+  protected:
+    void SetUp() override { loops_.start(); }
+    void TearDown() override { loops_.stop(); }
+
+    std::shared_ptr<Recorder> connect(const SocketAddress& address, StreamOptions options = {}) {
+        auto handler = std::make_shared<Recorder>();
+        on_loop(loops_.at(0),
+                [&] { handler->own(connect_stream(loops_.at(0), address, options, handler)); });
+        return handler;
+    }
+    Result<std::unique_ptr<StreamListener>> listen(const std::string& address) {
+        return listen_stream(loops_, *parse_socket_address(address), {},
+                             [](std::shared_ptr<StreamSocket> socket) {
+                                 auto handler = greeter();
+                                 handler->own(std::move(socket));
+                                 return handler;
+                             });
+    }
+
+    TemporaryFolder folder_;
+    runtime::LoopPool loops_{1, "loop"};
+};
+
+TEST_F(StreamSockets, NobodyThereIsUnavailableWithAddressAndReason) {
+    std::string free_port;
+    {
+        const auto listener = listen("127.0.0.1:0").value();
+        free_port = to_string(listener->address());
+    }
+    const std::vector<std::pair<std::string, std::string>> cases{
+        {free_port, "Connection refused"},
+        {"unix:" + folder_.file("nothing"), "No such file or directory"},
+        {"name.invalid:80", "resolved"}};
+    for (const auto& [address, reason] : cases) {
+        const auto client = connect(*parse_socket_address(address));
+        const Error why = client->wait_closed();
+        EXPECT_EQ(why.code, ErrorCode::kUnavailable);
+        EXPECT_THAT(why.message, ::testing::HasSubstr(address.substr(address.find("//") + 1)));
+        EXPECT_THAT(why.message, ::testing::HasSubstr(reason));
+        EXPECT_FALSE(client->opened());
+    }
+}
+
+TEST_F(StreamSockets, ANameIsResolved) {
+    const auto listener = listen("localhost:0").value();
+    const auto client = connect(listener->address());
+    EXPECT_TRUE(client->wait_received_unless_closed());
+    EXPECT_THAT(client->socket()->peer(),
+                ::testing::EndsWith(":" + std::to_string(listener->address().port)));
+}
+
+/// A Unix listener whose queue is full makes connecting wait, and nothing wakes the one who waits.
+TEST_F(StreamSockets, ConnectingTakesAtMostItsTime) {
+    const std::string path = folder_.file("full");
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un name{};
+    name.sun_family = AF_UNIX;
+    path.copy(name.sun_path, path.size());
+    ASSERT_EQ(::bind(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name), 0);
+    ASSERT_EQ(::listen(fd, 0), 0);
+    StreamOptions options;
+    options.connect_timeout = 60ms;
+    std::vector<std::shared_ptr<Recorder>> clients;
+    for (int i = 0; i < 4; ++i) {
+        clients.push_back(connect(*parse_socket_address("unix:" + path), options));
+    }
+    EXPECT_EQ(clients.back()->wait_closed().code, ErrorCode::kDeadlineExceeded);
+    EXPECT_FALSE(clients.back()->opened());
+    ::close(fd);
+}
+
+TEST_F(StreamSockets, APeerThatEndsItsSideIsGone) {
+    const auto listener = listen("127.0.0.1:0").value();
+    RawClient client(listener->address().port);
+    ASSERT_EQ(client.read_through("hi"), "hi");
+    client.end_sending();
+    EXPECT_EQ(client.read_all(), "");
+}
+
+TEST_F(StreamSockets, AUnixSocketIsItsOwnersAlone) {
+    const std::string path = folder_.file("s");
+    auto listener = listen("unix:" + path).value();
+    struct stat status{};
+    ASSERT_EQ(::lstat(path.c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 0777U, 0600U);
+    listener->stop();
+    EXPECT_NE(::lstat(path.c_str(), &status), 0);
+}
+
+TEST_F(StreamSockets, AStaleUnixSocketIsReplacedAndALiveOneIsNot) {
+    const std::string path = folder_.file("s");
+    const int dead = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un name{};
+    name.sun_family = AF_UNIX;
+    path.copy(name.sun_path, path.size());
+    ASSERT_EQ(::bind(dead, reinterpret_cast<const sockaddr*>(&name), sizeof name), 0);
+    ::close(dead);
+    auto listener = listen("unix:" + path).value();
+    EXPECT_TRUE(connect(listener->address())->wait_received_unless_closed());
+
+    const auto second = listen("unix:" + path);
+    ASSERT_FALSE(second);
+    EXPECT_EQ(second.error().code, ErrorCode::kUnavailable);
+    EXPECT_THAT(second.error().message, ::testing::HasSubstr("Address already in use"));
+    EXPECT_TRUE(connect(listener->address())->wait_received_unless_closed());
+
+    std::ofstream(folder_.file("file")) << "precious";
+    EXPECT_FALSE(listen("unix:" + folder_.file("file")));
+    EXPECT_TRUE(std::filesystem::is_regular_file(folder_.file("file")));
+}
+
+TEST_F(StreamSockets, ASocketFileThatIsNotOursIsLeft) {
+    const std::string path = folder_.file("s");
+    auto listener = listen("unix:" + path).value();
+    std::filesystem::remove(path);
+    auto next = listen("unix:" + path).value();
+    listener->stop();
+    EXPECT_TRUE(connect(next->address())->wait_received_unless_closed());
+}
+
+TEST_F(StreamSockets, AListenerSurvivesTheLackOfDescriptors) {
+    const auto listener = listen("127.0.0.1:0").value();
+    // The peer has its own descriptor; then there are none left, and later again.
+    RawClient client(listener->address().port);
+    ASSERT_EQ(client.read_through("hi"), "hi");
+    std::vector<int> taken;
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+    const int waiting = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    rlimit low = before;
+    low.rlim_cur = static_cast<rlim_t>(waiting) + 8;
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &low), 0);
+    for (int fd = ::dup(waiting); fd >= 0; fd = ::dup(waiting)) taken.push_back(fd);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(listener->address().port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(::connect(waiting, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    on_loop(loops_.at(0), [] {});
+    for (const int fd : taken) ::close(fd);
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+    std::array<char, 2> hi{};
+    EXPECT_EQ(::recv(waiting, hi.data(), hi.size(), MSG_WAITALL), 2);
+    ::close(waiting);
 }
 
 }  // namespace
