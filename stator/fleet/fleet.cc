@@ -44,8 +44,8 @@ class FleetCore final : public MemberOwner, public std::enable_shared_from_this<
           home_(loops.at(0)),
           clock_(clock),
           metrics_(registry),
-          random_(options_.random_seed),
-          view_(std::make_shared<FleetView>()) {}
+          view_(std::make_shared<FleetView>()),
+          random_(options_.random_seed) {}
 
     Result<void> start();
     void stop();
