@@ -68,7 +68,7 @@ std::string artifact_folder(const config::FleetSettings& s) {
         return cache + "/stator/artifacts";
     if (const std::string home = variable("HOME"); !home.empty())
         return home + "/.cache/stator/artifacts";
-    return discovery::default_folder() + "/artifacts";
+    return "";
 }
 
 frontend::SamplingDefaults sampling_of(const config::SamplingSettings& ours,
@@ -98,7 +98,6 @@ fleet::FleetOptions fleet_options(const config::Settings& settings,
     o.sources = std::move(sources);
     o.sources.insert(o.sources.end(), settings.fleet.discover.begin(),
                      settings.fleet.discover.end());
-    if (o.sources.empty()) o.sources.push_back("dir:" + discovery::default_folder());
     o.link.name = fmt::format("frontend-{}", ::getpid());
     o.link.incarnation = protocol::Incarnation(random_number());
     o.link.silent_after = settings.link.silent_after;
@@ -151,6 +150,11 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     const config::Settings& settings, std::vector<std::string> sources,
     std::shared_ptr<LinkSecurity> security, HttpDoor& door, metrics::Registry& registry,
     std::function<void(const protocol::ModelCard&)> served) {
+    if (sources.empty() && settings.fleet.discover.empty()) {
+        auto folder = discovery::default_folder();
+        if (!folder) return tl::unexpected(folder.error());
+        sources.push_back("dir:" + *folder);
+    }
     auto fleet = fleet::start_fleet(fleet_options(settings, std::move(sources), security),
                                     door.loops(), registry);
     if (!fleet) return tl::unexpected(fleet.error());

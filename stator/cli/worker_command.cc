@@ -46,11 +46,11 @@ std::string with_pid(std::string text) {
 
 /// Where events are published when nobody says: beside the link, of the same kind.
 std::string events_address(const config::WorkerSettings& s, const net::SocketAddress& listen,
-                           const std::string& name) {
+                           const std::string& name, const std::string& folder) {
     if (s.events == kOff) return "";
     if (!s.events.empty()) return with_pid(s.events);
     if (listen.kind == net::SocketAddress::Kind::kUnix) {
-        return fmt::format("ipc://{}/{}.events", discovery::default_folder(), name);
+        return fmt::format("ipc://{}/{}.events", folder, name);
     }
     const bool v6 = listen.host.find(':') != std::string::npos;
     return v6 ? fmt::format("tcp://[{}]:*", listen.host) : fmt::format("tcp://{}:*", listen.host);
@@ -62,9 +62,13 @@ Result<worker::WorkerOptions> worker_options(const config::Settings& settings,
     worker::WorkerOptions o;
     o.name = own_name(s);
     std::string listen = s.listen;
-    if (listen.empty()) {
-        listen = fmt::format("unix:{}/{}.sock", discovery::default_folder(), o.name);
+    std::string folder;
+    if (listen.empty() || s.announce.empty()) {
+        auto made = discovery::default_folder();
+        if (!made) return tl::unexpected(made.error());
+        folder = std::move(*made);
     }
+    if (listen.empty()) listen = fmt::format("unix:{}/{}.sock", folder, o.name);
     auto address = net::parse_socket_address(with_pid(listen));
     if (!address) return tl::unexpected(address.error());
     o.listen = std::move(*address);
@@ -84,7 +88,7 @@ Result<worker::WorkerOptions> worker_options(const config::Settings& settings,
         }
         o.labels[label.substr(0, equals)] = label.substr(equals + 1);
     }
-    o.events_address = events_address(s, o.listen, o.name);
+    o.events_address = events_address(s, o.listen, o.name, folder);
     o.events_advertise = s.events_advertise;
     if (!s.events_key_file.empty()) {
         auto keys = read_curve_keys(s.events_key_file);

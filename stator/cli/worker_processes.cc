@@ -72,13 +72,14 @@ std::vector<control::ChildSpec> worker_commands(const std::string& program,
 }
 
 Result<std::unique_ptr<RunFolder>> RunFolder::make() {
-    const std::string parent = discovery::default_folder();
+    const auto parent = discovery::default_folder();
+    if (!parent) return tl::unexpected(parent.error());
     std::error_code failed;
-    std::filesystem::create_directories(parent, failed);
-    std::filesystem::permissions(parent, std::filesystem::perms::owner_all, failed);
-    std::string path = parent + "/serve-XXXXXX";
+    std::filesystem::create_directories(*parent, failed);
+    std::filesystem::permissions(*parent, std::filesystem::perms::owner_all, failed);
+    std::string path = *parent + "/serve-XXXXXX";
     if (::mkdtemp(path.data()) == nullptr) {
-        return error(ErrorCode::kUnavailable, "No folder can be made in {}: {}.", parent,
+        return error(ErrorCode::kUnavailable, "No folder can be made in {}: {}.", *parent,
                      std::strerror(errno));
     }
     return std::unique_ptr<RunFolder>(new RunFolder(std::move(path)));
