@@ -59,6 +59,11 @@ void CommandLine::add_value(const std::string& name, std::string& target) {
     });
 }
 
+void CommandLine::add_values(const std::string& name, std::vector<std::string>& target) {
+    CLI::Option& o = impl_->option(name);
+    impl_->collect.emplace_back([&o, &target] { target = o.results(); });
+}
+
 void CommandLine::add_words(std::vector<std::string>& target) {
     impl_->takes_words = true;
     impl_->app.add_option("words", target);

@@ -22,6 +22,8 @@ class CommandLine {
     void add_switch(const std::string& name, bool& target);
     /// `--url TEXT`; given twice, the last one counts.
     void add_value(const std::string& name, std::string& target);
+    /// The same, but all that are given count, in their order.
+    void add_values(const std::string& name, std::vector<std::string>& target);
     /// Words that belong to no flag. Without this they are errors.
     void add_words(std::vector<std::string>& target);
     /// Every option of the configuration, as a flag.

@@ -1,6 +1,7 @@
 #include "stator/cli/fleet_front.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <charconv>
 #include <cstdlib>
@@ -91,25 +92,6 @@ std::uint64_t random_number() {
     return (std::uint64_t{device()} << 32U) | device();
 }
 
-fleet::FleetOptions fleet_options(const config::Settings& settings,
-                                  std::vector<std::string> sources,
-                                  const std::shared_ptr<LinkSecurity>& security) {
-    fleet::FleetOptions o;
-    o.sources = std::move(sources);
-    o.sources.insert(o.sources.end(), settings.fleet.discover.begin(),
-                     settings.fleet.discover.end());
-    o.link.name = fmt::format("frontend-{}", ::getpid());
-    o.link.incarnation = protocol::Incarnation(random_number());
-    o.link.silent_after = settings.link.silent_after;
-    o.link.lost_after = settings.link.lost_after;
-    o.secret = [security] { return security->secret(); };
-    o.tls = [security] { return security->tls(); };
-    o.canary_after = settings.fleet.canary_after;
-    o.canary_within = settings.fleet.canary_within;
-    o.random_seed = random_number();
-    return o;
-}
-
 frontend::PoolModelsOptions models_options(const config::Settings& settings) {
     frontend::PoolModelsOptions o;
     o.aliases = read_aliases(settings.fleet).value_or(std::vector<Pair>{});
@@ -146,17 +128,38 @@ Result<void> check_fleet_settings(const config::FleetSettings& settings) {
     return {};
 }
 
+Result<fleet::FleetOptions> fleet_options_of(const config::Settings& settings,
+                                             std::vector<std::string> sources,
+                                             const std::shared_ptr<LinkSecurity>& security,
+                                             std::string_view role) {
+    fleet::FleetOptions o;
+    o.sources = std::move(sources);
+    o.sources.insert(o.sources.end(), settings.fleet.discover.begin(),
+                     settings.fleet.discover.end());
+    if (o.sources.empty()) {
+        auto folder = discovery::default_folder();
+        if (!folder) return tl::unexpected(folder.error());
+        o.sources.push_back("dir:" + *folder);
+    }
+    o.link.name = fmt::format("{}-{}", role, ::getpid());
+    o.link.incarnation = protocol::Incarnation(random_number());
+    o.link.silent_after = settings.link.silent_after;
+    o.link.lost_after = settings.link.lost_after;
+    o.secret = [security] { return security->secret(); };
+    o.tls = [security] { return security->tls(); };
+    o.canary_after = settings.fleet.canary_after;
+    o.canary_within = settings.fleet.canary_within;
+    o.random_seed = random_number();
+    return o;
+}
+
 Result<std::unique_ptr<FleetFront>> FleetFront::start(
     const config::Settings& settings, std::vector<std::string> sources,
     std::shared_ptr<LinkSecurity> security, HttpDoor& door, metrics::Registry& registry,
     std::function<void(const protocol::ModelCard&)> served) {
-    if (sources.empty() && settings.fleet.discover.empty()) {
-        auto folder = discovery::default_folder();
-        if (!folder) return tl::unexpected(folder.error());
-        sources.push_back("dir:" + *folder);
-    }
-    auto fleet = fleet::start_fleet(fleet_options(settings, std::move(sources), security),
-                                    door.loops(), registry);
+    auto options_of_fleet = fleet_options_of(settings, std::move(sources), security, "frontend");
+    if (!options_of_fleet) return tl::unexpected(options_of_fleet.error());
+    auto fleet = fleet::start_fleet(std::move(*options_of_fleet), door.loops(), registry);
     if (!fleet) return tl::unexpected(fleet.error());
     std::unique_ptr<FleetFront> made(new FleetFront);
     made->fleet_ = std::move(*fleet);

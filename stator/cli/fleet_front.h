@@ -18,12 +18,17 @@ namespace stator::cli {
 /// What is wrong in the settings of a fleet (sources, aliases, shares), found before anything runs.
 [[nodiscard]] Result<void> check_fleet_settings(const config::FleetSettings& settings);
 
+/// How a fleet is found and spoken to: `sources` and those of the settings; where neither names
+/// one, the user's run-time folder. `role` begins this process's name in the workers' logs.
+[[nodiscard]] Result<fleet::FleetOptions> fleet_options_of(
+    const config::Settings& settings, std::vector<std::string> sources,
+    const std::shared_ptr<LinkSecurity>& security, std::string_view role);
+
 /// The fleet behind an HTTP door: discovery, links, and the models of the pools found there.
 class FleetFront {
   public:
-    /// `sources` besides those of the settings; where neither names one, the user's run-time folder
-    /// is watched. `served` is told of each pool that begins to be served, from a thread of its
-    /// own.
+    /// `sources` as above. `served` is told of each pool that begins to be served, from a thread of
+    /// its own.
     [[nodiscard]] static Result<std::unique_ptr<FleetFront>> start(
         const config::Settings& settings, std::vector<std::string> sources,
         std::shared_ptr<LinkSecurity> security, HttpDoor& door, metrics::Registry& registry,

@@ -6,6 +6,7 @@
 
 #include "stator/base/error.h"
 #include "stator/config/settings.h"
+#include "stator/net/socket_address.h"
 #include "stator/net/tls.h"
 
 namespace stator::cli {

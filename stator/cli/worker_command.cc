@@ -77,7 +77,7 @@ Result<worker::WorkerOptions> worker_options(const config::Settings& settings,
         return tl::unexpected(ok.error());
     }
     o.advertise = s.advertise;
-    o.announce_folder = s.announce.empty()   ? discovery::default_folder()
+    o.announce_folder = s.announce.empty()   ? folder
                         : s.announce == kOff ? std::string()
                                              : s.announce;
     for (const std::string& label : s.labels) {
