@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,20 +31,24 @@ struct TextModel {
 
 /// `tokenizer`: the artifact's bytes, of kind "gguf-vocabulary" or "byte-tokenizer";
 /// `chat_template` of kind "chat-template": a JSON object {"template":…,"bos":…,"eos":…}; empty =
-/// none. Bytes are untrusted: read as data, within limits. `scratch_folder`: where a vocabulary may
-/// be put for llama.cpp to read (0700; it is removed again). kUnsupported names an unknown kind.
+/// none. Bytes are untrusted: read as data, within limits (a vocabulary 256 MiB, the JSON documents
+/// 4 MiB, 4,096 special texts of 256 bytes; else kTooLarge or kInvalidArgument), and the tokenizer
+/// must have the card's vocab_size (kDataLoss). `scratch_folder`: where a vocabulary may be put for
+/// llama.cpp to read (made with 0700; it is removed again). kUnsupported names an unknown kind.
 [[nodiscard]] Result<TextModel> load_text_model(const protocol::ModelCard& card,
                                                 std::string_view tokenizer,
                                                 std::string_view chat_template,
                                                 const std::string& scratch_folder);
 
-/// The artifact bytes of a byte tokenizer with these special texts, and of a chat template.
+/// The artifact bytes of a byte tokenizer with these special texts, in the order of their ids
+/// ("<|end|>", which every byte tokenizer has, is left out), and of a chat template.
 [[nodiscard]] std::string byte_tokenizer_artifact(const std::vector<std::string>& special_texts);
 [[nodiscard]] std::string chat_template_artifact(std::string_view source, std::string_view bos,
                                                  std::string_view eos);
 
 /// Files by digest in one folder, shared by processes: written at once (temporary file, rename),
-/// checked when read, the oldest forgotten over `max_bytes`. Thread-safe.
+/// checked when read; over `max_bytes` those unused for longest are removed. What is larger than
+/// `max_bytes` is not kept. Files that are not the cache's are left alone. Thread-safe.
 class ArtifactCache {
   public:
     ArtifactCache(std::string folder, std::uint64_t max_bytes);

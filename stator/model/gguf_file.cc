@@ -188,7 +188,8 @@ Result<void> GgufFile::check_extents() const {
 
 /// A model may be split over several files; llama.cpp opens the others by name and takes their
 /// metadata on trust.
-Result<void> GgufFile::check_parts() const {
+Result<void> GgufFile::check_parts() {
+    parts_ = {path_};
     const auto check_kind = [this](const char* key) -> Result<void> {
         const std::int64_t id = gguf_find_key(gguf_.get(), key);
         if (id < 0 || gguf_get_kv_type(gguf_.get(), id) == GGUF_TYPE_UINT16) return {};
@@ -219,8 +220,24 @@ Result<void> GgufFile::check_parts() const {
             return error(ErrorCode::kDataLoss, "'{}' is not part {} of the model '{}'", name.data(),
                          part + 1, path_);
         }
+        parts_.emplace_back(name.data());
     }
     return {};
+}
+
+std::uint64_t GgufFile::head_bytes() const { return gguf_get_data_offset(gguf_.get()); }
+
+std::int64_t GgufFile::tensors() const { return gguf_get_n_tensors(gguf_.get()); }
+
+std::string GgufFile::metadata_file() const {
+    const std::unique_ptr<gguf_context, Free> out(gguf_init_empty());
+    gguf_set_kv(out.get(), gguf_.get());
+    for (const char* key : {"split.no", "split.count", "split.tensors.count"}) {
+        gguf_remove_key(out.get(), key);
+    }
+    std::string bytes(gguf_get_meta_size(out.get()), '\0');
+    gguf_get_meta_data(out.get(), bytes.data());
+    return bytes;
 }
 
 std::optional<std::string> GgufFile::text(const std::string& key) const {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "stator/base/error.h"
 
@@ -24,6 +25,14 @@ class GgufFile {
     ~GgufFile();
 
     [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
+    /// Bytes in front of the tensors' data: metadata and tensor table.
+    [[nodiscard]] std::uint64_t head_bytes() const;
+    [[nodiscard]] std::int64_t tensors() const;
+    /// The files that the model is split over, this one first; only itself where it is not split.
+    [[nodiscard]] const std::vector<std::string>& parts() const { return parts_; }
+
+    /// A GGUF file of the metadata alone: no tensors, and nothing about parts.
+    [[nodiscard]] std::string metadata_file() const;
 
     /// Metadata by key; empty where the key is missing or has a value of another kind.
     [[nodiscard]] std::optional<std::string> text(const std::string& key) const;
@@ -41,11 +50,12 @@ class GgufFile {
 
     GgufFile() = default;
     [[nodiscard]] Result<void> check_extents() const;
-    [[nodiscard]] Result<void> check_parts() const;
+    [[nodiscard]] Result<void> check_parts();
     [[nodiscard]] Result<void> check_tokens() const;
 
     std::string path_;
     std::uint64_t bytes_ = 0;
+    std::vector<std::string> parts_;
     std::unique_ptr<gguf_context, Free> gguf_;
 };
 
