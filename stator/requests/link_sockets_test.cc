@@ -5,7 +5,6 @@
 #include <mutex>
 
 #include "stator/net/stream_fixture.h"
-#include "stator/net/tls_fixture.h"
 #include "stator/requests/link.h"
 #include "stator/requests/link_fixture.h"
 
@@ -29,14 +28,10 @@ struct Unix {
         server.address = *net::parse_socket_address("unix:" + folder.file("socket"));
     }
 };
-struct TlsAndSecret {
-    static void set_up(const TemporaryFolder& folder, LinkServerOptions& server,
+struct WithSecret {
+    static void set_up(const TemporaryFolder& /*folder*/, LinkServerOptions& server,
                        LinkOptions& client) {
         server.address = *net::parse_socket_address("127.0.0.1:0");
-        const net::Authority authority(folder, "ca");
-        server.listen.stream.tls =
-            net::TlsContext::server(authority.issue("server", {.address = "127.0.0.1"})).value();
-        client.stream.tls = net::TlsContext::client(authority.issue("client", {})).value();
         server.secret = [] { return "s3cret"; };
         client.link.secret = "s3cret";
     }
@@ -167,7 +162,7 @@ class LinkContract : public ::testing::Test {
     std::unique_ptr<LinkServer> server_;
 };
 
-using Kinds = ::testing::Types<Tcp, Unix, TlsAndSecret>;
+using Kinds = ::testing::Types<Tcp, Unix, WithSecret>;
 TYPED_TEST_SUITE(LinkContract, Kinds);
 
 std::shared_ptr<const protocol::GenerateRequest> request(std::size_t prompt, std::uint32_t max) {
