@@ -260,6 +260,11 @@ TEST(Msgpack, NestingIsBounded) {
     std::string json;
     EXPECT_FALSE(append_msgpack_as_json(deep, json));
     EXPECT_FALSE(MsgpackReader(std::string(1'000'000, '\x91')).skip());
+    // A key in a key is passed over, not printed; what is around it counts all the same.
+    std::string keys(3, '\x81');
+    keys += nested(30) + std::string(3, '\0');
+    EXPECT_FALSE(MsgpackReader(keys).skip());
+    EXPECT_FALSE(append_msgpack_as_json(keys, json));
 }
 
 TEST(Msgpack, KeysInKeysDoNotGrowTheText) {
