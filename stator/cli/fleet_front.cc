@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "stator/base/log.h"
+#include "stator/cli/worker_processes.h"
 #include "stator/config/value.h"
 #include "stator/discovery/source.h"
 #include "stator/model/artifacts.h"
@@ -137,7 +138,7 @@ Result<fleet::FleetOptions> fleet_options_of(const config::Settings& settings,
     o.sources.insert(o.sources.end(), settings.fleet.discover.begin(),
                      settings.fleet.discover.end());
     if (o.sources.empty()) {
-        auto folder = discovery::default_folder();
+        auto folder = run_time_folder();
         if (!folder) return tl::unexpected(folder.error());
         o.sources.push_back("dir:" + *folder);
     }

@@ -20,6 +20,7 @@
 #include "stator/cli/terminal.h"
 #include "stator/cli/thread_plan.h"
 #include "stator/cli/worker_model.h"
+#include "stator/cli/worker_processes.h"
 #include "stator/control/supervisor.h"
 #include "stator/discovery/source.h"
 #include "stator/worker/worker.h"
@@ -64,7 +65,7 @@ Result<worker::WorkerOptions> worker_options(const config::Settings& settings,
     std::string listen = s.listen;
     std::string folder;
     if (listen.empty() || s.announce.empty()) {
-        auto made = discovery::default_folder();
+        auto made = run_time_folder();
         if (!made) return tl::unexpected(made.error());
         folder = std::move(*made);
     }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -71,12 +72,21 @@ std::vector<control::ChildSpec> worker_commands(const std::string& program,
     return out;
 }
 
+Result<std::string> run_time_folder() {
+    auto folder = discovery::default_folder();
+    if (!folder) return folder;
+    std::error_code ignored;
+    std::filesystem::create_directories(std::filesystem::path(*folder).parent_path(), ignored);
+    if (::mkdir(folder->c_str(), S_IRWXU) != 0 && errno != EEXIST) {
+        return error(ErrorCode::kUnavailable, "The folder {} can't be made: {}.", *folder,
+                     std::strerror(errno));
+    }
+    return folder;
+}
+
 Result<std::unique_ptr<RunFolder>> RunFolder::make() {
-    const auto parent = discovery::default_folder();
+    const auto parent = run_time_folder();
     if (!parent) return tl::unexpected(parent.error());
-    std::error_code failed;
-    std::filesystem::create_directories(*parent, failed);
-    std::filesystem::permissions(*parent, std::filesystem::perms::owner_all, failed);
     std::string path = *parent + "/serve-XXXXXX";
     if (::mkdtemp(path.data()) == nullptr) {
         return error(ErrorCode::kUnavailable, "No folder can be made in {}: {}.", *parent,

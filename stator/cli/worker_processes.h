@@ -19,6 +19,9 @@ namespace stator::cli {
     const config::Settings& settings, const std::vector<config::TopologyWorker>& topology,
     const std::string& announce_folder, std::size_t usable_cores);
 
+/// The user's run-time folder, made (0700) where it is not there.
+[[nodiscard]] Result<std::string> run_time_folder();
+
 /// A new folder for one run, below the user's run-time folder; removed with what is in it at the
 /// end.
 class RunFolder {
