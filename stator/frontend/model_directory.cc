@@ -56,9 +56,18 @@ ModelDirectory::ModelDirectory(std::vector<ServedModel> models, const ModelDirec
         }
         entries_.push_back(std::move(entry));
     }
+    // Ids first: an alias of one model must not take another's id.
     for (const auto& entry : entries_) claim(entry->model.id, entry);
     for (const auto& entry : entries_) {
         for (const std::string& alias : entry->model.aliases) claim(alias, entry);
+    }
+    const auto list = [this](const std::string& name, const std::string& id) {
+        const bool is_new = std::ranges::find(order_, name) == order_.end();
+        if (is_new && names_.find(name)->second.id == id) order_.push_back(name);
+    };
+    for (const auto& entry : entries_) {
+        list(entry->model.id, entry->model.id);
+        for (const std::string& alias : entry->model.aliases) list(alias, entry->model.id);
     }
 }
 
@@ -67,7 +76,6 @@ void ModelDirectory::claim(const std::string& name,
     const auto [at, fresh] = names_.try_emplace(name);
     if (fresh) {
         at->second.id = entry->model.id;
-        order_.push_back(name);
     } else if (at->second.id != entry->model.id) {
         log_warn("Two models claim one name; it stays with the first.",
                  {{"name", name}, {"kept", at->second.id}, {"refused", entry->model.id}});
