@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# ./dev serve and ./dev chat: the release build, run in the foreground.
+# ./dev serve, frontend, worker and chat: the release build, run in the foreground.
 
 STATOR_BIN=$DEV_ROOT/build/release/stator/cli/stator
 
@@ -14,7 +14,7 @@ names_model() {
     [ -z "${STATOR_MODEL:-}" ] || return 0
     for argument in "$@"; do
         case $argument in
-            --model | --model=* | -m | --config | --config=* | -c | --help | -h) return 0 ;;
+            --model | --model=* | --config | --config=* | --help | -h | --engine=echo | --topology | --topology=*) return 0 ;;
         esac
     done
     return 1
@@ -28,6 +28,23 @@ dev_serve() {
         set -- --model "$(default_model)" "$@"
     fi
     exec "$STATOR_BIN" serve "$@"
+}
+
+# As dev_serve, for a worker: several may be started at once, so that only one builds.
+dev_worker() {
+    setup_machine
+    with_lock build build_stator
+    if ! names_model "$@"; then
+        setup_model
+        set -- --model "$(default_model)" "$@"
+    fi
+    exec "$STATOR_BIN" worker "$@"
+}
+
+dev_frontend() {
+    setup_machine
+    with_lock build build_stator
+    exec "$STATOR_BIN" frontend "$@"
 }
 
 dev_chat() {
