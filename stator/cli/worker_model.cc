@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "stator/model/artifacts.h"
+#include "stator/text/byte_tokenizer.h"
 
 namespace stator::cli {
 
@@ -32,7 +33,11 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
         card.kv_layout = fmt::format("llama.cpp/{}/f16", facts.architecture);
         card.sampling = {facts.temperature, facts.top_p, facts.top_k, facts.min_p};
     } else {
-        const auto special = engine.tokenizer->special_texts();
+        // By id: special_texts() has them longest first.
+        std::vector<std::string> special;
+        for (tokens::TokenId id = text::ByteTokenizer::kEnd + 1; id < engine.tokenizer->vocab_size(); ++id) {
+            special.emplace_back(engine.tokenizer->spelling(id));
+        }
         card.weights_digest = info.kind;
         card.tokenizer = out.artifacts.add(
             "byte-tokenizer", model::byte_tokenizer_artifact(

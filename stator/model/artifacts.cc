@@ -1,16 +1,16 @@
 #include "stator/model/artifacts.h"
 
 #include <fcntl.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <charconv>
 #include <filesystem>
-#include <fstream>
 #include <set>
+#include <system_error>
 #include <utility>
 
 #include "stator/codec/json.h"
@@ -24,170 +24,260 @@ namespace stator::model {
 
 namespace {
 
-/// A vocabulary of 256,000 tokens with its merges has about 15 MB.
-constexpr std::size_t kMaxVocabularyBytes = 256ULL * 1024 * 1024;
-constexpr std::size_t kMaxJsonBytes = 4ULL * 1024 * 1024;
+namespace fs = std::filesystem;
+
+constexpr std::uint64_t kMaxVocabularyBytes = 256ULL << 20U;
+constexpr std::uint64_t kMaxByteTokenizerBytes = 1ULL << 20U;
+constexpr std::uint64_t kMaxTemplateBytes = 4ULL << 20U;
 constexpr std::size_t kMaxSpecialTexts = 4096;
-constexpr std::size_t kMaxSpecialBytes = 256;
 
-constexpr std::size_t kSampleBytes = 64ULL * 1024;
-constexpr std::uint64_t kSamples = 64;
+constexpr std::uint64_t kHeadBytes = 16ULL << 20U;
+constexpr std::uint64_t kSampleBytes = 4096;
+constexpr std::uint64_t kSamples = 256;
 
-/// Adds `bytes` bytes of the file from `at` on. False where they can't be read.
-bool add_range(Sha256& sha, std::ifstream& file, std::string& buffer, std::uint64_t at,
-               std::uint64_t bytes) {
-    file.seekg(static_cast<std::streamoff>(at));
-    while (bytes > 0) {
-        const std::uint64_t n = std::min<std::uint64_t>(bytes, buffer.size());
-        file.read(buffer.data(), static_cast<std::streamsize>(n));
-        if (static_cast<std::uint64_t>(file.gcount()) != n) return false;
-        sha.add({buffer.data(), n});
-        bytes -= n;
+class OpenFile {
+  public:
+    explicit OpenFile(int fd) : fd_(fd) {}
+    ~OpenFile() {
+        if (fd_ >= 0) ::close(fd_);
     }
-    return true;
+    OpenFile(const OpenFile&) = delete;
+    OpenFile& operator=(const OpenFile&) = delete;
+    [[nodiscard]] int fd() const { return fd_; }
+
+  private:
+    int fd_;
+};
+
+/// "A-00001-of-00003.gguf" gives the names of all three; any other name itself.
+std::vector<std::string> parts_of(const std::string& path) {
+    constexpr std::string_view kFirst = "-00001-of-";
+    constexpr std::string_view kEnd = ".gguf";
+    constexpr std::size_t kDigits = 5;
+    constexpr std::size_t kTail = kFirst.size() + kDigits + kEnd.size();
+    if (path.size() <= kTail || !path.ends_with(kEnd)) return {path};
+    const std::string prefix = path.substr(0, path.size() - kTail);
+    const std::string_view tail = std::string_view(path).substr(prefix.size());
+    if (!tail.starts_with(kFirst)) return {path};
+    unsigned count = 0;
+    const char* digits = tail.data() + kFirst.size();
+    const auto read = std::from_chars(digits, digits + kDigits, count);
+    if (read.ec != std::errc{} || read.ptr != digits + kDigits || count == 0) return {path};
+    std::vector<std::string> parts;
+    for (unsigned i = 1; i <= count; ++i) {
+        parts.push_back(fmt::format("{}-{:05}-of-{:05}.gguf", prefix, i, count));
+    }
+    return parts;
 }
 
-Result<void> add_file(Sha256& sha, const std::string& path, const GgufFile& gguf) {
-    const std::uint64_t head = std::min(gguf.head_bytes(), gguf.bytes());
-    const std::uint64_t rest = gguf.bytes() - head;
-    sha.add_number(gguf.bytes());
-    sha.add_number(head);
-    std::ifstream file(path, std::ios::binary);
-    std::string buffer(kSampleBytes, '\0');
-    bool read = add_range(sha, file, buffer, 0, head);
-    if (rest <= kSamples * kSampleBytes) {
-        read = read && add_range(sha, file, buffer, head, rest);
-    } else {
-        // Evenly spread; the first sample begins at the first tensor, the last ends with the file.
-        for (std::uint64_t i = 0; read && i < kSamples; ++i) {
-            const std::uint64_t room = rest - kSampleBytes;
-            const std::uint64_t at =
-                room / (kSamples - 1) * i + room % (kSamples - 1) * i / (kSamples - 1);
-            read = add_range(sha, file, buffer, head + at, kSampleBytes);
+Result<void> add_range(Sha256& digest, const OpenFile& file, const std::string& path,
+                       std::uint64_t at, std::uint64_t size) {
+    std::string chunk(std::min<std::uint64_t>(size, 256 * 1024), '\0');
+    while (size > 0) {
+        const ssize_t n =
+            ::pread(file.fd(), chunk.data(), std::min<std::size_t>(size, chunk.size()),
+                    static_cast<off_t>(at));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            return error(ErrorCode::kDataLoss, "the model file '{}' can't be read at byte {}: {}",
+                         path, at,
+                         n == 0 ? "it got shorter" : std::generic_category().message(errno));
         }
+        digest.add(std::string_view(chunk).substr(0, static_cast<std::size_t>(n)));
+        at += static_cast<std::uint64_t>(n);
+        size -= static_cast<std::uint64_t>(n);
     }
-    if (read) return {};
-    return error(ErrorCode::kDataLoss, "the model file '{}' can't be read to its end", path);
+    return {};
 }
 
-/// A file of its own that is removed at the end.
+Result<void> add_samples(Sha256& digest, const std::string& path) {
+    // Non-blocking: to open a pipe must not hang.
+    const OpenFile file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    struct stat status{};
+    if (file.fd() < 0 || ::fstat(file.fd(), &status) != 0) {
+        const int reason = errno;
+        return error(reason == ENOENT   ? ErrorCode::kNotFound
+                     : reason == EACCES ? ErrorCode::kPermissionDenied
+                                        : ErrorCode::kInvalidArgument,
+                     "the model file '{}' can't be read: {}", path,
+                     std::generic_category().message(reason));
+    }
+    if (!S_ISREG(status.st_mode)) {
+        return error(ErrorCode::kInvalidArgument, "'{}' is not a regular file", path);
+    }
+    const auto size = static_cast<std::uint64_t>(status.st_size);
+    digest.add(fmt::format("{}\n", size));
+    const std::uint64_t head = std::min(size, kHeadBytes);
+    if (auto ok = add_range(digest, file, path, 0, head); !ok) return ok;
+    const std::uint64_t rest = size - head;
+    if (rest <= kSamples * kSampleBytes) return add_range(digest, file, path, head, rest);
+    for (std::uint64_t i = 0; i < kSamples; ++i) {
+        // Evenly from the head's end to the file's, both borders included.
+        const std::uint64_t at = (rest - kSampleBytes) / (kSamples - 1) * i;
+        const std::uint64_t from = i + 1 == kSamples ? size - kSampleBytes : head + at;
+        if (auto ok = add_range(digest, file, path, from, kSampleBytes); !ok) return ok;
+    }
+    return {};
+}
+
+Result<void> check_artifact(const protocol::Artifact& artifact, std::string_view bytes,
+                            std::uint64_t max_bytes) {
+    if (bytes.size() > max_bytes) {
+        return error(ErrorCode::kTooLarge,
+                     "an artifact of kind '{}' has {} bytes, which is over the limit of {}",
+                     artifact.kind, bytes.size(), max_bytes);
+    }
+    if (bytes.size() != artifact.bytes || sha256_hex(bytes) != artifact.sha256) {
+        return error(ErrorCode::kDataLoss,
+                     "an artifact of kind '{}' came as {} bytes that are not those of the card "
+                     "({} bytes, SHA-256 {})",
+                     artifact.kind, bytes.size(), artifact.bytes, artifact.sha256);
+    }
+    return {};
+}
+
+/// Bytes under a path for llama.cpp to open: in memory, and where that is not to be had in a file
+/// that nobody else can read.
 class ScratchFile {
   public:
-    static Result<ScratchFile> make(const std::string& folder, std::string_view bytes) {
+    static Result<std::unique_ptr<ScratchFile>> make(std::string_view bytes,
+                                                     const std::string& folder) {
+        std::unique_ptr<ScratchFile> made(new ScratchFile);
+        made->fd_ = ::memfd_create("stator-vocabulary", MFD_CLOEXEC);
+        made->path_ = fmt::format("/proc/self/fd/{}", made->fd_);
+        if (made->fd_ >= 0 && ::access(made->path_.c_str(), R_OK) == 0 && made->write(bytes)) {
+            return made;
+        }
+        made = std::unique_ptr<ScratchFile>(new ScratchFile);
         std::error_code ec;
-        if (std::filesystem::create_directories(folder, ec)) ::chmod(folder.c_str(), S_IRWXU);
-        std::string path = folder + "/scratch-XXXXXX";
-        const int fd = ::mkostemp(path.data(), O_CLOEXEC);
-        if (fd < 0) {
-            return error(ErrorCode::kExhausted, "no file can be made in '{}': {}", folder,
-                         std::strerror(errno));
+        if (const auto parent = fs::path(folder).parent_path(); !parent.empty()) {
+            fs::create_directories(parent, ec);
         }
-        ScratchFile file(std::move(path));
-        while (!bytes.empty()) {
-            const auto n = ::write(fd, bytes.data(), bytes.size());
-            if (n < 0 && errno == EINTR) continue;
-            if (n <= 0) break;
-            bytes.remove_prefix(static_cast<std::size_t>(n));
-        }
-        const int reason = errno;
-        ::close(fd);
-        if (bytes.empty()) return file;
-        return error(ErrorCode::kExhausted, "'{}' can't be written: {}", file.path_,
-                     std::strerror(reason));
+        ::mkdir(folder.c_str(), 0700);  // where this fails, what follows says why
+        made->path_ = folder + "/.stator-artifact-XXXXXX";
+        made->fd_ = ::mkostemp(made->path_.data(), O_CLOEXEC);
+        made->on_disk_ = made->fd_ >= 0;
+        if (made->on_disk_ && made->write(bytes)) return made;
+        return error(ErrorCode::kExhausted, "a vocabulary of {} bytes can't be put in '{}': {}",
+                     bytes.size(), folder, std::generic_category().message(errno));
     }
-    ~ScratchFile() {
-        if (!path_.empty()) ::unlink(path_.c_str());
-    }
-    ScratchFile(ScratchFile&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-    ScratchFile& operator=(ScratchFile&&) = delete;
 
+    ~ScratchFile() {
+        if (on_disk_) ::unlink(path_.c_str());
+        if (fd_ >= 0) ::close(fd_);
+    }
+    ScratchFile(const ScratchFile&) = delete;
+    ScratchFile& operator=(const ScratchFile&) = delete;
     [[nodiscard]] const std::string& path() const { return path_; }
 
   private:
-    explicit ScratchFile(std::string path) : path_(std::move(path)) {}
+    ScratchFile() = default;
+    [[nodiscard]] bool write(std::string_view bytes) const {
+        while (!bytes.empty()) {
+            const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
+            if (n < 0 && errno == EINTR) continue;
+            if (n <= 0) return false;
+            bytes.remove_prefix(static_cast<std::size_t>(n));
+        }
+        return true;
+    }
+
+    int fd_ = -1;
+    bool on_disk_ = false;
     std::string path_;
 };
 
-Result<std::shared_ptr<const text::Tokenizer>> load_vocabulary(std::string_view bytes,
-                                                               const std::string& scratch_folder) {
-    const auto scratch = ScratchFile::make(scratch_folder, bytes);
-    if (!scratch) return tl::unexpected(scratch.error());
-    {
-        const auto file = GgufFile::open(scratch->path());
-        if (!file) return tl::unexpected(file.error());
-        if (file->tensors() != 0 || file->parts().size() != 1) {
-            return error(ErrorCode::kInvalidArgument, "it is a whole model, not a vocabulary");
-        }
-        if (auto ok = file->check_tokenizer(); !ok) return tl::unexpected(ok.error());
+using TokenizerResult = Result<std::shared_ptr<const text::Tokenizer>>;
+
+/// Errors of the room speak of a file by its path; here that is one nobody knows.
+tl::unexpected<Error> about_artifact(Error e, const std::string& path) {
+    const std::string name = "the model file '" + path + "'";
+    if (const auto at = e.message.find(name); at != std::string::npos) {
+        e.message.replace(at, name.size(), "the vocabulary that the worker handed out");
     }
-    auto loaded = LlamaTokenizer::load(scratch->path());
-    if (!loaded) return tl::unexpected(loaded.error());
-    return std::shared_ptr<const text::Tokenizer>(std::move(*loaded));
+    if (e.code == ErrorCode::kNotFound) e.code = ErrorCode::kDataLoss;
+    return tl::unexpected(std::move(e));
 }
 
-Result<std::shared_ptr<const text::Tokenizer>> load_byte_tokenizer(std::string_view bytes) {
-    codec::JsonDocument document;
-    const auto root = document.parse(bytes);
-    if (!root) return tl::unexpected(root.error());
-    const codec::JsonView list = root->find("special_texts");
-    if (list.type() != codec::JsonType::kArray || list.size() > kMaxSpecialTexts) {
-        return error(ErrorCode::kInvalidArgument,
-                     "special_texts must be an array of at most {} texts", kMaxSpecialTexts);
+TokenizerResult load_vocabulary(std::string_view bytes, const std::string& scratch_folder) {
+    auto scratch = ScratchFile::make(bytes, scratch_folder);
+    if (!scratch) return tl::unexpected(scratch.error());
+    const std::string& path = (*scratch)->path();
+    {
+        auto file = GgufFile::open(path);
+        if (!file) return about_artifact(std::move(file.error()), path);
+        if (auto ok = file->check_vocabulary_only(); !ok) return about_artifact(ok.error(), path);
+        if (auto ok = file->check_tokenizer(); !ok) return about_artifact(ok.error(), path);
     }
+    auto tokenizer = LlamaTokenizer::load(path);
+    if (!tokenizer) return about_artifact(std::move(tokenizer.error()), path);
+    return std::shared_ptr<const text::Tokenizer>(*std::move(tokenizer));
+}
+
+TokenizerResult load_byte_tokenizer(std::string_view bytes) {
+    const auto bad = [](std::string_view why) {
+        return error(ErrorCode::kDataLoss, "a byte tokenizer's artifact is damaged: {}", why);
+    };
+    codec::JsonDocument document;
+    const auto json = document.parse(bytes);
+    if (!json) return bad(json.error().message);
+    const codec::JsonView list = json->find("special");
+    if (list.type() != codec::JsonType::kArray) return bad("'special' is not a list");
+    if (list.size() > kMaxSpecialTexts) return bad("it has too many special texts");
     std::vector<std::string> texts;
-    std::set<std::string_view> seen = {text::ByteTokenizer::kEndSpelling};
+    std::set<std::string_view> seen = {text::ByteTokenizer::kEndSpelling, ""};
     bool good = true;
-    list.each_element([&](std::size_t, codec::JsonView element) {
-        const auto text = element.as_string();
-        good =
-            text && !text->empty() && text->size() <= kMaxSpecialBytes && seen.insert(*text).second;
+    list.each_element([&](std::size_t, codec::JsonView item) {
+        const auto text = item.as_string();
+        good = text && seen.insert(*text).second;
         if (good) texts.emplace_back(*text);
         return good;
     });
-    if (!good) {
-        return error(ErrorCode::kInvalidArgument,
-                     "special_texts[{}] must be a text of 1 to {} bytes that is not there yet",
-                     texts.size(), kMaxSpecialBytes);
-    }
+    if (!good) return bad("a special text is no string, is empty or is there twice");
     return std::make_shared<const text::ByteTokenizer>(std::move(texts));
 }
 
-Result<std::shared_ptr<const text::ChatTemplate>> load_chat_template(std::string_view bytes) {
+Result<std::shared_ptr<const text::ChatTemplate>> load_template(const protocol::Artifact& artifact,
+                                                                std::string_view bytes) {
+    if (artifact.kind != "chat-template") {
+        return error(ErrorCode::kUnsupported,
+                     "the model's chat template is of the kind '{}'; can be used: chat-template",
+                     artifact.kind);
+    }
+    if (auto ok = check_artifact(artifact, bytes, kMaxTemplateBytes); !ok) {
+        return tl::unexpected(ok.error());
+    }
     codec::JsonDocument document;
-    const auto root = document.parse(bytes);
-    if (!root) return tl::unexpected(root.error());
-    const auto source = root->find("template").as_string();
-    const auto bos = root->find("bos").as_string();
-    const auto eos = root->find("eos").as_string();
+    const auto json = document.parse(bytes);
+    if (!json) {
+        return error(ErrorCode::kDataLoss, "a chat template's artifact is damaged: {}",
+                     json.error().message);
+    }
+    const auto source = json->find("template").as_string();
+    const auto bos = json->find("bos").as_string();
+    const auto eos = json->find("eos").as_string();
     if (!source || !bos || !eos) {
-        return error(ErrorCode::kInvalidArgument, "template, bos and eos must be texts");
+        return error(ErrorCode::kDataLoss,
+                     "a chat template's artifact is damaged: it must be an object with the strings "
+                     "template, bos and eos");
     }
     auto compiled = text::ChatTemplate::compile(*source, *bos, *eos);
     if (!compiled) return tl::unexpected(compiled.error());
-    return std::make_shared<const text::ChatTemplate>(std::move(*compiled));
+    return std::make_shared<const text::ChatTemplate>(*std::move(compiled));
 }
 
-Result<std::shared_ptr<const text::Tokenizer>> load_tokenizer(const std::string& kind,
-                                                              std::string_view bytes,
-                                                              const std::string& scratch_folder) {
-    const bool vocabulary = kind == "gguf-vocabulary";
-    if (!vocabulary && kind != "byte-tokenizer") {
+TokenizerResult load_tokenizer(const protocol::Artifact& artifact, std::string_view bytes,
+                               const std::string& scratch_folder) {
+    const bool vocabulary = artifact.kind == "gguf-vocabulary";
+    if (!vocabulary && artifact.kind != "byte-tokenizer") {
         return error(ErrorCode::kUnsupported,
-                     "tokenizers of the kind '{}' are not known here; known are gguf-vocabulary "
-                     "and byte-tokenizer",
-                     kind.substr(0, 64));
+                     "the model's tokenizer is of the kind '{}'; can be used: gguf-vocabulary, "
+                     "byte-tokenizer",
+                     artifact.kind);
     }
-    const std::size_t most = vocabulary ? kMaxVocabularyBytes : kMaxJsonBytes;
-    if (bytes.size() > most) {
-        return error(ErrorCode::kTooLarge, "it has {} bytes and may have {}", bytes.size(), most);
-    }
+    const auto limit = vocabulary ? kMaxVocabularyBytes : kMaxByteTokenizerBytes;
+    if (auto ok = check_artifact(artifact, bytes, limit); !ok) return tl::unexpected(ok.error());
     return vocabulary ? load_vocabulary(bytes, scratch_folder) : load_byte_tokenizer(bytes);
-}
-
-tl::unexpected<Error> unusable(std::string_view what, const protocol::ModelCard& card, Error e) {
-    e.message = fmt::format("the {} of the model '{}' can't be used: {}", what, card.name,
-                            std::move(e.message));
-    return tl::unexpected<Error>(std::move(e));
 }
 
 }  // namespace
@@ -196,59 +286,51 @@ Result<std::string> vocabulary_artifact(const std::string& gguf_path) {
     const auto file = GgufFile::open(gguf_path);
     if (!file) return tl::unexpected(file.error());
     if (auto ok = file->check_tokenizer(); !ok) return tl::unexpected(ok.error());
-    return file->metadata_file();
+    std::string bytes = file->metadata_only();
+    if (bytes.size() > kMaxVocabularyBytes) {
+        return error(ErrorCode::kTooLarge,
+                     "the metadata of the model file '{}' has {} bytes; at most {} can be handed "
+                     "out",
+                     gguf_path, bytes.size(), kMaxVocabularyBytes);
+    }
+    return bytes;
 }
 
 Result<std::string> weights_digest(const std::string& gguf_path) {
-    const auto file = GgufFile::open(gguf_path);
-    if (!file) return tl::unexpected(file.error());
-    Sha256 sha;
-    sha.add_number(file->parts().size());
-    if (auto ok = add_file(sha, gguf_path, *file); !ok) return tl::unexpected(ok.error());
-    for (std::size_t i = 1; i < file->parts().size(); ++i) {
-        const auto part = GgufFile::open(file->parts()[i]);
-        if (!part) return tl::unexpected(part.error());
-        if (auto ok = add_file(sha, file->parts()[i], *part); !ok)
-            return tl::unexpected(ok.error());
+    Sha256 digest;
+    for (const std::string& part : parts_of(gguf_path)) {
+        if (auto ok = add_samples(digest, part); !ok) return tl::unexpected(ok.error());
     }
-    return "sha256-sample:" + sha.hex();
+    return "sha256-sample:" + digest.hex();
 }
 
 Result<TextModel> load_text_model(const protocol::ModelCard& card, std::string_view tokenizer,
                                   std::string_view chat_template,
                                   const std::string& scratch_folder) {
-    TextModel out;
-    auto loaded = load_tokenizer(card.tokenizer.kind, tokenizer, scratch_folder);
-    if (!loaded) return unusable("tokenizer", card, std::move(loaded.error()));
-    out.tokenizer = std::move(*loaded);
-    if (card.vocab_size != out.tokenizer->vocab_size()) {
+    auto loaded = load_tokenizer(card.tokenizer, tokenizer, scratch_folder);
+    if (!loaded) return tl::unexpected(loaded.error());
+    TextModel model;
+    model.tokenizer = *std::move(loaded);
+    if (card.vocab_size != 0 && model.tokenizer->vocab_size() != card.vocab_size) {
         return error(ErrorCode::kDataLoss,
-                     "the tokenizer of the model '{}' has {} tokens, but its card says {}",
-                     card.name, out.tokenizer->vocab_size(), card.vocab_size);
+                     "the worker's tokenizer has {} tokens, but its card says {}",
+                     model.tokenizer->vocab_size(), card.vocab_size);
     }
-    if (chat_template.empty()) return out;
-    if (card.chat_template && card.chat_template->kind != "chat-template") {
-        return error(ErrorCode::kUnsupported,
-                     "chat templates of the kind '{}' are not known here; known is chat-template",
-                     card.chat_template->kind.substr(0, 64));
+    if (!card.chat_template) {
+        if (chat_template.empty()) return model;
+        return error(ErrorCode::kDataLoss, "a chat template came, but the card names none");
     }
-    if (chat_template.size() > kMaxJsonBytes) {
-        return error(ErrorCode::kTooLarge,
-                     "the chat template of the model '{}' has {} bytes and may have {}", card.name,
-                     chat_template.size(), kMaxJsonBytes);
-    }
-    auto compiled = load_chat_template(chat_template);
-    if (!compiled) return unusable("chat template", card, std::move(compiled.error()));
-    out.chat_template = std::move(*compiled);
-    return out;
+    auto compiled = load_template(*card.chat_template, chat_template);
+    if (!compiled) return tl::unexpected(compiled.error());
+    model.chat_template = *std::move(compiled);
+    return model;
 }
 
 std::string byte_tokenizer_artifact(const std::vector<std::string>& special_texts) {
     std::string out;
     codec::JsonWriter w(out);
-    w.begin_object().key("special_texts").begin_array();
+    w.begin_object().key("special").begin_array();
     for (const std::string& text : special_texts) {
-        // The tokenizer's own: special_texts() of a tokenizer lists it too.
         if (text != text::ByteTokenizer::kEndSpelling) w.string(text);
     }
     w.end_array().end_object();
@@ -259,8 +341,8 @@ std::string chat_template_artifact(std::string_view source, std::string_view bos
                                    std::string_view eos) {
     std::string out;
     codec::JsonWriter w(out);
-    w.begin_object().key("template").string(source).key("bos").string(bos);
-    w.key("eos").string(eos).end_object();
+    w.begin_object().key("template").string(source);
+    w.key("bos").string(bos).key("eos").string(eos).end_object();
     return out;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -19,8 +20,9 @@ namespace stator::model {
 /// give equal bytes. Errors as GgufModel::open().
 [[nodiscard]] Result<std::string> vocabulary_artifact(const std::string& gguf_path);
 
-/// "sha256-sample:<64 hex>": digest over the file's size, its head (metadata and tensor table) and
-/// samples spread over the rest. Takes milliseconds for any size; equal files give equal digests.
+/// "sha256-sample:<64 hex>": digest over the file's size, its first 16 MiB (mostly all metadata and
+/// the tensor table) and 256 samples of 4 KiB spread over the rest, up to the last byte; of a split
+/// model over all its files. Takes milliseconds for any size; equal files give equal digests.
 [[nodiscard]] Result<std::string> weights_digest(const std::string& gguf_path);
 
 /// The text side of a model, made from what a worker hands out: no model file is needed.
@@ -31,24 +33,23 @@ struct TextModel {
 
 /// `tokenizer`: the artifact's bytes, of kind "gguf-vocabulary" or "byte-tokenizer";
 /// `chat_template` of kind "chat-template": a JSON object {"template":…,"bos":…,"eos":…}; empty =
-/// none. Bytes are untrusted: read as data, within limits (a vocabulary 256 MiB, the JSON documents
-/// 4 MiB, 4,096 special texts of 256 bytes; else kTooLarge or kInvalidArgument), and the tokenizer
-/// must have the card's vocab_size (kDataLoss). `scratch_folder`: where a vocabulary may be put for
-/// llama.cpp to read (made with 0700; it is removed again). kUnsupported names an unknown kind.
+/// none. Bytes are untrusted: read as data, within limits (256 MiB, 1 MiB, 4 MiB by the kinds'
+/// order; kTooLarge). kDataLoss: not what the card says, or damaged. `scratch_folder`: where a
+/// vocabulary may be put for llama.cpp to read where there are no files in memory (0700; it is
+/// removed again). kUnsupported names an unknown kind.
 [[nodiscard]] Result<TextModel> load_text_model(const protocol::ModelCard& card,
                                                 std::string_view tokenizer,
                                                 std::string_view chat_template,
                                                 const std::string& scratch_folder);
 
-/// The artifact bytes of a byte tokenizer with these special texts, in the order of their ids
-/// ("<|end|>", which every byte tokenizer has, is left out), and of a chat template.
+/// The artifact bytes of a byte tokenizer with these special texts in the order of their ids (the
+/// end token's, which all have, is left out), and of a chat template.
 [[nodiscard]] std::string byte_tokenizer_artifact(const std::vector<std::string>& special_texts);
 [[nodiscard]] std::string chat_template_artifact(std::string_view source, std::string_view bos,
                                                  std::string_view eos);
 
 /// Files by digest in one folder, shared by processes: written at once (temporary file, rename),
-/// checked when read; over `max_bytes` those unused for longest are removed. What is larger than
-/// `max_bytes` is not kept. Files that are not the cache's are left alone. Thread-safe.
+/// checked when read, the oldest forgotten over `max_bytes`. Thread-safe.
 class ArtifactCache {
   public:
     ArtifactCache(std::string folder, std::uint64_t max_bytes);
@@ -60,6 +61,7 @@ class ArtifactCache {
   private:
     std::string folder_;
     std::uint64_t max_bytes_;
+    std::atomic<bool> warned_ = false;  ///< a disk that takes no files is logged once
 };
 
 }  // namespace stator::model

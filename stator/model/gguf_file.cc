@@ -188,8 +188,7 @@ Result<void> GgufFile::check_extents() const {
 
 /// A model may be split over several files; llama.cpp opens the others by name and takes their
 /// metadata on trust.
-Result<void> GgufFile::check_parts() {
-    parts_ = {path_};
+Result<void> GgufFile::check_parts() const {
     const auto check_kind = [this](const char* key) -> Result<void> {
         const std::int64_t id = gguf_find_key(gguf_.get(), key);
         if (id < 0 || gguf_get_kv_type(gguf_.get(), id) == GGUF_TYPE_UINT16) return {};
@@ -220,24 +219,8 @@ Result<void> GgufFile::check_parts() {
             return error(ErrorCode::kDataLoss, "'{}' is not part {} of the model '{}'", name.data(),
                          part + 1, path_);
         }
-        parts_.emplace_back(name.data());
     }
     return {};
-}
-
-std::uint64_t GgufFile::head_bytes() const { return gguf_get_data_offset(gguf_.get()); }
-
-std::int64_t GgufFile::tensors() const { return gguf_get_n_tensors(gguf_.get()); }
-
-std::string GgufFile::metadata_file() const {
-    const std::unique_ptr<gguf_context, Free> out(gguf_init_empty());
-    gguf_set_kv(out.get(), gguf_.get());
-    for (const char* key : {"split.no", "split.count", "split.tensors.count"}) {
-        gguf_remove_key(out.get(), key);
-    }
-    std::string bytes(gguf_get_meta_size(out.get()), '\0');
-    gguf_get_meta_data(out.get(), bytes.data());
-    return bytes;
 }
 
 std::optional<std::string> GgufFile::text(const std::string& key) const {
@@ -282,6 +265,24 @@ Result<void> GgufFile::check_tokenizer() const {
                      *kind, fmt::join(kKinds, ", "));
     }
     return check_tokens();
+}
+
+Result<void> GgufFile::check_vocabulary_only() const {
+    if (gguf_get_n_tensors(gguf_.get()) == 0 && !integer("split.count")) return {};
+    return error(ErrorCode::kDataLoss,
+                 "the model file '{}' is no vocabulary: it has tensors or is part of a split model",
+                 path_);
+}
+
+std::string GgufFile::metadata_only() const {
+    const std::unique_ptr<gguf_context, Free> copy(gguf_init_empty());
+    gguf_set_kv(copy.get(), gguf_.get());
+    for (const char* key : {"split.no", "split.count", "split.tensors.count"}) {
+        if (gguf_find_key(copy.get(), key) >= 0) gguf_remove_key(copy.get(), key);
+    }
+    std::string bytes(gguf_get_meta_size(copy.get()), '\0');
+    gguf_get_meta_data(copy.get(), bytes.data());
+    return bytes;
 }
 
 Result<void> GgufFile::check_tokens() const {

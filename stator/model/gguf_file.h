@@ -5,7 +5,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "stator/base/error.h"
 
@@ -25,14 +24,6 @@ class GgufFile {
     ~GgufFile();
 
     [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
-    /// Bytes in front of the tensors' data: metadata and tensor table.
-    [[nodiscard]] std::uint64_t head_bytes() const;
-    [[nodiscard]] std::int64_t tensors() const;
-    /// The files that the model is split over, this one first; only itself where it is not split.
-    [[nodiscard]] const std::vector<std::string>& parts() const { return parts_; }
-
-    /// A GGUF file of the metadata alone: no tensors, and nothing about parts.
-    [[nodiscard]] std::string metadata_file() const;
 
     /// Metadata by key; empty where the key is missing or has a value of another kind.
     [[nodiscard]] std::optional<std::string> text(const std::string& key) const;
@@ -43,6 +34,14 @@ class GgufFile {
     /// llama.cpp would abort() on.
     [[nodiscard]] Result<void> check_tokenizer() const;
 
+    /// kDataLoss where there are tensors, or parts of a split model: what came from elsewhere as a
+    /// vocabulary has neither.
+    [[nodiscard]] Result<void> check_vocabulary_only() const;
+
+    /// The metadata as a GGUF file of its own, without tensors and without what says how the model
+    /// was split. Equal metadata gives equal bytes.
+    [[nodiscard]] std::string metadata_only() const;
+
   private:
     struct Free {
         void operator()(gguf_context* c) const;
@@ -50,12 +49,11 @@ class GgufFile {
 
     GgufFile() = default;
     [[nodiscard]] Result<void> check_extents() const;
-    [[nodiscard]] Result<void> check_parts();
+    [[nodiscard]] Result<void> check_parts() const;
     [[nodiscard]] Result<void> check_tokens() const;
 
     std::string path_;
     std::uint64_t bytes_ = 0;
-    std::vector<std::string> parts_;
     std::unique_ptr<gguf_context, Free> gguf_;
 };
 

@@ -1,7 +1,9 @@
 #include "stator/model/sha256.h"
 
+#include <fmt/format.h>
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <array>
 
 #include "stator/base/check.h"
@@ -11,40 +13,34 @@ namespace stator::model {
 void Sha256::Free::operator()(evp_md_ctx_st* c) const { EVP_MD_CTX_free(c); }
 
 Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
-    STATOR_CHECK(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1,
-                 "SHA-256 is not there");
+    const bool ok = context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1;
+    STATOR_CHECK(ok, "OpenSSL has SHA-256");
 }
 
 void Sha256::add(std::string_view bytes) {
-    EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size());
-}
-
-void Sha256::add_number(std::uint64_t n) {
-    std::array<char, 8> bytes{};
-    for (char& b : bytes) {
-        b = static_cast<char>(n & 0xFFU);
-        n >>= 8U;
-    }
-    add({bytes.data(), bytes.size()});
+    const int ok = EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size());
+    STATOR_CHECK(ok == 1, "OpenSSL takes bytes");
 }
 
 std::string Sha256::hex() {
-    std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-    unsigned size = 0;
-    EVP_DigestFinal_ex(context_.get(), digest.data(), &size);
-    constexpr std::string_view kDigits = "0123456789abcdef";
+    std::array<unsigned char, 32> digest{};
+    const int ok = EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr);
+    STATOR_CHECK(ok == 1, "a digest is asked for once");
     std::string out;
-    for (unsigned i = 0; i < size; ++i) {
-        out += kDigits[digest[i] >> 4U];
-        out += kDigits[digest[i] & 0xFU];
-    }
+    for (const unsigned char byte : digest) out += fmt::format("{:02x}", byte);
     return out;
 }
 
 std::string sha256_hex(std::string_view bytes) {
-    Sha256 sha;
-    sha.add(bytes);
-    return sha.hex();
+    Sha256 digest;
+    digest.add(bytes);
+    return digest.hex();
+}
+
+bool is_sha256_hex(std::string_view text) {
+    return text.size() == 64 && std::ranges::all_of(text, [](char c) {
+               return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+           });
 }
 
 }  // namespace stator::model

@@ -8,14 +8,12 @@ struct evp_md_ctx_st;
 
 namespace stator::model {
 
-/// SHA-256 over pieces. Room-internal.
+/// SHA-256 (FIPS 180-4) of bytes given in pieces. Room-internal.
 class Sha256 {
   public:
     Sha256();
     void add(std::string_view bytes);
-    /// Eight bytes, least significant first.
-    void add_number(std::uint64_t n);
-    /// 64 lower-case hex digits. Once.
+    /// 64 lower-case hex digits. Once, at the end.
     [[nodiscard]] std::string hex();
 
   private:
@@ -26,5 +24,7 @@ class Sha256 {
 };
 
 [[nodiscard]] std::string sha256_hex(std::string_view bytes);
+/// Whether a name that came from elsewhere is a digest, and so fit to name a file.
+[[nodiscard]] bool is_sha256_hex(std::string_view text);
 
 }  // namespace stator::model
