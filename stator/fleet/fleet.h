@@ -24,18 +24,21 @@
 
 namespace stator::fleet {
 
-/// Receives what happens on streams of one worker, on that worker's loop.
+/// Receives what happens on streams of one worker, on that worker's loop. A tag is the opener's own
+/// number for a stream (an index into its table): what comes for the stream carries it. Must not
+/// call Worker::open() from here: at_turn_end() is the place.
 class StreamEvents {
   public:
     virtual ~StreamEvents() = default;
     /// As requests::ClientLinkEvents::on_step.
-    virtual void on_step(requests::StreamId stream, const protocol::StepEvent& event,
+    virtual void on_step(std::uint64_t tag, const protocol::StepEvent& event,
                          std::span<const protocol::TokenOutput> tokens,
                          std::span<const protocol::TokenLogprob> top) = 0;
     /// Told to every StreamEvents that got an on_step since the last turn's end.
     virtual void on_turn_end() = 0;
-    /// The link is over, and with it this stream; nothing more is told of it.
-    virtual void on_stream_lost(requests::StreamId stream, const Error& why) = 0;
+    /// The link is over or the worker is stuck, and with it this stream; nothing more is told of
+    /// it.
+    virtual void on_stream_lost(std::uint64_t tag, const Error& why) = 0;
 };
 
 /// One life of one worker as this process sees it: an incarnation, never reused for the next one.
@@ -50,7 +53,7 @@ class Worker {
     /// What it said last.
     [[nodiscard]] virtual std::shared_ptr<const protocol::WorkerInfo> info() const = 0;
     [[nodiscard]] virtual MemberState state() const = 0;
-    /// Its last report for a rank, with what was opened here since added to `waiting`: what the
+    /// Its last report for a rank, corrected by what was opened and what ended here since: what the
     /// worker will say once it has seen it.
     [[nodiscard]] virtual protocol::LoadReport load(std::uint32_t rank) const = 0;
 
@@ -59,7 +62,7 @@ class Worker {
     /// kUnavailable: not there any more, draining; kOverloaded: too many streams on the link.
     [[nodiscard]] virtual Result<requests::StreamId> open(
         std::shared_ptr<const protocol::GenerateRequest> request, std::uint32_t rank,
-        StreamEvents& events) = 0;
+        StreamEvents& events, std::uint64_t tag) = 0;
     /// The stream is over; nothing more is told of it.
     virtual void cancel(requests::StreamId stream) = 0;
     /// `done` is called on the loop, once, whatever happens.
