@@ -25,6 +25,8 @@ class MsgpackWriter {
     MsgpackWriter& real32(float v);
     MsgpackWriter& string(std::string_view utf8);  ///< STATOR_CHECK: below 4 GiB
     MsgpackWriter& binary(std::string_view bytes);
+    /// The head of a binary whose n bytes the caller appends to the string itself.
+    MsgpackWriter& binary_head(std::size_t n);
     MsgpackWriter& array(std::size_t n);
     MsgpackWriter& map(std::size_t n);
 
@@ -44,6 +46,12 @@ enum class MsgpackType : std::uint8_t {
     kExtension,
 };
 std::string_view to_string(MsgpackType type);
+
+/// An application's own type; the specification's timestamps are type -1.
+struct MsgpackExtension {
+    std::int8_t type = 0;
+    std::string_view bytes;
+};
 
 /// Reads MessagePack in order, without allocating: texts and binaries are views into the input,
 /// which must outlive them. Input is untrusted: every length is checked against what is left before
@@ -66,6 +74,7 @@ class MsgpackReader {
     /// The number of values (or pairs) that follow; never more than there are bytes left for.
     [[nodiscard]] Result<std::size_t> array();
     [[nodiscard]] Result<std::size_t> map();
+    [[nodiscard]] Result<MsgpackExtension> extension();
     /// Passes over one value, whatever it is, at most kMaxDepth deep.
     [[nodiscard]] Result<void> skip();
 
@@ -73,14 +82,27 @@ class MsgpackReader {
     [[nodiscard]] std::size_t position() const { return at_; }
 
   private:
+    struct Integer {
+        std::uint64_t bits = 0;  // two's complement where negative
+        bool negative = false;
+    };
+    [[nodiscard]] std::size_t left() const { return bytes_.size() - at_; }
+    [[nodiscard]] Result<std::uint8_t> tag(MsgpackType expected) const;
+    [[nodiscard]] Result<std::uint64_t> field(std::size_t bytes) const;
+    [[nodiscard]] Result<Integer> any_integer();
+    [[nodiscard]] Result<std::size_t> length(MsgpackType expected, std::size_t bytes_each,
+                                             std::size_t bytes_more);
+    [[nodiscard]] Result<std::size_t> skip_one(MsgpackType type);
+    [[nodiscard]] tl::unexpected<Error> mismatch(MsgpackType expected, std::uint8_t found) const;
+
     std::string_view bytes_;
     std::size_t at_ = 0;
 };
 
 /// One value as JSON text, for people (`stator events tail`): binaries as "<N bytes>", extensions
-/// as
-/// "<extension T, N bytes>", integers over 2^53 exactly, map keys that are no strings as their JSON
-/// text in quotes, reals that JSON has no word for as strings. Same errors as MsgpackReader.
+/// as "<extension T, N bytes>", integers over 2^53 exactly, map keys that are no strings as their
+/// JSON text in quotes, a map or array as a key of such a key as "<map>" or "<array>", reals that
+/// JSON has no word for as strings. Same errors as MsgpackReader.
 [[nodiscard]] Result<void> append_msgpack_as_json(std::string_view bytes, std::string& out);
 
 /// Numbers as a binary of 8 (4) bytes each, little-endian: how hashes and token ids travel, because

@@ -1,142 +1,14 @@
 #include "stator/config/options.h"
 
 #include <array>
-#include <cmath>
-#include <type_traits>
 
 #include "stator/base/check.h"
+#include "stator/config/option_table.h"
 
 namespace stator::config {
 namespace {
 
-/// Names in the order of the enumerators, which count from 0.
-template <typename E>
-struct Names;
-
-template <>
-struct Names<EngineKind> {
-    static constexpr std::array<std::string_view, 2> kAll{"llama", "echo"};
-};
-template <>
-struct Names<LogLevel> {
-    static constexpr std::array<std::string_view, 6> kAll{"trace", "debug", "info",
-                                                          "warn",  "error", "off"};
-};
-template <>
-struct Names<LogFormat> {
-    static constexpr std::array<std::string_view, 2> kAll{"text", "json"};
-};
-
-/// How a member's C++ type is written by people and carried in a Value.
-template <typename T>
-struct Carried;
-
-template <>
-struct Carried<bool> {
-    static constexpr OptionType kType = OptionType::kBool;
-    static Value wrap(bool v) { return v; }
-    static bool unwrap(const Value& v) { return std::get<bool>(v); }
-};
-template <std::integral T>
-    requires(!std::same_as<T, bool>)
-struct Carried<T> {
-    static constexpr OptionType kType = OptionType::kInt;
-    static Value wrap(T v) { return static_cast<std::int64_t>(v); }
-    static T unwrap(const Value& v) { return static_cast<T>(std::get<std::int64_t>(v)); }
-};
-template <>
-struct Carried<double> {
-    static constexpr OptionType kType = OptionType::kFloat;
-    static Value wrap(double v) { return v; }
-    static double unwrap(const Value& v) { return std::get<double>(v); }
-};
-template <>
-struct Carried<std::string> {
-    static constexpr OptionType kType = OptionType::kString;
-    static Value wrap(const std::string& v) { return v; }
-    static std::string unwrap(const Value& v) { return std::get<std::string>(v); }
-};
-template <>
-struct Carried<std::chrono::milliseconds> {
-    static constexpr OptionType kType = OptionType::kDuration;
-    static Value wrap(std::chrono::milliseconds v) { return v; }
-    static std::chrono::milliseconds unwrap(const Value& v) {
-        return std::get<std::chrono::milliseconds>(v);
-    }
-};
-template <>
-struct Carried<ByteSize> {
-    static constexpr OptionType kType = OptionType::kBytes;
-    static Value wrap(ByteSize v) { return v; }
-    static ByteSize unwrap(const Value& v) { return std::get<ByteSize>(v); }
-};
-template <>
-struct Carried<std::vector<std::string>> {
-    static constexpr OptionType kType = OptionType::kList;
-    static Value wrap(const std::vector<std::string>& v) { return v; }
-    static std::vector<std::string> unwrap(const Value& v) {
-        return std::get<std::vector<std::string>>(v);
-    }
-};
-template <typename E>
-    requires std::is_enum_v<E>
-struct Carried<E> {
-    static constexpr OptionType kType = OptionType::kChoice;
-    static Value wrap(E v) { return Choice{static_cast<std::size_t>(v)}; }
-    static E unwrap(const Value& v) { return static_cast<E>(std::get<Choice>(v).index); }
-};
-template <typename T>
-struct Carried<std::optional<T>> {
-    static constexpr OptionType kType = Carried<T>::kType;
-    static Value wrap(const std::optional<T>& v) {
-        return v ? Carried<T>::wrap(*v) : Value(std::monostate{});
-    }
-    static std::optional<T> unwrap(const Value& v) {
-        if (std::holds_alternative<std::monostate>(v)) return std::nullopt;
-        return Carried<T>::unwrap(v);
-    }
-};
-
-/// An Option under construction.
-struct Draft : Option {
-    Draft range(double low, double high) && {
-        min = low;
-        max = high;
-        return *this;
-    }
-    Draft above(double low) && {
-        min = low;
-        min_excluded = true;
-        return *this;
-    }
-    Draft in(std::string_view u) && {
-        unit = u;
-        return *this;
-    }
-    Draft unset(std::string_view means) && {
-        unset_means = means;
-        return *this;
-    }
-};
-
-template <auto kSection, auto kField>
-Draft option(std::string_view key, std::string_view flag, std::string_view meaning) {
-    using Member = std::remove_cvref_t<decltype(Settings{}.*kSection.*kField)>;
-    Draft d;
-    d.key = key;
-    d.flag = flag;
-    d.meaning = meaning;
-    d.type = Carried<Member>::kType;
-    d.get = [](const Settings& s) { return Carried<Member>::wrap(s.*kSection.*kField); };
-    d.set = [](Settings& s, const Value& v) { s.*kSection.*kField = Carried<Member>::unwrap(v); };
-    if constexpr (std::is_enum_v<Member>) d.choices = Names<Member>::kAll;
-    return d;
-}
-
-constexpr double kMaxCount = 1e9;
-constexpr double kKiB = 1024;
-constexpr double kGiB = 1024.0 * 1024 * 1024;
-constexpr double kDay_ms = 24.0 * 3600 * 1000;
+using namespace table;
 
 void add_model(std::vector<Option>& t) {
     using S = Settings;
@@ -391,20 +263,21 @@ void add_log_and_echo(std::vector<Option>& t) {
 }
 
 std::vector<Option> make_options() {
-    std::vector<Option> table;
-    add_model(table);
-    add_server(table);
-    add_auth(table);
-    add_engine(table);
-    add_prefix_cache(table);
-    add_sampling(table);
-    add_request_limits(table);
-    add_time_limits(table);
-    add_log_and_echo(table);
-    return table;
+    std::vector<Option> all;
+    add_model(all);
+    add_server(all);
+    add_auth(all);
+    add_engine(all);
+    add_prefix_cache(all);
+    add_sampling(all);
+    add_request_limits(all);
+    add_time_limits(all);
+    add_log_and_echo(all);
+    add_fleet_options(all);
+    return all;
 }
 
-constexpr std::array<Section, 8> kSections{{
+constexpr std::array<Section, 12> kSections{{
     {"model", "Model", ""},
     {"server", "Server", ""},
     {"auth", "Access", ""},
@@ -413,6 +286,10 @@ constexpr std::array<Section, 8> kSections{{
     {"limits", "Limits", "What one client, or all of them together, can make the server hold."},
     {"log", "Log", "Written to standard error."},
     {"echo", "Echo engine", "Only with --engine echo."},
+    {"supervisor", "Worker processes", "Only for `stator serve`."},
+    {"fleet", "Fleet", "How a frontend finds and uses workers."},
+    {"worker", "Worker", "Only for `stator worker`."},
+    {"link", "Links", "Between frontends and workers."},
 }};
 
 }  // namespace

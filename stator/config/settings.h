@@ -100,6 +100,55 @@ struct EchoSettings {
     bool operator==(const EchoSettings&) const = default;
 };
 
+/// How processes of a fleet trust each other: frontends, workers.
+struct LinkSettings {
+    std::string secret_file;
+    std::string certificate;
+    std::string key;
+    std::string authorities;
+    std::chrono::milliseconds silent_after{3'000};
+    std::chrono::milliseconds lost_after{10'000};
+    bool operator==(const LinkSettings&) const = default;
+};
+
+/// What a frontend does to find and use workers.
+struct FleetSettings {
+    std::vector<std::string> discover;
+    std::vector<std::string> aliases;
+    std::vector<std::string> pool_shares;
+    std::optional<double> new_pool_share;
+    std::uint32_t max_migrations = 3;
+    std::chrono::milliseconds wait_for_worker{2'000};
+    std::chrono::milliseconds canary_after{5'000};
+    std::chrono::milliseconds canary_within{10'000};
+    std::string artifact_folder;
+    ByteSize artifact_size{1024ULL * 1024 * 1024};
+    bool operator==(const FleetSettings&) const = default;
+};
+
+/// What a worker process says of itself and where it can be reached.
+struct WorkerSettings {
+    std::string name;
+    std::string listen;
+    std::string advertise;
+    std::string announce;
+    std::vector<std::string> labels;
+    std::string events;
+    std::string events_advertise;
+    std::string events_key_file;
+    std::string events_allow_file;
+    bool operator==(const WorkerSettings&) const = default;
+};
+
+/// Worker processes that `stator serve` starts and keeps running.
+struct SupervisorSettings {
+    std::uint32_t workers = 0;
+    std::string topology;
+    std::chrono::milliseconds restart_min{200};
+    std::chrono::milliseconds restart_max{10'000};
+    bool operator==(const SupervisorSettings&) const = default;
+};
+
 struct Settings {
     ModelSettings model;
     ServerSettings server;
@@ -109,6 +158,10 @@ struct Settings {
     LimitSettings limits;
     LogSettings log;
     EchoSettings echo;
+    LinkSettings link;
+    FleetSettings fleet;
+    WorkerSettings worker;
+    SupervisorSettings supervisor;
     bool operator==(const Settings&) const = default;
 };
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "stator/base/error.h"
+#include "stator/events/message.h"
 #include "stator/events/publisher.h"
 #include "stator/protocol/kv_event.h"
 #include "stator/protocol/worker_info.h"
@@ -20,16 +21,6 @@ struct SubscriberHostOptions {
     CurveKeys curve;  ///< this client's own keys, used where the publisher has a key
     int receive_high_water_mark = 100'000;
     std::chrono::milliseconds silent_after{5'000};  ///< without a heartbeat: told as degraded
-};
-
-/// A message as it came, checked and decoded as far as its envelope.
-struct Message {
-    std::string_view topic;
-    protocol::Incarnation incarnation;
-    std::uint32_t rank = 0;
-    std::uint64_t sequence = 0;  ///< of a heartbeat: the last one published
-    bool heartbeat = false;
-    std::string_view payload;  ///< MessagePack
 };
 
 /// Asks the publisher's worker for a snapshot or a range (over its link's bulk lane) and gives the

@@ -1,19 +1,13 @@
 #include "stator/net/http_server.h"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <cerrno>
-#include <cstring>
 #include <future>
 #include <optional>
 #include <utility>
@@ -21,6 +15,7 @@
 #include "stator/base/log.h"
 #include "stator/net/http_names.h"
 #include "stator/net/http_shard.h"
+#include "stator/net/posix_socket.h"
 #include "stator/runtime/asio.h"
 
 namespace stator::net {
@@ -29,72 +24,11 @@ namespace {
 namespace asio = boost::asio;
 using Acceptor = asio::basic_socket_acceptor<asio::ip::tcp, asio::io_context::executor_type>;
 
-constexpr int kBacklog = 1024;
 constexpr int kAcceptsPerTurn = 64;
 // Without descriptors the listening socket stays readable: look again after this, not at once.
 constexpr std::chrono::milliseconds kAcceptPause{100};
 // Beyond max_connections so many get to read a 503; the rest is closed without a word.
 constexpr std::size_t kSurplusAnswered = 64;
-
-std::string system_message(int error) {
-    const char* text = ::strerrordesc_np(error);
-    return text != nullptr ? text : "error " + std::to_string(error);
-}
-
-std::string printed(const sockaddr_storage& address, socklen_t length) {
-    std::array<char, NI_MAXHOST> host{};
-    std::array<char, NI_MAXSERV> port{};
-    if (::getnameinfo(reinterpret_cast<const sockaddr*>(&address), length, host.data(), host.size(),
-                      port.data(), port.size(), NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
-        return "unknown";
-    }
-    std::string out = host.data();
-    if (address.ss_family == AF_INET6) out = "[" + out + "]";
-    return out + ":" + port.data();
-}
-
-/// A listening socket on the first of the host's addresses that can be bound.
-Result<int> bind_and_listen(const std::string& host, std::uint16_t port) {
-    addrinfo hints{};
-    hints.ai_family = AF_UNSPEC;
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_flags = AI_PASSIVE;
-    addrinfo* found = nullptr;
-    const int rc = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
-    if (rc != 0) {
-        return error(ErrorCode::kInvalidArgument,
-                     "can't listen on '{}': not an address or a known name ({})", host,
-                     ::gai_strerror(rc));
-    }
-    const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
-    // IPv4 first: "localhost" is often both, and clients that try only one try that.
-    std::vector<const addrinfo*> addresses;
-    for (const bool v4 : {true, false}) {
-        for (const addrinfo* a = found; a != nullptr; a = a->ai_next) {
-            if ((a->ai_family == AF_INET) == v4) addresses.push_back(a);
-        }
-    }
-    int last_error = 0;
-    for (const addrinfo* a : addresses) {
-        const int fd =
-            ::socket(a->ai_family, a->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, a->ai_protocol);
-        const int on = 1;
-        const int off = 0;
-        if (fd >= 0) {
-            ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-            if (a->ai_family == AF_INET6) {
-                ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-            }
-            if (::bind(fd, a->ai_addr, a->ai_addrlen) == 0 && ::listen(fd, kBacklog) == 0) {
-                return fd;
-            }
-        }
-        last_error = errno;
-        if (fd >= 0) ::close(fd);
-    }
-    return error(ErrorCode::kUnavailable, "can't listen on {} port {}: {}", host, port,
-                 system_message(last_error));
-}
 
 }  // namespace
 
@@ -245,19 +179,15 @@ HttpServer::HttpServer(runtime::LoopPool& loops, HttpLimits limits, HttpHandler 
 HttpServer::~HttpServer() { stop(Deadline::at(impl_->core->clock.now())); }
 
 Result<void> HttpServer::listen(const std::string& host, std::uint16_t port) {
-    auto fd = bind_and_listen(host, port);
+    auto fd = listen_tcp(host, port);
     if (!fd) return tl::unexpected<Error>(std::move(fd.error()));
-    sockaddr_storage address{};
-    socklen_t length = sizeof address;
-    ::getsockname(*fd, reinterpret_cast<sockaddr*>(&address), &length);
-    const bool v6 = address.ss_family == AF_INET6;
-    impl_->bound_port = ntohs(v6 ? reinterpret_cast<const sockaddr_in6&>(address).sin6_port
-                                 : reinterpret_cast<const sockaddr_in&>(address).sin_port);
-    const bool posted = impl_->loops.at(0).post([impl = impl_, fd = *fd, v6] {
+    impl_->bound_port = bound_port(*fd);
+    const bool posted = impl_->loops.at(0).post([impl = impl_, fd = *fd] {
         auto& io = runtime::asio_context(impl->loops.at(0));
         impl->acceptor.emplace(io);
         impl->pause.emplace(io);
-        impl->acceptor->assign(v6 ? asio::ip::tcp::v6() : asio::ip::tcp::v4(), fd);
+        // The family is only asked for when binding, which is done.
+        impl->acceptor->assign(asio::ip::tcp::v4(), fd);
         impl->wait_for_clients();
     });
     if (!posted) {

@@ -1,0 +1,167 @@
+#include "stator/config/option_table.h"
+
+namespace stator::config::table {
+namespace {
+
+void add_supervisor(std::vector<Option>& t) {
+    using S = Settings;
+    using V = SupervisorSettings;
+    t.push_back(option<&S::supervisor, &V::workers>(
+                    "supervisor.workers", "--workers",
+                    "Worker processes for `stator serve` to start and keep running. 0: the model "
+                    "is computed in the server's own process.")
+                    .range(0, 1024)
+                    .in("processes"));
+    t.push_back(option<&S::supervisor, &V::topology>(
+                    "supervisor.topology", "--topology",
+                    "YAML file that names the workers to start, each with options of its own; "
+                    "docs/fleet.md shows one.")
+                    .in("file"));
+    t.push_back(option<&S::supervisor, &V::restart_min>(
+                    "supervisor.restart_min", "--restart-min",
+                    "How long after its end a worker is started again; doubled each time it ends "
+                    "early …")
+                    .range(1, kDay_ms));
+    t.push_back(option<&S::supervisor, &V::restart_max>("supervisor.restart_max", "--restart-max",
+                                                        "… up to this.")
+                    .range(1, kDay_ms));
+}
+
+void add_fleet(std::vector<Option>& t) {
+    using S = Settings;
+    using F = FleetSettings;
+    t.push_back(option<&S::fleet, &F::discover>(
+                    "fleet.discover", "--discover",
+                    "Where workers are: HOST:PORT, unix:/PATH, static:A,B, dir:/FOLDER (files that "
+                    "workers write) or dns:NAME:PORT. If empty: the user's run-time folder.")
+                    .in("source"));
+    t.push_back(option<&S::fleet, &F::aliases>("fleet.aliases", "--alias",
+                                               "A further name for a model of the fleet, written "
+                                               "ALIAS=MODEL.")
+                    .in("alias=model"));
+    t.push_back(
+        option<&S::fleet, &F::new_pool_share>(
+            "fleet.new_pool_share", "--new-pool-share",
+            "Share of a model's traffic, in percent, for workers whose weights, tokenizer or "
+            "layout differ from those that served it first: a rolling upgrade.")
+            .range(0, 100)
+            .in("percent")
+            .unset("in proportion to the ranks that are ready"));
+    t.push_back(option<&S::fleet, &F::pool_shares>(
+                    "fleet.pool_shares", "--pool-share",
+                    "The same for one pool, written POOL=PERCENT; /health shows the pools.")
+                    .in("pool=percent"));
+    t.push_back(option<&S::fleet, &F::max_migrations>(
+                    "fleet.max_migrations", "--max-migrations",
+                    "How often a request may go on at another worker after its own was lost.")
+                    .range(0, 100)
+                    .in("times"));
+    t.push_back(option<&S::fleet, &F::wait_for_worker>(
+                    "fleet.wait_for_worker", "--wait-for-worker",
+                    "How long a request may wait while no worker is ready; then 503 with "
+                    "Retry-After.")
+                    .range(0, kDay_ms));
+    t.push_back(option<&S::fleet, &F::canary_after>(
+                    "fleet.canary_after", "--canary-after",
+                    "After so long without a step of its engine, a worker with open requests is "
+                    "asked for one token …")
+                    .range(100, kDay_ms));
+    t.push_back(
+        option<&S::fleet, &F::canary_within>("fleet.canary_within", "--canary-within",
+                                             "… and loses its requests to others if none comes "
+                                             "within this.")
+            .range(100, kDay_ms));
+    t.push_back(option<&S::fleet, &F::artifact_folder>(
+                    "fleet.artifact_folder", "--artifact-folder",
+                    "Where tokenizers and templates that came from workers are kept. If empty: in "
+                    "the user's cache folder.")
+                    .in("folder"));
+    t.push_back(option<&S::fleet, &F::artifact_size>("fleet.artifact_size", "--artifact-size",
+                                                     "How much is kept there.")
+                    .range(0, 1e15));
+}
+
+void add_worker(std::vector<Option>& t) {
+    using S = Settings;
+    using W = WorkerSettings;
+    t.push_back(option<&S::worker, &W::name>("worker.name", "--worker-name",
+                                             "Name of the worker, kept over restarts. If empty: "
+                                             "made from the host's name and the process.")
+                    .in("name"));
+    t.push_back(
+        option<&S::worker, &W::listen>("worker.listen", "--listen",
+                                       "Where the worker takes links from frontends: HOST:PORT or "
+                                       "unix:/PATH; port 0 takes a free one. If empty: a Unix "
+                                       "socket in the user's run-time folder.")
+            .in("address"));
+    t.push_back(option<&S::worker, &W::advertise>(
+                    "worker.advertise", "--advertise",
+                    "Address to announce, where others reach it by another than the one listened "
+                    "on.")
+                    .in("address"));
+    t.push_back(option<&S::worker, &W::announce>(
+                    "worker.announce", "--announce",
+                    "Folder to announce the worker in, or off. If empty: the user's run-time "
+                    "folder.")
+                    .in("folder"));
+    t.push_back(option<&S::worker, &W::labels>("worker.labels", "--label",
+                                               "Where the worker is, for placement, written "
+                                               "KEY=VALUE: zone=a, rack=7.")
+                    .in("key=value"));
+    t.push_back(option<&S::worker, &W::events>(
+                    "worker.events", "--events",
+                    "ZeroMQ address for events, such as tcp://127.0.0.1:* or ipc:///PATH, or off. "
+                    "If empty: beside the link, of the same kind.")
+                    .in("address"));
+    t.push_back(option<&S::worker, &W::events_advertise>(
+                    "worker.events_advertise", "--events-advertise",
+                    "ZeroMQ address to announce, where it is another than the one bound.")
+                    .in("address"));
+    t.push_back(option<&S::worker, &W::events_key_file>(
+                    "worker.events_key_file", "--events-key-file",
+                    "CURVE keys for events, as `stator events keygen` writes them: subscribers "
+                    "must encrypt.")
+                    .in("file"));
+    t.push_back(option<&S::worker, &W::events_allow_file>(
+                    "worker.events_allow_file", "--events-allow-file",
+                    "Public keys of those who may subscribe, one a line. If empty: who knows ours.")
+                    .in("file"));
+}
+
+void add_link(std::vector<Option>& t) {
+    using S = Settings;
+    using L = LinkSettings;
+    t.push_back(option<&S::link, &L::secret_file>(
+                    "link.secret_file", "--link-secret-file",
+                    "File with the secret that frontends and workers share; both prove that they "
+                    "know it. Read again on SIGHUP.")
+                    .in("file"));
+    t.push_back(option<&S::link, &L::certificate>("link.certificate", "--link-certificate",
+                                                  "PEM certificate for TLS on links. Read again "
+                                                  "on SIGHUP, like the two below.")
+                    .in("file"));
+    t.push_back(option<&S::link, &L::key>("link.key", "--link-key", "PEM key of it.").in("file"));
+    t.push_back(option<&S::link, &L::authorities>(
+                    "link.authorities", "--link-authorities",
+                    "PEM certificates that may sign the other side's. A worker that has them asks "
+                    "for a certificate; a frontend that has them uses TLS.")
+                    .in("file"));
+    t.push_back(option<&S::link, &L::silent_after>("link.silent_after", "--link-silent-after",
+                                                   "After so long without a byte a worker gets "
+                                                   "no new requests …")
+                    .range(100, kDay_ms));
+    t.push_back(option<&S::link, &L::lost_after>("link.lost_after", "--link-lost-after",
+                                                 "… and after this its requests go on elsewhere.")
+                    .range(200, kDay_ms));
+}
+
+}  // namespace
+
+void add_fleet_options(std::vector<Option>& t) {
+    add_supervisor(t);
+    add_fleet(t);
+    add_worker(t);
+    add_link(t);
+}
+
+}  // namespace stator::config::table

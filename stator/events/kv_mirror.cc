@@ -1,0 +1,198 @@
+#include "stator/events/kv_mirror.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <utility>
+#include <variant>
+
+#include "stator/codec/msgpack.h"
+
+namespace stator::events {
+namespace {
+
+constexpr std::size_t kFirstSlots = 64;
+constexpr std::uint32_t kNone = std::numeric_limits<std::uint32_t>::max();
+
+}  // namespace
+
+std::size_t KvMirror::home(std::uint64_t sequence) const {
+    return static_cast<std::size_t>((sequence * 0x9E37'79B9'7F4A'7C15U) >> shift_);
+}
+
+/// Its slot, or the free one where it would go.
+std::size_t KvMirror::locate(std::uint64_t sequence) const {
+    const std::size_t mask = slots_.size() - 1;
+    std::size_t at = home(sequence);
+    while (use_[at] != Use::kFree && slots_[at].sequence != sequence) at = (at + 1) & mask;
+    return at;
+}
+
+void KvMirror::grow() {
+    const std::size_t slots = slots_.empty() ? kFirstSlots : slots_.size() * 2;
+    auto old_slots = std::exchange(slots_, std::vector<Slot>(slots));
+    auto old_use = std::exchange(use_, std::vector<Use>(slots, Use::kFree));
+    shift_ = 64 - std::countr_zero(slots);
+    for (std::size_t i = 0; i < old_slots.size(); ++i) {
+        if (old_use[i] == Use::kFree) continue;
+        const std::size_t at = locate(old_slots[i].sequence);
+        slots_[at] = old_slots[i];
+        use_[at] = old_use[i];
+    }
+}
+
+void KvMirror::store(const Slot& slot, Use use) {
+    if ((size_ + 1) * 8 > slots_.size() * 5) grow();
+    const std::size_t at = locate(slot.sequence);
+    if (use_[at] == Use::kFree) ++size_;
+    slots_[at] = slot;
+    use_[at] = use;
+}
+
+void KvMirror::remove(std::uint64_t sequence) {
+    if (size_ == 0) return;
+    std::size_t hole = locate(sequence);
+    if (use_[hole] == Use::kFree) return;
+    --size_;
+    // Those behind the hole move up if the hole lies between their home and them.
+    const std::size_t mask = slots_.size() - 1;
+    for (std::size_t at = (hole + 1) & mask; use_[at] != Use::kFree; at = (at + 1) & mask) {
+        const std::size_t wanted = home(slots_[at].sequence);
+        if (((at - wanted) & mask) < ((at - hole) & mask)) continue;
+        slots_[hole] = slots_[at];
+        use_[hole] = use_[at];
+        hole = at;
+    }
+    use_[hole] = Use::kFree;
+}
+
+void KvMirror::clear() {
+    slots_ = {};
+    use_ = {};
+    size_ = 0;
+    shift_ = 64;
+}
+
+void KvMirror::apply(const protocol::KvEvent& event) {
+    if (const auto* stored = std::get_if<protocol::KvStored>(&event.what)) {
+        Use use = stored->parent ? Use::kChild : Use::kRoot;
+        std::uint64_t parent = stored->parent ? stored->parent->value : 0;
+        for (const auto& block : stored->blocks) {
+            store({block.sequence.value, block.block.value, parent}, use);
+            parent = block.sequence.value;
+            use = Use::kChild;
+        }
+    } else if (const auto* removed = std::get_if<protocol::KvRemoved>(&event.what)) {
+        for (const auto sequence : removed->sequences) remove(sequence.value);
+    } else {
+        clear();
+    }
+}
+
+std::optional<KvMirror::Block> KvMirror::find(tokens::SequenceHash sequence) const {
+    if (size_ == 0) return std::nullopt;
+    const std::size_t at = locate(sequence.value);
+    if (use_[at] == Use::kFree) return std::nullopt;
+    Block out{sequence, tokens::BlockHash(slots_[at].block), std::nullopt};
+    if (use_[at] == Use::kChild) out.parent = tokens::SequenceHash(slots_[at].parent);
+    return out;
+}
+
+std::vector<KvMirror::Block> KvMirror::sorted() const {
+    std::vector<Block> out;
+    out.reserve(size_);
+    for (std::size_t i = 0; i < slots_.size(); ++i) {
+        if (use_[i] != Use::kFree) out.push_back(*find(tokens::SequenceHash(slots_[i].sequence)));
+    }
+    std::ranges::sort(out);
+    return out;
+}
+
+bool KvMirror::operator==(const KvMirror& other) const {
+    if (size_ != other.size_) return false;
+    for (std::size_t i = 0; i < slots_.size(); ++i) {
+        if (use_[i] == Use::kFree) continue;
+        const tokens::SequenceHash sequence(slots_[i].sequence);
+        if (find(sequence) != other.find(sequence)) return false;
+    }
+    return true;
+}
+
+/// Slots in an order in which a block comes after its parent, cut into chains.
+struct KvMirror::Order {
+    std::vector<std::uint32_t> slots;
+    std::vector<std::size_t> chains;  // where each begins
+};
+
+KvMirror::Order KvMirror::order() const {
+    // Children as linked lists: first child of a slot, next child of the same parent.
+    std::vector<std::uint32_t> first(slots_.size(), kNone);
+    std::vector<std::uint32_t> next(slots_.size(), kNone);
+    std::vector<std::uint32_t> starts;
+    for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+        if (use_[i] == Use::kFree) continue;
+        const std::size_t parent = use_[i] == Use::kChild ? locate(slots_[i].parent) : i;
+        if (use_[i] == Use::kRoot || use_[parent] == Use::kFree) {
+            starts.push_back(i);
+        } else {
+            next[i] = first[parent];
+            first[parent] = i;
+        }
+    }
+    Order out;
+    out.slots.reserve(size_);
+    std::vector<bool> done(slots_.size(), false);
+    const auto follow = [&](std::uint32_t start) {
+        std::vector<std::uint32_t> open{start};
+        while (!open.empty()) {
+            std::uint32_t at = open.back();
+            open.pop_back();
+            if (done[at]) continue;
+            out.chains.push_back(out.slots.size());
+            while (at != kNone && !done[at]) {
+                done[at] = true;
+                out.slots.push_back(at);
+                const std::uint32_t child = first[at];
+                if (child == kNone) break;
+                for (std::uint32_t c = next[child]; c != kNone; c = next[c]) open.push_back(c);
+                at = child;
+            }
+        }
+    };
+    for (const std::uint32_t start : starts) follow(start);
+    // Only blocks that are their own ancestors are left, which an engine in order never has.
+    for (std::uint32_t i = 0; i < slots_.size() && out.slots.size() < size_; ++i) {
+        if (use_[i] != Use::kFree) follow(i);
+    }
+    return out;
+}
+
+void KvMirror::append_state(std::string& out) const {
+    const Order order = this->order();
+    std::vector<std::uint64_t> blocks;
+    std::vector<std::uint64_t> hashes;
+    out.reserve(out.size() + 16 + order.slots.size() * 16 + order.chains.size() * 64);
+    codec::MsgpackWriter w(out);
+    w.map(1).string("events").array(order.chains.size());
+    for (std::size_t c = 0; c < order.chains.size(); ++c) {
+        const std::size_t begin = order.chains[c];
+        const std::size_t end =
+            c + 1 < order.chains.size() ? order.chains[c + 1] : order.slots.size();
+        blocks.clear();
+        hashes.clear();
+        for (std::size_t i = begin; i < end; ++i) {
+            blocks.push_back(slots_[order.slots[i]].block);
+            hashes.push_back(slots_[order.slots[i]].sequence);
+        }
+        const std::uint32_t head = order.slots[begin];
+        const bool child = use_[head] == Use::kChild;
+        w.map(child ? 4 : 3).string("op").string("stored");
+        if (child) w.string("parent").number(slots_[head].parent);
+        w.string("blocks");
+        codec::append_u64_binary(w, blocks);
+        w.string("hashes");
+        codec::append_u64_binary(w, hashes);
+    }
+}
+
+}  // namespace stator::events
