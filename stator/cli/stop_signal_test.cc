@@ -16,6 +16,20 @@ TEST(StopSignal, TheFirstOneIsHandedOver) {
     }
 }
 
+TEST(StopSignal, OthersAreHandedOverAgainAndAgainAndDoNotEndAnything) {
+    StopSignal stop{SIGHUP, SIGUSR2};
+    std::raise(SIGHUP);
+    EXPECT_EQ(stop.wait(), SIGHUP);
+    stop.begin_serving();
+    std::raise(SIGUSR2);
+    EXPECT_EQ(stop.wait(), SIGUSR2);
+    std::raise(SIGHUP);
+    std::raise(SIGTERM);
+    EXPECT_EQ(stop.wait(), SIGTERM);
+    EXPECT_TRUE(StopSignal::ends(SIGTERM));
+    EXPECT_FALSE(StopSignal::ends(SIGHUP));
+}
+
 TEST(StopSignalDeathTest, TheSecondOneEndsTheProcess) {
     EXPECT_EXIT(
         {

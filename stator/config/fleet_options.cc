@@ -20,10 +20,11 @@ void add_supervisor(std::vector<Option>& t) {
     t.push_back(option<&S::supervisor, &V::restart_min>(
                     "supervisor.restart_min", "--restart-min",
                     "How long after its end a worker is started again; doubled each time it ends "
-                    "early …")
+                    "early, up to --restart-max.")
                     .range(1, kDay_ms));
-    t.push_back(option<&S::supervisor, &V::restart_max>("supervisor.restart_max", "--restart-max",
-                                                        "… up to this.")
+    t.push_back(option<&S::supervisor, &V::restart_max>(
+                    "supervisor.restart_max", "--restart-max",
+                    "Longest time between a worker's end and its next start.")
                     .range(1, kDay_ms));
 }
 
@@ -64,13 +65,13 @@ void add_fleet(std::vector<Option>& t) {
     t.push_back(option<&S::fleet, &F::canary_after>(
                     "fleet.canary_after", "--canary-after",
                     "After so long without a step of its engine, a worker with open requests is "
-                    "asked for one token …")
+                    "asked for one token, to see whether it is stuck.")
                     .range(100, kDay_ms));
-    t.push_back(
-        option<&S::fleet, &F::canary_within>("fleet.canary_within", "--canary-within",
-                                             "… and loses its requests to others if none comes "
-                                             "within this.")
-            .range(100, kDay_ms));
+    t.push_back(option<&S::fleet, &F::canary_within>(
+                    "fleet.canary_within", "--canary-within",
+                    "A worker so asked loses its requests to others if none comes "
+                    "within this.")
+                    .range(100, kDay_ms));
     t.push_back(option<&S::fleet, &F::artifact_folder>(
                     "fleet.artifact_folder", "--artifact-folder",
                     "Where tokenizers and templates that came from workers are kept. If empty: in "
@@ -148,11 +149,13 @@ void add_link(std::vector<Option>& t) {
                     .in("file"));
     t.push_back(option<&S::link, &L::silent_after>("link.silent_after", "--link-silent-after",
                                                    "After so long without a byte a worker gets "
-                                                   "no new requests …")
+                                                   "no new requests.")
                     .range(100, kDay_ms));
-    t.push_back(option<&S::link, &L::lost_after>("link.lost_after", "--link-lost-after",
-                                                 "… and after this its requests go on elsewhere.")
-                    .range(200, kDay_ms));
+    t.push_back(
+        option<&S::link, &L::lost_after>(
+            "link.lost_after", "--link-lost-after",
+            "After so long without a byte a worker is lost, and its requests go on elsewhere.")
+            .range(200, kDay_ms));
 }
 
 }  // namespace

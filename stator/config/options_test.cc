@@ -60,7 +60,7 @@ Value other_value(const Option& o) {
         case OptionType::kBool:
             return !std::get<bool>(o.get(Settings{}));
         case OptionType::kInt:
-            return static_cast<std::int64_t>(o.min) + 3;
+            return static_cast<std::int64_t>(o.min) + 5;
         case OptionType::kFloat:
             return 0.25;
         case OptionType::kString:
