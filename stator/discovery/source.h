@@ -1,9 +1,12 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "stator/base/error.h"
@@ -37,10 +40,10 @@ class Source {
 /// Makes a source and starts it on the loop; `changed` is called there, the first time soon.
 ///   "tcp://host:port", "host:port", "unix:/path"   one fixed address
 ///   "static:A,B,C"                                 several
-///   "dir:/path"                                    every file *.worker in a folder (see
-///   announce()) "dns:name:port"                                every address the name has, asked
-///   again every 5 s
-/// kInvalidArgument names what is wrong and shows the forms there are.
+///   "dir:/path"                                    every file *.worker in a folder
+///   "dns:name:port"                                every address the name has, asked again every
+///                                                  5 s
+/// kInvalidArgument names what is wrong and shows the forms there are. Any thread.
 [[nodiscard]] Result<std::shared_ptr<Source>> make_source(const std::string& text,
                                                           runtime::Loop& loop,
                                                           Source::Changed changed);
@@ -48,12 +51,16 @@ class Source {
 /// Checks the text only.
 [[nodiscard]] Result<void> check_source(const std::string& text);
 
+/// More candidates than this of one source are left out, and logged.
+constexpr std::size_t kMaxCandidates = 65'536;
+
 /// A worker's entry in a folder: NAME.worker, written at once (temporary file, rename), removed by
-/// the destructor. The file is YAML-free on purpose: first line the address, then lines
-/// "label=value".
+/// the destructor unless a later one has taken its place. The file is YAML-free on purpose: first
+/// line the address, then lines "label=value".
 class Announcement {
   public:
-    /// Makes the folder (mode 0700) where there is none. kPermissionDenied, kUnavailable.
+    /// Makes the folder (mode 0700) where there is none. kInvalidArgument for what does not fit the
+    /// file, kPermissionDenied, kUnavailable.
     [[nodiscard]] static Result<std::unique_ptr<Announcement>> write(const std::string& folder,
                                                                      const std::string& name,
                                                                      const Candidate& candidate);
@@ -62,12 +69,14 @@ class Announcement {
     Announcement& operator=(const Announcement&) = delete;
 
   private:
-    explicit Announcement(std::string path) : path_(std::move(path)) {}
+    Announcement(std::string path, std::uint64_t inode) : path_(std::move(path)), inode_(inode) {}
     std::string path_;
+    std::uint64_t inode_;
 };
 
 /// $XDG_RUNTIME_DIR/stator, else /tmp/stator-UID: where workers and frontends of one user on one
-/// machine meet when nothing else is said.
-[[nodiscard]] std::string default_folder();
+/// machine meet when nothing else is said. kPermissionDenied where it is there and somebody else's
+/// or others may write into it: whoever can write there decides where requests go.
+[[nodiscard]] Result<std::string> default_folder();
 
 }  // namespace stator::discovery

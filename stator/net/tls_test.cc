@@ -122,7 +122,7 @@ TEST_F(Tls, RefusesWhoIsSignedByAStrangerOrHasRunOut) {
     ASSERT_TRUE(unknown);
     EXPECT_EQ(unknown->code, ErrorCode::kUnauthenticated);
 
-    const TlsFiles old = authority_.issue("old", {.valid_seconds = -60});
+    const TlsFiles old = authority_.issue("old", {.address = {}, .valid_seconds = -60});
     const auto expired = shake(only_authorities(), without_authorities(old));
     ASSERT_TRUE(expired);
     EXPECT_EQ(expired->code, ErrorCode::kUnauthenticated);

@@ -25,12 +25,14 @@ namespace stator::worker {
 struct WorkerOptions {
     std::string name;  ///< stable over restarts; at most 256 bytes
     std::vector<protocol::Role> roles{protocol::Role::kAggregated};
+    std::uint32_t ranks = 1;  ///< engines that set_ready() will bring; 1 to 1024
     std::map<std::string, std::string> labels;
     net::SocketAddress listen;  ///< TCP port 0 takes a free one
-    std::string advertise;      ///< address to announce where it is not the one bound; empty = same
+    std::string advertise;      ///< address to announce where it is not the one bound, port 0 = the
+                                ///< one bound; empty = as bound
     std::string announce_folder;   ///< discovery::Announcement; empty = none
     std::string events_address;    ///< "tcp://127.0.0.1:*", "ipc:///path"; empty = no event plane
-    std::string events_advertise;  ///< as `advertise`
+    std::string events_advertise;  ///< as `advertise`, ZeroMQ's form
     events::PublisherHostOptions events;
     requests::WorkerSessionOptions session;
     std::function<std::string()> secret;
@@ -53,7 +55,7 @@ class Worker {
     /// Tells everybody how long loading will take.
     virtual void set_loading(std::uint32_t ready_in_ms) = 0;
     /// The model is there: ready for requests. `engines` must outlive this worker's stop(); one per
-    /// rank.
+    /// rank (STATOR_CHECK). Once.
     virtual void set_ready(protocol::ModelCard card, ArtifactStore artifacts,
                            std::vector<engine::Engine*> engines) = 0;
 

@@ -32,6 +32,11 @@ struct Sequence {
     std::uint32_t slot = 0;      ///< index of its sink in slots_, while it runs
     std::uint32_t position = 0;  ///< next prompt token to give back
     std::uint32_t produced = 0;
+
+    /// The prompt as it was at first: without the output that came from elsewhere.
+    [[nodiscard]] std::uint32_t prompt_tokens() const {
+        return static_cast<std::uint32_t>(request.prompt.size()) - request.resumed_tokens;
+    }
 };
 
 bool has_ended(const Sequence& s) { return s.sink == nullptr; }
@@ -130,6 +135,11 @@ Result<void> EchoEngine::submit(GenerateRequest request, std::shared_ptr<StepSin
                      "{} prompt tokens and {} to generate do not fit the context of {} tokens",
                      request.prompt.size(), request.max_tokens, options_.context_tokens);
     }
+    if (request.resumed_tokens >= request.prompt.size()) {
+        return param_error("resumed_tokens",
+                           "{} resumed tokens leave nothing of a prompt of {} tokens",
+                           request.resumed_tokens, request.prompt.size());
+    }
     {
         const std::scoped_lock lock(mutex_);
         if (refusing_) return error(ErrorCode::kUnavailable, "the engine is stopping");
@@ -145,6 +155,7 @@ Result<void> EchoEngine::submit(GenerateRequest request, std::shared_ptr<StepSin
         waiting_tokens_ += request.prompt.size();
         Sequence sequence;
         sequence.request = std::move(request);
+        sequence.position = sequence.request.resumed_tokens % sequence.prompt_tokens();
         sequence.sink = std::move(sink);
         waiting_.push_back(std::move(sequence));
         notify();
@@ -356,7 +367,7 @@ bool EchoEngine::produce(Sequence& s, SinkSlot& slot) {
     if (s.produced == 0) fill_usage(s, event);
     while (event.count < options_.tokens_per_step && !event.finish) {
         const TokenId token = request.prompt[s.position];
-        if (++s.position == request.prompt.size()) s.position = 0;
+        if (++s.position == s.prompt_tokens()) s.position = 0;
         auto& out = batch.tokens.emplace_back();
         out.token = token;
         out.top_first = static_cast<std::uint32_t>(batch.top.size());
@@ -384,7 +395,7 @@ bool EchoEngine::produce(Sequence& s, SinkSlot& slot) {
 }
 
 void EchoEngine::fill_usage(const Sequence& s, StepEvent& event) const {
-    event.prompt_tokens = static_cast<std::uint32_t>(s.request.prompt.size());
+    event.prompt_tokens = s.prompt_tokens();
     event.cached_tokens = std::min(options_.cached_tokens, event.prompt_tokens - 1);
 }
 

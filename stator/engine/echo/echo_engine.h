@@ -21,7 +21,8 @@ struct EchoOptions {
 /// Token i of the output is token i mod prompt length of the prompt; ends with kLength at
 /// max_tokens, or with kStop at one of the request's stop tokens (once min_tokens are out). The
 /// chosen token's logprob is 0; of k alternatives the j-th is token + j with logprob -j (the chosen
-/// one itself is j = 0).
+/// one itself is j = 0). A resumed request goes on where its output stopped: with r resumed tokens
+/// the next token is number r, and the prompt is what lies before them.
 [[nodiscard]] std::unique_ptr<Engine> make_echo_engine(EchoOptions options);
 
 }  // namespace stator::engine

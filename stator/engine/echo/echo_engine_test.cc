@@ -148,6 +148,30 @@ TEST(EchoEngine, StopsAtStopTokensAfterMinTokens) {
     EXPECT_EQ(sink->of(2).tokens, (std::vector<TokenId>{1, 2, 3, 1, 2, 3}));
 }
 
+TEST(EchoEngine, ARunCutAnywhereGoesOnAsIfItHadNotBeenCut) {
+    const std::vector<TokenId> prompt{4, 5, 6};
+    constexpr std::uint32_t kTokens = 10;
+    auto engine = make_echo_engine({.tokens_per_step = 2, .cached_tokens = 8});
+    auto sink = std::make_shared<Collector>();
+    ASSERT_TRUE(engine->submit(make_request(100, prompt, kTokens), sink));
+    sink->wait_ends(1);
+    const auto whole = sink->of(100).tokens;
+    for (std::uint32_t cut = 1; cut < kTokens; ++cut) {
+        auto r = make_request(cut, prompt, kTokens - cut);
+        r.prompt.insert(r.prompt.end(), whole.begin(), whole.begin() + cut);
+        r.resumed_tokens = cut;
+        ASSERT_TRUE(engine->submit(std::move(r), sink));
+        sink->wait_ends(static_cast<int>(cut) + 1);
+        const auto rest = sink->of(cut);
+        EXPECT_EQ(rest.tokens, std::vector<TokenId>(whole.begin() + cut, whole.end())) << cut;
+        EXPECT_EQ(rest.last->prompt_tokens, 3U);
+        EXPECT_EQ(rest.last->cached_tokens, 2U);
+    }
+    auto nothing_left = make_request(50, prompt, 1);
+    nothing_left.resumed_tokens = 3;
+    EXPECT_EQ(engine->submit(nothing_left, sink).error().param, "resumed_tokens");
+}
+
 TEST(EchoEngine, LogprobsHaveTheAskedShape) {
     auto engine = make_echo_engine({});
     auto sink = std::make_shared<Collector>();

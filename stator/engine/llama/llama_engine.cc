@@ -148,6 +148,11 @@ Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
                            "together at most {}.",
                            request.prompt.size(), request.max_tokens, info_.context_tokens);
     }
+    if (request.resumed_tokens >= request.prompt.size()) {
+        return param_error("resumed_tokens",
+                           "{} resumed tokens leave nothing of a prompt of {} tokens.",
+                           request.resumed_tokens, request.prompt.size());
+    }
     for (const TokenId token : request.prompt) {
         if (token >= context_->vocab_size()) {
             return param_error("prompt", "Token id {} is not in the vocabulary of {} tokens.",
@@ -372,7 +377,7 @@ TokenId LlamaEngine::draw_one(const OutputRow& row, protocol::StepBatch& batch) 
     const auto& request = sequence.request;
     if (!live.sampler) {
         live.sampler.emplace(request.sampling, sequence.tokens.tokens(),
-                             mix(seed_ ^ request.id.value));
+                             mix(seed_ ^ request.id.value), request.resumed_tokens);
     }
     const std::span<float> logits = context_->logits(row.index);
     const bool wants_logprobs = request.top_logprobs >= 0;

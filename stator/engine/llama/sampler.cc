@@ -78,6 +78,17 @@ struct Sampler::Chain {
         llama_sampler_chain_add(chain, llama_sampler_init_dist(folded));
     }
     ~Chain() { llama_sampler_free(chain); }
+
+    /// Uses up the random numbers of `count` tokens. Asks the draw alone, the chain's last: a draw
+    /// takes its number however many candidates there are.
+    void skip(std::uint32_t count) {
+        llama_sampler* draw = llama_sampler_chain_get(chain, llama_sampler_chain_n(chain) - 1);
+        for (std::uint32_t i = 0; i < count; ++i) {
+            llama_token_data pair[2] = {{0, 0.0F, 0.0F}, {1, 0.0F, 0.0F}};
+            llama_token_data_array array{pair, 2, -1, false};
+            llama_sampler_apply(draw, &array);
+        }
+    }
     Chain(const Chain&) = delete;
     Chain& operator=(const Chain&) = delete;
 
@@ -86,9 +97,15 @@ struct Sampler::Chain {
 };
 
 Sampler::Sampler(const protocol::SamplingParams& params, std::span<const tokens::TokenId> prompt,
-                 std::uint64_t seed)
+                 std::uint64_t seed, std::uint32_t resumed)
     : params_(params) {
-    if (params.temperature > 0.0F) chain_ = std::make_unique<Chain>(params, seed);
+    const auto drawn = prompt.last(std::min<std::size_t>(resumed, prompt.size()));
+    prompt = prompt.first(prompt.size() - drawn.size());
+    if (params.temperature > 0.0F) {
+        chain_ = std::make_unique<Chain>(params, seed);
+        chain_->skip(static_cast<std::uint32_t>(drawn.size()));
+    }
+    for (const auto token : drawn) count(token);
     if (params.repetition_penalty != 1.0F) {
         prompt_set_.assign(prompt.begin(), prompt.end());
         std::ranges::sort(prompt_set_);
@@ -112,12 +129,19 @@ void Sampler::penalise(std::span<float> logits) const {
         }
     }
     for (const auto& [token, count] : generated_) {
+        if (token >= logits.size()) continue;
         if (params_.repetition_penalty != 1.0F && !std::ranges::binary_search(prompt_set_, token)) {
             repeat(token);
         }
         logits[token] -=
             params_.frequency_penalty * static_cast<float>(count) + params_.presence_penalty;
     }
+}
+
+void Sampler::count(tokens::TokenId token) {
+    const bool counts = params_.frequency_penalty != 0.0F || params_.presence_penalty != 0.0F ||
+                        params_.repetition_penalty != 1.0F;
+    if (counts) ++generated_[token];
 }
 
 tokens::TokenId Sampler::draw(std::span<float> logits, std::span<const tokens::TokenId> masked) {
@@ -147,9 +171,7 @@ tokens::TokenId Sampler::draw(std::span<float> logits, std::span<const tokens::T
                     ? static_cast<tokens::TokenId>(array.data[pick].id)
                     : argmax(logits);
     }
-    const bool counts = params_.frequency_penalty != 0.0F || params_.presence_penalty != 0.0F ||
-                        params_.repetition_penalty != 1.0F;
-    if (counts) ++generated_[drawn];
+    count(drawn);
     return drawn;
 }
 

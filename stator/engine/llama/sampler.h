@@ -29,9 +29,10 @@ struct Logprobs {
 /// probability is left out first). Not thread-safe.
 class Sampler {
   public:
-    /// `seed` is used where the request has none.
+    /// `seed` is used where the request has none. The last `resumed` tokens of `prompt` count as
+    /// drawn: for the penalties, and the random numbers go on behind those that drew them.
     Sampler(const protocol::SamplingParams& params, std::span<const tokens::TokenId> prompt,
-            std::uint64_t seed);
+            std::uint64_t seed, std::uint32_t resumed = 0);
     ~Sampler();
     Sampler(Sampler&&) noexcept;
     Sampler& operator=(Sampler&&) noexcept;
@@ -43,6 +44,7 @@ class Sampler {
 
   private:
     void penalise(std::span<float> logits) const;
+    void count(tokens::TokenId token);
 
     struct Chain;
     protocol::SamplingParams params_;

@@ -148,5 +148,59 @@ TEST(Sampler, TheSameSeedGivesTheSameTokens) {
     EXPECT_NE(run(1), run(2));
 }
 
+/// Logits that the position decides, as the tokens before it would.
+std::vector<float> logits_at(std::size_t position) {
+    std::vector<float> l(40);
+    for (std::size_t i = 0; i < l.size(); ++i) {
+        l[i] = static_cast<float>((i * 7 + position * 11) % 40) * 0.05F;
+    }
+    return l;
+}
+
+TEST(Sampler, ARunCutAnywhereGoesOnAsIfItHadNotBeenCut) {
+    constexpr std::size_t kTokens = 30;
+    const std::vector<tokens::TokenId> prompt{3, 3, 8, 21};
+    std::vector<SamplingParams> cases(4);
+    cases[0] = greedy();
+    cases[0].frequency_penalty = 0.7F;
+    cases[0].presence_penalty = 0.3F;
+    cases[0].repetition_penalty = 1.3F;
+    cases[1].seed = 11;
+    cases[2].seed = 12;
+    cases[2].top_k = 5;
+    cases[2].top_p = 0.9F;
+    cases[2].frequency_penalty = 0.5F;
+    cases[3].seed = 13;
+    cases[3].min_p = 0.5F;
+    cases[3].repetition_penalty = 1.5F;
+    for (std::size_t c = 0; c < cases.size(); ++c) {
+        auto sequence = prompt;
+        const auto draw_rest = [&](Sampler sampler) {
+            std::vector<tokens::TokenId> out;
+            for (std::size_t i = sequence.size() - prompt.size(); i < kTokens; ++i) {
+                auto logits = logits_at(i);
+                out.push_back(sampler.draw(logits, {}));
+            }
+            return out;
+        };
+        const auto whole = draw_rest(Sampler(cases[c], prompt, 1));
+        for (std::uint32_t cut = 1; cut < kTokens; ++cut) {
+            sequence = prompt;
+            sequence.insert(sequence.end(), whole.begin(), whole.begin() + cut);
+            const std::vector<tokens::TokenId> rest(whole.begin() + cut, whole.end());
+            EXPECT_EQ(draw_rest(Sampler(cases[c], sequence, 2, cut)), rest)
+                << "case " << c << ", cut at " << cut;
+        }
+    }
+}
+
+TEST(Sampler, ResumedTokensAreNotPartOfThePrompt) {
+    auto p = greedy();
+    p.presence_penalty = 2.0F;
+    const std::vector<tokens::TokenId> prompt{0, 1, 500};  // 500 is beyond the logits: no harm
+    std::vector<float> logits{2.0F, 2.5F, 1.0F};
+    EXPECT_EQ(Sampler(p, prompt, 1, 2).draw(logits, {}), 0U);
+}
+
 }  // namespace
 }  // namespace stator::engine::llama

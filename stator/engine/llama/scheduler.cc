@@ -36,6 +36,11 @@ Result<void> Scheduler::add(protocol::GenerateRequest request) {
     if (request.prompt.empty()) {
         return param_error("prompt", "The prompt has no tokens; it needs at least one.");
     }
+    if (request.resumed_tokens >= request.prompt.size()) {
+        return param_error("resumed_tokens",
+                           "{} resumed tokens leave nothing of a prompt of {} tokens.",
+                           request.resumed_tokens, request.prompt.size());
+    }
     const std::uint64_t total = request.prompt.size() + std::uint64_t{request.max_tokens};
     if (request.max_tokens == 0 || total > options_.max_sequence_tokens) {
         return param_error(
@@ -264,8 +269,8 @@ void Scheduler::complete(std::span<const SampledToken> sampled, std::vector<Prog
         ++s.generated;
         Progress& p = progress.emplace_back();
         p.id = token.id;
-        p.prompt_tokens = s.prompt_tokens;
-        p.cached_tokens = s.cached_tokens;
+        p.prompt_tokens = s.prompt_tokens - s.request.resumed_tokens;
+        p.cached_tokens = std::min(s.cached_tokens, p.prompt_tokens);
         p.finish = verdict(s, token);
         if (p.finish) {
             leave(s);

@@ -67,8 +67,8 @@ struct SampledToken {
 struct Progress {
     RequestId id;
     std::optional<protocol::FinishReason> finish;
-    std::uint32_t prompt_tokens = 0;
-    std::uint32_t cached_tokens = 0;
+    std::uint32_t prompt_tokens = 0;  ///< without resumed ones
+    std::uint32_t cached_tokens = 0;  ///< of those
 };
 
 /// A request on its way through the scheduler.

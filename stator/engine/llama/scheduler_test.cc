@@ -51,6 +51,7 @@ class Bench {
             if (!progress[i].finish) continue;
             finished[progress[i].id.value] = *progress[i].finish;
             cached[progress[i].id.value] = progress[i].cached_tokens;
+            prompt_tokens[progress[i].id.value] = progress[i].prompt_tokens;
         }
         replay();
         return plan;
@@ -91,6 +92,7 @@ class Bench {
     std::map<std::uint64_t, std::vector<TokenId>> outputs;
     std::map<std::uint64_t, FinishReason> finished;
     std::map<std::uint64_t, std::uint32_t> cached;
+    std::map<std::uint64_t, std::uint32_t> prompt_tokens;
     std::set<std::uint64_t> resident;
     std::uint64_t last_event = 0;
 };
@@ -238,6 +240,31 @@ TEST(Scheduler, StopTokensEndAGenerationButNotBeforeMinTokens) {
     EXPECT_EQ(b.finished[1], FinishReason::kStop);
     EXPECT_GE(b.outputs[1].size(), 2U);
     EXPECT_EQ(b.outputs[1].back(), expected[0]);
+}
+
+TEST(Scheduler, ARunCutAnywhereGoesOnAndItsUsageIsThatOfThePrompt) {
+    const auto prompt = counting(9);
+    const auto expected = FakeKv::oracle(prompt, 12);
+    for (std::uint32_t cut = 1; cut < 12; ++cut) {
+        Bench b(small());
+        auto r = request(1, prompt, 12 - cut);
+        r.prompt.insert(r.prompt.end(), expected.begin(), expected.begin() + cut);
+        r.resumed_tokens = cut;
+        ASSERT_TRUE(b.scheduler.add(r));
+        r.id = RequestId(2);
+        ASSERT_TRUE(b.scheduler.add(r));
+        b.run();
+        const std::vector<TokenId> rest(expected.begin() + cut, expected.end());
+        EXPECT_EQ(b.outputs[1], rest) << cut;
+        EXPECT_EQ(b.outputs[2], rest) << cut;
+        EXPECT_EQ(b.prompt_tokens[1], 9U);
+        EXPECT_GE(b.cached[2], 8U);
+        EXPECT_LE(b.cached[2], 9U) << "resumed tokens are no part of the prompt's usage";
+    }
+    Scheduler s(small());
+    auto r = request(3, prompt, 1);
+    r.resumed_tokens = 9;
+    EXPECT_EQ(s.add(r).error().param, "resumed_tokens");
 }
 
 TEST(Scheduler, RefusesWhatCanNeverFitAndAFullQueue) {

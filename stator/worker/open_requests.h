@@ -1,0 +1,30 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <mutex>
+
+#include "stator/base/clock.h"
+
+namespace stator::worker {
+
+/// Counts the requests in work over all links, and is the gate that a drain closes: after close()
+/// nobody enters, and what is inside can be waited for. Thread-safe.
+class OpenRequests {
+  public:
+    /// False, and nothing is counted, once the gate is closed.
+    [[nodiscard]] bool enter();
+    void leave(std::size_t n = 1);
+    void close();
+    /// True once nobody is inside; false where the deadline came first.
+    [[nodiscard]] bool wait_empty(Deadline deadline, const Clock& clock);
+    [[nodiscard]] std::size_t count() const;
+
+  private:
+    mutable std::mutex mutex_;
+    std::condition_variable empty_;
+    std::size_t inside_ = 0;
+    bool closed_ = false;
+};
+
+}  // namespace stator::worker

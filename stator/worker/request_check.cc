@@ -1,0 +1,49 @@
+#include "stator/worker/request_check.h"
+
+#include <cmath>
+
+namespace stator::worker {
+namespace {
+
+/// Written so that NaN fails.
+Result<void> within(const char* field, float value, float low, float high) {
+    if (value >= low && value <= high) return {};
+    return param_error(field, "{} is {}; it must be from {} to {}", field, value, low, high);
+}
+
+/// `low` itself is outside.
+Result<void> above(const char* field, float value, float low, float high) {
+    if (value > low && value <= high) return {};
+    return param_error(field, "{} is {}; it must be above {} and at most {}", field, value, low,
+                       high);
+}
+
+}  // namespace
+
+Result<void> check_request(const protocol::GenerateRequest& request,
+                           const engine::EngineInfo& engine) {
+    const protocol::SamplingParams& s = request.sampling;
+    if (auto ok = within("temperature", s.temperature, 0.0F, 2.0F); !ok) return ok;
+    if (auto ok = above("top_p", s.top_p, 0.0F, 1.0F); !ok) return ok;
+    if (s.top_k < 0) return param_error("top_k", "top_k is {}; it must be at least 0", s.top_k);
+    if (!(s.min_p >= 0.0F && s.min_p < 1.0F)) {
+        return param_error("min_p", "min_p is {}; it must be at least 0 and below 1", s.min_p);
+    }
+    if (auto ok = within("frequency_penalty", s.frequency_penalty, -2.0F, 2.0F); !ok) return ok;
+    if (auto ok = within("presence_penalty", s.presence_penalty, -2.0F, 2.0F); !ok) return ok;
+    if (auto ok = above("repetition_penalty", s.repetition_penalty, 0.0F, 2.0F); !ok) return ok;
+    for (const auto& [token, bias] : s.logit_bias) {
+        if (!std::isfinite(bias)) {
+            return param_error("logit_bias", "the bias of token {} is {}; it must be a number",
+                               token, bias);
+        }
+    }
+    const auto most = static_cast<std::int32_t>(engine.max_top_logprobs);
+    if (request.top_logprobs < -1 || request.top_logprobs > most) {
+        return param_error("top_logprobs", "top_logprobs is {}; this engine gives at most {}",
+                           request.top_logprobs, most);
+    }
+    return {};
+}
+
+}  // namespace stator::worker

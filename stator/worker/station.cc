@@ -1,0 +1,66 @@
+#include "stator/worker/station.h"
+
+#include <utility>
+
+#include "stator/worker/worker_link.h"
+
+namespace stator::worker {
+namespace {
+
+/// A client fetches a snapshot when it joins; more than so many at once wait at the client, which
+/// asks again.
+constexpr std::size_t kMaxQueuedFetches = 256;
+
+}  // namespace
+
+Station::Station(const Clock& clock_, std::chrono::milliseconds load_every_,
+                 metrics::Registry& registry, WorkerState state)
+    : clock(clock_),
+      load_every(load_every_),
+      metrics(registry),
+      fetches(1, kMaxQueuedFetches, "fetch"),
+      state_(std::make_shared<const WorkerState>(std::move(state))) {}
+
+Station::~Station() = default;
+
+std::shared_ptr<const WorkerState> Station::state() const {
+    const std::scoped_lock lock(mutex_);
+    return state_;
+}
+
+void Station::change(const std::function<void(WorkerState&)>& change) {
+    {
+        const std::scoped_lock lock(mutex_);
+        auto next = std::make_shared<WorkerState>(*state_);
+        change(*next);
+        state_ = std::move(next);
+    }
+    for (const auto& link : links()) link->tell_info();
+}
+
+std::uint32_t Station::next_link_number() {
+    const std::scoped_lock lock(mutex_);
+    return ++last_link_;
+}
+
+void Station::add(std::uint32_t number, std::weak_ptr<WorkerLink> link) {
+    const std::scoped_lock lock(mutex_);
+    links_[number] = std::move(link);
+}
+
+void Station::remove(std::uint32_t number) {
+    const std::scoped_lock lock(mutex_);
+    links_.erase(number);
+}
+
+std::vector<std::shared_ptr<WorkerLink>> Station::links() const {
+    std::vector<std::shared_ptr<WorkerLink>> out;
+    const std::scoped_lock lock(mutex_);
+    out.reserve(links_.size());
+    for (const auto& [number, weak] : links_) {
+        if (auto link = weak.lock()) out.push_back(std::move(link));
+    }
+    return out;
+}
+
+}  // namespace stator::worker
