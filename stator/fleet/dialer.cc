@@ -23,6 +23,7 @@ void Dialer::set_wanted(bool wanted) {
     if (shut_ || std::exchange(wanted_, wanted) == wanted) return;
     if (wanted) {
         // A worker that is still there was removed: it goes first, its end dials again.
+        idle_.store(false, std::memory_order_release);
         if (!worker_) {
             roster_->put(entry_);
             dial();
@@ -30,6 +31,7 @@ void Dialer::set_wanted(bool wanted) {
         return;
     }
     timer_.cancel();
+    idle_.store(!worker_, std::memory_order_release);
     if (worker_) {
         worker_->remove();
     } else {
@@ -110,7 +112,10 @@ void Dialer::on_over(const Error& why, bool refused) {
     const bool news = was_member || entry_.reason != why.message;
     entry_.reason = why.message;
     if (shut_) return roster_->put(entry_);
-    if (!wanted_) return roster_->erase(entry_.address);
+    if (!wanted_) {
+        roster_->erase(entry_.address);
+        return idle_.store(true, std::memory_order_release);
+    }
     if (news) roster_->put(entry_);
     dial_later(refused);
 }

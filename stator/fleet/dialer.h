@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <boost/asio/steady_timer.hpp>
 #include <memory>
 #include <random>
@@ -22,7 +23,10 @@ class Dialer final : public MemberEvents, public std::enable_shared_from_this<Di
     void set_wanted(bool wanted);
     /// Ends for good.
     void shut();
+    // Any thread.
     [[nodiscard]] runtime::Loop& loop() const { return loop_; }
+    /// Not wanted and without a worker: may be let go of.
+    [[nodiscard]] bool idle() const { return idle_.load(std::memory_order_acquire); }
 
     // From the worker.
     Result<void> on_words(const std::shared_ptr<const protocol::WorkerInfo>& info) override;
@@ -49,6 +53,7 @@ class Dialer final : public MemberEvents, public std::enable_shared_from_this<Di
     bool duplicate_ = false;
     bool wanted_ = false;
     bool shut_ = false;
+    std::atomic<bool> idle_{false};
 };
 
 }  // namespace stator::fleet

@@ -53,11 +53,15 @@ class Census : public std::enable_shared_from_this<Census> {
 
     std::vector<std::shared_ptr<Dialer>> take_dialers() {
         std::vector<std::shared_ptr<Dialer>> out;
-        for (auto& [address, dialer] : std::exchange(dialers_, {})) out.push_back(dialer);
+        for (auto& [address, entry] : std::exchange(dialers_, {})) out.push_back(entry.dialer);
         return out;
     }
 
   private:
+    struct Entry {
+        std::shared_ptr<Dialer> dialer;
+        bool wanted = true;
+    };
     void take(std::size_t source, std::vector<discovery::Candidate> candidates);
     void look_later();
     void look_at_sources();
@@ -70,8 +74,9 @@ class Census : public std::enable_shared_from_this<Census> {
     boost::asio::steady_timer timer_;
     std::vector<std::shared_ptr<discovery::Source>> sources_;
     std::vector<std::set<net::SocketAddress>> named_;  ///< by source
-    /// Those not wanted any more stay: an address that comes back finds its worker.
-    std::map<net::SocketAddress, std::shared_ptr<Dialer>> dialers_;
+    /// Those not wanted any more stay as long as they have a worker: an address that comes back
+    /// finds it.
+    std::map<net::SocketAddress, Entry> dialers_;
     std::size_t next_loop_ = 0;
     bool stopped_ = false;
 };
@@ -103,9 +108,14 @@ void Census::take(std::size_t source, std::vector<discovery::Candidate> candidat
     for (auto& c : candidates) named_[source].insert(std::move(c.address));
     std::set<net::SocketAddress> wanted;
     for (const auto& set : named_) wanted.insert(set.begin(), set.end());
-    for (const auto& [address, dialer] : dialers_) {
+    std::erase_if(dialers_, [&](const auto& e) {
+        return !e.second.wanted && e.second.dialer->idle() && !wanted.contains(e.first);
+    });
+    for (auto& [address, entry] : dialers_) {
         const bool is_wanted = wanted.erase(address) > 0;
-        dialer->loop().post([dialer, is_wanted] { dialer->set_wanted(is_wanted); });
+        if (std::exchange(entry.wanted, is_wanted) == is_wanted) continue;
+        entry.dialer->loop().post(
+            [dialer = entry.dialer, is_wanted] { dialer->set_wanted(is_wanted); });
     }
     for (const auto& address : wanted) {
         if (dialers_.size() >= options_.max_workers) {
@@ -117,7 +127,7 @@ void Census::take(std::size_t source, std::vector<discovery::Candidate> candidat
         runtime::Loop& loop = loops_.at(next_loop_++ % loops_.size());
         const auto dialer = std::make_shared<Dialer>(
             options_, address, loop, roster_, options_.random_seed * 7919 + next_loop_, clock_);
-        dialers_.emplace(address, dialer);
+        dialers_.emplace(address, Entry{.dialer = dialer});
         // The census keeps the options that the dialer refers to.
         loop.post([dialer, self = shared_from_this()] { dialer->set_wanted(true); });
     }

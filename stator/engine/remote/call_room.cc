@@ -109,8 +109,9 @@ void CallRoom::settle(const std::shared_ptr<Call>& call) {
 }
 
 void CallRoom::leave(Call& call) {
+    // The room may be the last that holds it.
+    const auto keep = std::exchange(by_tag_[*call.tag], nullptr);
     --sinks_[call.sink_slot].users;
-    by_tag_[*call.tag].reset();
     free_tags_.push_back(*call.tag);
     call.tag.reset();
 }
