@@ -1,6 +1,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -158,12 +159,14 @@ struct MemoryNet {
             if (std::string piece = cut(w.pipe_to_worker); !piece.empty()) {
                 moved = true;
                 to_worker_bytes += piece.size();
+                if (tap) tap(true, w.lane, piece);
                 deliver(w, piece);
             }
             if (w.cut) continue;
             if (std::string piece = cut(w.pipe_to_client); !piece.empty()) {
                 moved = true;
                 to_client_bytes += piece.size();
+                if (tap) tap(false, w.lane, piece);
                 client->received(w.lane, piece, now);
             }
             if (w.cut) continue;
@@ -246,6 +249,7 @@ struct MemoryNet {
     std::vector<std::unique_ptr<Wire>> wires;
     std::vector<Error> refused;
     std::size_t to_worker_bytes = 0, to_client_bytes = 0;
+    std::function<void(bool to_worker, LaneId lane, std::string_view piece)> tap;  // listens in
     std::size_t max_piece = 100'000;
     std::size_t kernel_bytes = 64 * 1024;  // what a lane's pipe takes
 
@@ -269,6 +273,7 @@ struct MemoryNet {
         auto done = w.greeter->received(piece, now, w.to_client);
         if (!done) {
             refused.push_back(done.error());
+            if (tap) tap(false, w.lane, w.to_client);
             client->received(w.lane, std::exchange(w.to_client, {}), now);
             client->lane_lost(w.lane, gone(), now);
             w.cut = true;

@@ -117,10 +117,9 @@ struct Waiting : ClientRecord {
     }
     template <typename F>
     void note(F&& f) {
-        {
-            const std::scoped_lock lock(mutex);
-            f();
-        }
+        // Under the lock: whoever waits may be the one that ends this object's life.
+        const std::scoped_lock lock(mutex);
+        f();
         changed.notify_all();
     }
     void on_info(const protocol::WorkerInfo& i) override {

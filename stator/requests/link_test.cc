@@ -283,6 +283,47 @@ void lie_tokens(std::string& out, std::uint32_t stream, std::uint32_t position, 
     w.finish(out);
 }
 
+TEST(LinkTest, TokensOfStreamsThatAreOverAreNoLie) {
+    MemoryNet net(14);
+    net.start();
+    const auto finished = net.open(3, 4);
+    const auto cancelled = net.open(3, 4);
+    net.run();
+    net.tokens({{finished->value, 1}}, true);
+    net.run();
+    net.client->cancel(*cancelled, net.now);
+    std::string bytes;
+    lie_tokens(bytes, finished->value, 1, 1);
+    lie_tokens(bytes, cancelled->value, 0, 3);
+    net.client->received(LaneId(0), bytes, net.now);
+    EXPECT_TRUE(net.at_client.lost.empty());
+    EXPECT_EQ(net.at_client.streams[finished->value].tokens.size(), 1U);
+    EXPECT_TRUE(net.at_client.streams[cancelled->value].tokens.empty());
+}
+
+TEST(LinkTest, ADeadlineEndsARequestWhosePromptIsStillOnTheWay) {
+    MemoryNet net(15);
+    net.start();
+    auto q = std::make_shared<protocol::GenerateRequest>();
+    q->prompt.assign(100'000, 7);
+    q->deadline = Deadline::after(net.now, milliseconds(500));
+    const auto id = net.client->open(q, 0, 1, net.now);
+    ASSERT_TRUE(id);
+    net.session->received(LaneId(0), std::exchange(net.wires[0]->to_worker, {}), net.now);
+    EXPECT_LE(net.session->next_timer(), q->deadline);
+    net.session->tick(net.now + milliseconds(499));
+    EXPECT_EQ(net.session->open_streams(), 1U);
+    net.now = net.now + milliseconds(500);
+    net.session->tick(net.now);
+    EXPECT_EQ(net.session->open_streams(), 0U);
+    net.run();
+    ASSERT_TRUE(net.at_client.streams[id->value].error);
+    EXPECT_EQ(net.at_client.streams[id->value].error->code, ErrorCode::kDeadlineExceeded);
+    EXPECT_TRUE(net.at_worker.opens.empty());
+    EXPECT_TRUE(net.at_worker.cancelled.empty()) << "the owner never knew of it";
+    EXPECT_TRUE(net.at_client.lost.empty() && net.at_worker.lost.empty());
+}
+
 TEST(LinkTest, AWorkerThatLiesLosesTheLink) {
     EXPECT_THAT(client_loses([](auto& out, auto s) { lie_tokens(out, s + 1, 0, 1); }),
                 HasSubstr("never opened"));
