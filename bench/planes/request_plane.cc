@@ -163,9 +163,37 @@ struct Client : ClientLinkEvents {
     std::vector<std::int64_t> latencies;
 };
 
+/// How late a thread that does nothing but sleep is woken: what the machine adds to any latency.
+class Noise {
+  public:
+    Noise() : thread_([this] { watch(); }) {}
+    ~Noise() { stop(); }
+    double p99_ms() {
+        stop();
+        std::ranges::sort(late_);
+        return late_.empty() ? 0 : static_cast<double>(late_[late_.size() * 99 / 100]) * 1e-6;
+    }
+
+  private:
+    void watch() {
+        while (!stopping_) {
+            const std::int64_t due = now_ns() + 1'000'000;
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            late_.push_back(now_ns() - due);
+        }
+    }
+    void stop() {
+        stopping_ = true;
+        if (thread_.joinable()) thread_.join();
+    }
+    std::atomic<bool> stopping_{false};
+    std::vector<std::int64_t> late_;
+    std::thread thread_;
+};
+
 struct Figures {
     double worker_ns = 0, client_ns = 0, worker_sends = 0, client_sends = 0, tokens_per_s = 0,
-           p50_ms = 0, p99_ms = 0;
+           p50_ms = 0, p99_ms = 0, noise_p99_ms = 0;
 };
 
 struct Bench {
@@ -230,6 +258,7 @@ struct Bench {
         on_loop(loops.at(0), [&] { return worker->start(period_ns), 0; });
         std::this_thread::sleep_for(std::chrono::milliseconds(300));
         on_loop(client_loop, [&] { return client.latencies.clear(), client.measuring = true; });
+        Noise noise;
         const Sample first = sample();
         const std::int64_t until = first.at + static_cast<std::int64_t>(seconds * 1e9);
         while (now_ns() < until) {
@@ -240,6 +269,7 @@ struct Bench {
             }
         }
         const Sample last = sample();
+        const double noise_p99 = noise.p99_ms();
         on_loop(loops.at(0), [&] { return worker->running = false; });
         wait([&] { return worker->received == worker->sent; });
         auto all = on_loop(client_loop, [&] {
@@ -259,7 +289,8 @@ struct Bench {
                 .client_sends = static_cast<double>(last.client_sends - first.client_sends) / n,
                 .tokens_per_s = n / (static_cast<double>(last.at - first.at) * 1e-9),
                 .p50_ms = at(0.5),
-                .p99_ms = at(0.99)};
+                .p99_ms = at(0.99),
+                .noise_p99_ms = noise_p99};
     }
 
     runtime::LoopPool loops;
@@ -304,6 +335,7 @@ int main(int argc, char** argv) {
         print("request_plane.half.worker_sends_per_token", half.worker_sends, "1", 0.1);
         print("request_plane.half.latency_p50", half.p50_ms, "ms");
         print("request_plane.half.latency_p99", half.p99_ms, "ms", 1.0);
+        print("request_plane.half.noise_p99", half.noise_p99_ms, "ms");
     }
     {
         Bench bench(64);
@@ -316,6 +348,8 @@ int main(int argc, char** argv) {
         print("request_plane.prompt_10mb.prompts", bench.worker->prompts, "1");
         print("request_plane.prompt_10mb.latency_p99_alone", alone.p99_ms, "ms");
         print("request_plane.prompt_10mb.latency_p99", loaded.p99_ms, "ms");
+        print("request_plane.prompt_10mb.noise_p99_alone", alone.noise_p99_ms, "ms");
+        print("request_plane.prompt_10mb.noise_p99", loaded.noise_p99_ms, "ms");
         print("request_plane.prompt_10mb.added_p99", std::max(loaded.p99_ms - alone.p99_ms, 1e-6),
               "ms", 2.0);
     }
