@@ -397,6 +397,7 @@ void StreamConnection::on_timer() {
 void StreamConnection::finish(Error why) {
     if (state_ == State::kClosed) return;
     state_ = State::kClosed;
+    streams_.remove(*this);
     timer_.cancel();
     if (const auto dial = std::exchange(dial_, nullptr)) dial->cancel();
     boost::system::error_code ignored;

@@ -47,7 +47,10 @@ class StreamConnection final : public StreamSocket,
   public:
     /// `seat` is given back once the connection is closed.
     StreamConnection(runtime::Loop& loop, StreamOptions options, std::shared_ptr<void> seat);
-    ~StreamConnection() override { streams_.remove(*this); }
+    /// Once closed it may go on any thread: whoever holds a socket last is its owner's business.
+    ~StreamConnection() override {
+        if (state_ != State::kClosed) streams_.remove(*this);
+    }
     StreamConnection(const StreamConnection&) = delete;
     StreamConnection& operator=(const StreamConnection&) = delete;
 
