@@ -3,6 +3,7 @@
 
 #include <array>
 #include <csignal>
+#include <cstdlib>
 #include <random>
 #include <string>
 #include <utility>
@@ -157,13 +158,15 @@ ExitCode run(const config::Settings& settings) {
     (*worker)->set_ready(std::move(model->card), std::move(model->artifacts),
                          {engine->engine.get()});
     stop.begin_serving();
-    control::tell_ready();
     const std::string address = net::to_string((*worker)->address());
-    log_info("The worker is ready.", {{"worker", name}, {"model", model_name}, {"link", address}});
-    print_out(fmt::format(
-        "Worker {} offers {} on {}{}\nCtrl-C lets its requests end first.\n", name, model_name,
-        address,
-        announced.empty() ? "; not announced" : fmt::format(", announced in {}", announced)));
+    // A supervisor's terminal is the frontend's.
+    const bool supervised = std::getenv("STATOR_READY_FD") != nullptr;
+    control::tell_ready();
+    if (!supervised)
+        print_out(fmt::format(
+            "Worker {} offers {} on {}{}\nCtrl-C lets its requests end first.\n", name, model_name,
+            address,
+            announced.empty() ? "; not announced" : fmt::format(", announced in {}", announced)));
     int signal = 0;
     while (!StopSignal::ends(signal = stop.wait())) {
         const auto reloaded = (*security)->reload();
@@ -181,7 +184,6 @@ ExitCode run(const config::Settings& settings) {
     (*worker)->stop();
     engine->engine->stop(Deadline::at(Clock::real().now()));
     loops.stop();
-    log_info("The worker has stopped.");
     return ExitCode::kDone;
 }
 
