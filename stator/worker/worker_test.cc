@@ -392,6 +392,25 @@ TEST_F(WorkerTest, AnIdleClientHearsOfTheLoadThatOthersMake) {
     ASSERT_TRUE(idle.wait([](const auto& s) { return s.loads.back().load.running == 0; }));
 }
 
+TEST_F(WorkerTest, AtRestNobodyLooksAtTheLoad) {
+    options.load_every = 1ms;
+    start_ready({.step = 1ms});
+    Client client(worker->address());
+    ASSERT_TRUE(client.ready());
+    ASSERT_TRUE(client.wait_end(client.open({1}, 50)));
+    EXPECT_GT(metric("stator_worker_load_looks_total"), 1.0);
+    bool at_rest = false;
+    for (int i = 0; i < 200 && !at_rest; ++i) {
+        const double before = metric("stator_worker_load_looks_total");
+        std::this_thread::sleep_for(50ms);
+        at_rest = metric("stator_worker_load_looks_total") == before;
+    }
+    EXPECT_TRUE(at_rest);
+    const double before = metric("stator_worker_load_looks_total");
+    ASSERT_TRUE(client.wait_end(client.open({1}, 50)));
+    EXPECT_GT(metric("stator_worker_load_looks_total"), before) << "woken by the next request";
+}
+
 /// What a subscriber knows of one rank.
 class Blocks final : public events::KvReceiver {
   public:
