@@ -41,11 +41,16 @@ class Client final : public RecordingClient {
         loop_.stop();
     }
 
+    /// Returns when the link's sockets are gone: they hold it until then.
     void leave() {
+        std::weak_ptr<requests::Link> gone;
         on_loop([&] {
+            gone = link_;
             if (link_) link_->close();
             link_.reset();
         });
+        for (int i = 0; i < 500 && !gone.expired(); ++i) std::this_thread::sleep_for(10ms);
+        EXPECT_TRUE(gone.expired());
     }
     [[nodiscard]] bool ready() {
         return wait_info([](const auto& info) { return !info.loading; });
