@@ -181,6 +181,7 @@ struct TlsSession::Impl {
     BIO* out = nullptr;  ///< the session's
     std::string server_name;
     bool failed = false;
+    bool established = false;  ///< the handshake was done before whatever failed
 };
 
 TlsSession::TlsSession(std::shared_ptr<const TlsContext> context, std::string_view server_name)
@@ -223,7 +224,10 @@ void TlsSession::Impl::take_cipher(std::string& cipher) const {
 }
 
 Result<int> TlsSession::Impl::outcome(int returned) {
-    if (returned > 0) return 1;
+    if (returned > 0) {
+        established = ::SSL_is_init_finished(ssl.get()) != 0;
+        return 1;
+    }
     switch (::SSL_get_error(ssl.get(), returned)) {
         case SSL_ERROR_WANT_READ:
         case SSL_ERROR_WANT_WRITE:
@@ -235,9 +239,8 @@ Result<int> TlsSession::Impl::outcome(int returned) {
     }
     failed = true;
     const long verified = ::SSL_get_verify_result(ssl.get());
-    const bool established = ::SSL_is_init_finished(ssl.get()) != 0;
     const std::string reason = openssl_reason();
-    if (verified != X509_V_OK) {
+    if (!established && verified != X509_V_OK) {
         return error(ErrorCode::kUnauthenticated, "the peer's certificate is refused{}: {}",
                      server_name.empty() ? "" : " for '" + server_name + "'",
                      ::X509_verify_cert_error_string(verified));
