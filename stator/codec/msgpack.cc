@@ -487,14 +487,14 @@ Result<std::size_t> MsgpackReader::skip_one(MsgpackType type) {
     return std::size_t{0};
 }
 
-Result<void> MsgpackReader::skip() {
+Result<void> MsgpackReader::skip(std::size_t around) {
     std::array<std::size_t, kMaxDepth> owed{};  // values still to come, per open array or map
     std::size_t depth = 0;
     do {
         if (depth > 0) --owed[depth - 1];
         const auto type = peek();
         if (!type) return tl::unexpected(type.error());
-        if (holds_values(*type) && depth == kMaxDepth) return too_deep(at_);
+        if (holds_values(*type) && around + depth >= kMaxDepth) return too_deep(at_);
         const auto inside = skip_one(*type);
         if (!inside) return tl::unexpected(inside.error());
         if (holds_values(*type)) owed[depth++] = *inside;
@@ -597,7 +597,7 @@ class JsonPrinter {
         if (in_key_ && holds_values(*type)) {
             // Quotes in quotes in quotes would double the text with every level.
             append_json_string(out_, fmt::format("<{}>", to_string(*type)));
-            return reader_.skip();
+            return reader_.skip(depth);
         }
         const std::size_t start = out_.size();
         const bool outer = std::exchange(in_key_, true);

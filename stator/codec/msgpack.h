@@ -75,8 +75,9 @@ class MsgpackReader {
     [[nodiscard]] Result<std::size_t> array();
     [[nodiscard]] Result<std::size_t> map();
     [[nodiscard]] Result<MsgpackExtension> extension();
-    /// Passes over one value, whatever it is, at most kMaxDepth deep.
-    [[nodiscard]] Result<void> skip();
+    /// Passes over one value, whatever it is, at most kMaxDepth deep, with the arrays and maps that
+    /// the caller knows to be around it.
+    [[nodiscard]] Result<void> skip(std::size_t around = 0);
 
     [[nodiscard]] bool done() const { return at_ == bytes_.size(); }
     [[nodiscard]] std::size_t position() const { return at_; }

@@ -111,6 +111,7 @@ class Harness {
             deliver_all();
             answer_all();
             ask_time();
+            if (i % 50 == 49 && difference().empty()) return;
         }
     }
 

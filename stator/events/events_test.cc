@@ -306,6 +306,19 @@ TEST(Events, ListenSeesOtherTopics) {
     EXPECT_TRUE(eventually([&] { return beats > 1; }));
 }
 
+TEST(Events, AFullQueueHoldsUpKvAndDropsTheRest) {
+    auto options = quick();
+    options.max_queued_batches = 1;
+    auto host = *start_publishers(options);
+    auto publisher = bound(*host, "tcp://127.0.0.1:*", Incarnation(1));
+    EXPECT_TRUE(eventually([&] {
+        for (int i = 0; i < 1000; ++i) publisher->publish("load", 0, "\x80");
+        return publisher->dropped() > 0;
+    }));
+    for (std::uint64_t i = 1; i <= 2000; ++i) publisher->publish_kv(0, {stored(i, i * 1000)});
+    EXPECT_TRUE(eventually([&] { return publisher->range("kv", 0, 1, 2000).has_value(); }));
+}
+
 TEST(Events, RefusalsSayWhy) {
     auto host = *start_publishers(quick());
     const auto bad = host->bind("tcp://nowhere:x", Incarnation(1), 1);

@@ -33,7 +33,7 @@ struct PublisherHostOptions {
 };
 
 /// One worker's events: bound socket, sequence numbers, ring of the last batches, mirror of the KV
-/// state. Thread-safe.
+/// state. Thread-safe. Going away, it sends what is queued and gives ZeroMQ half a second for it.
 class Publisher {
   public:
     virtual ~Publisher() = default;
@@ -44,6 +44,8 @@ class Publisher {
     /// One message on another topic ("load", "lifecycle"): a MessagePack value. Dropped, and
     /// counted, where the queue is full.
     virtual void publish(std::string_view topic, std::uint32_t rank, std::string payload) = 0;
+    /// Messages that publish() dropped so far.
+    [[nodiscard]] virtual std::uint64_t dropped() const = 0;
     /// Everything this rank holds, at the last published sequence, as MessagePack
     /// (docs/event-plane.md). For answering Fetch::kSnapshot and kEventRange of the request plane;
     /// blocks for the time of copying.

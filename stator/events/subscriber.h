@@ -53,14 +53,15 @@ struct SubscriptionStats {
 
 class Subscription {
   public:
-    virtual ~Subscription() = default;  ///< ends it; no call comes after
+    /// Ends it; no call comes after. Not from within its own receiver's calls.
+    virtual ~Subscription() = default;
     [[nodiscard]] virtual SubscriptionStats stats() const = 0;
 };
 
 /// A ZeroMQ context and the one thread that owns its SUB sockets, one per publisher.
 class SubscriberHost {
   public:
-    virtual ~SubscriberHost() = default;
+    virtual ~SubscriberHost() = default;  ///< its subscriptions must be gone
     /// Keeps `receiver` equal to the publisher's KV state. `ranks` as the worker said.
     [[nodiscard]] virtual Result<std::unique_ptr<Subscription>> follow_kv(
         const protocol::EventEndpoint& endpoint, protocol::Incarnation incarnation,
@@ -70,8 +71,9 @@ class SubscriberHost {
         const protocol::EventEndpoint& endpoint, std::vector<std::string> topics,
         std::function<void(const Message&)> take) = 0;
 };
-/// Checks at once that descriptors and sockets for `expected_publishers` can be had: kExhausted
-/// says which limit is in the way and how to raise it.
+/// Raises this process's soft limit of open files where it must, and checks at once that
+/// descriptors and sockets for `expected_publishers` can be had: kExhausted says which limit is in
+/// the way and how to raise it.
 [[nodiscard]] Result<std::unique_ptr<SubscriberHost>> start_subscribers(
     SubscriberHostOptions options, std::size_t expected_publishers);
 

@@ -88,7 +88,10 @@ class Outlet : public std::enable_shared_from_this<Outlet> {
     bool push(Queued item, bool wait) {
         std::unique_lock lock(queue_mutex_);
         if (!wait && queue_.size() >= max_queued_) {
-            ++dropped_;
+            if (dropped_++ == 0) {
+                log_warn("Messages of other topics are dropped: a publisher's queue is full.",
+                         {{"queued", queue_.size()}});
+            }
             return false;
         }
         room_.wait(lock, [&] { return queue_.size() < max_queued_; });
@@ -96,27 +99,24 @@ class Outlet : public std::enable_shared_from_this<Outlet> {
         return !std::exchange(scheduled_, true);
     }
 
-    /// Sends all that is queued. On the host's thread.
-    void drain() {
-        for (;;) {
-            std::deque<Queued> items;
-            std::uint64_t dropped = 0;
-            {
-                const std::scoped_lock lock(queue_mutex_);
-                if (queue_.empty()) {
-                    scheduled_ = false;
-                    return;
-                }
-                items.swap(queue_);
-                dropped = std::exchange(dropped_, 0);
-            }
-            room_.notify_all();
-            if (dropped > 0) {
-                log_warn("Messages of other topics were dropped: the queue was full.",
-                         {{"dropped", dropped}});
-            }
-            for (const Queued& item : items) send(item);
+    /// Sends what is queued now; true: more came meanwhile, call again after the others. On the
+    /// host's thread.
+    bool drain() {
+        std::deque<Queued> items;
+        {
+            const std::scoped_lock lock(queue_mutex_);
+            items.swap(queue_);
         }
+        room_.notify_all();
+        for (const Queued& item : items) send(item);
+        const std::scoped_lock lock(queue_mutex_);
+        scheduled_ = !queue_.empty();
+        return scheduled_;
+    }
+
+    [[nodiscard]] std::uint64_t dropped() {
+        const std::scoped_lock lock(queue_mutex_);
+        return dropped_;
     }
 
     void heartbeats(bool at_once) {
@@ -207,7 +207,8 @@ class ZmqPublisher final : public Publisher {
 
     ~ZmqPublisher() override {
         host_.thread->run([this] {
-            outlet_->drain();
+            while (outlet_->drain()) {
+            }
             host_.thread->unwatch(outlet_->watch_id, outlet_->socket().fd());
             host_.outlets.erase(outlet_.get());
             // ZeroMQ closes the socket on its own thread later; until then it is this thread's.
@@ -226,6 +227,8 @@ class ZmqPublisher final : public Publisher {
         push(OtherMessage{std::string(topic), rank, std::move(payload)}, false);
     }
 
+    [[nodiscard]] std::uint64_t dropped() const override { return outlet_->dropped(); }
+
     [[nodiscard]] Result<std::shared_ptr<const std::string>> snapshot(std::string_view topic,
                                                                       std::uint32_t rank) override {
         return outlet_->with_log([&](const EventLog& log) { return log.snapshot(topic, rank); });
@@ -241,13 +244,16 @@ class ZmqPublisher final : public Publisher {
 
   private:
     void push(Queued item, bool wait) {
-        if (!outlet_->push(std::move(item), wait)) return;
-        host_.thread->inbox()->post([outlet = outlet_.get(), &host = host_] {
+        if (outlet_->push(std::move(item), wait)) schedule(host_, outlet_.get());
+    }
+
+    static void schedule(HostCore& host, Outlet* outlet) {
+        host.thread->inbox()->post([outlet, &host] {
             // The publisher may have gone meanwhile, and drained before it went.
             const auto found = host.outlets.find(outlet);
             if (found == host.outlets.end()) return;
-            found->second->drain();
-            if (found->second->socket().readable()) host.thread->again(found->second->watch_id);
+            if (outlet->drain()) schedule(host, outlet);
+            if (outlet->socket().readable()) host.thread->again(outlet->watch_id);
         });
     }
 

@@ -90,7 +90,8 @@ test_tsan() {
     [ ${#targets[@]} -gt 0 ] || return 0
     names=$(printf '%s\n' "${TSAN_ROOMS[@]}" | grep -E "$FILTER" | paste -sd '|')
     build_targets tsan "${targets[@]}" &&
-        TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:${TSAN_OPTIONS:-}" run_ctest tsan -R "^($names)\$"
+        TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:suppressions=$DEV_ROOT/tools/dev/tsan.supp:${TSAN_OPTIONS:-}" \
+            run_ctest tsan -R "^($names)\$"
 }
 
 # True if the filter can match an end-to-end test, so that `./dev test ROOM` need not build the server first.
