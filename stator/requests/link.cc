@@ -160,9 +160,11 @@ class SocketLink final : public Link,
     void after_flush() {
         std::vector<LaneId> drained_lanes;
         for (const auto& l : lanes_) {
-            if (std::exchange(l->flushed, false) && l->socket->unsent() == 0) {
-                drained_lanes.push_back(l->lane);
-            }
+            // Not sent yet: it is of the next flush, which is followed by another look, or the
+            // kernel has not taken it, which ends in on_drained().
+            if (!l->flushed || l->socket->unsent() != 0) continue;
+            l->flushed = false;
+            drained_lanes.push_back(l->lane);
         }
         for (const LaneId lane : drained_lanes) drained(lane);
     }
