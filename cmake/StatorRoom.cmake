@@ -6,7 +6,8 @@
 #             [TEST_LABELS <label>...]  ctest labels of the room's tests, `unit` if not given
 #
 # One room is one folder and one static library, stator_<room with / as _>. Sources are found by name:
-# `x.cc` belongs to the library, `x_test.cc` to <room>_test, `x_bench.cc` to <room>_bench.
+# `x.cc` belongs to the library, `x_test.cc` to <room>_test, `x_bench.cc` to <room>_bench, `x_fixture.cc` to the tests of
+# this room and of those that name it in DEPS or TEST_DEPS.
 function(stator_room)
   cmake_parse_arguments(R "NEEDS_LLAMA" "NAME;STOREY" "DEPS;LIBS;TEST_DEPS;TEST_LIBS;TEST_LABELS" ${ARGN})
   if(R_UNPARSED_ARGUMENTS OR NOT R_NAME OR NOT R_STOREY MATCHES "^(ground|first|second)$")
@@ -21,7 +22,9 @@ function(stator_room)
   set(benches ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   list(FILTER benches INCLUDE REGEX "_bench\\.cc$")
-  list(FILTER sources EXCLUDE REGEX "_(test|bench)\\.cc$")
+  set(fixtures ${sources})
+  list(FILTER fixtures INCLUDE REGEX "_fixture\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "_(test|bench|fixture)\\.cc$")
   list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
 
   set(deps "")
@@ -45,9 +48,20 @@ function(stator_room)
     string(REPLACE "/" "_" dep_id "${dep}")
     list(APPEND test_deps stator_${dep_id})
   endforeach()
+  # What tests share, and other rooms' tests with them.
+  if(fixtures)
+    add_library(stator_${id}_fixture STATIC ${fixtures})
+    target_link_libraries(stator_${id}_fixture PUBLIC stator_${id} GTest::gtest)
+  endif()
+  set(test_fixtures "")
+  foreach(with stator_${id} ${deps} ${test_deps})
+    if(TARGET ${with}_fixture)
+      list(APPEND test_fixtures ${with}_fixture)
+    endif()
+  endforeach()
   if(tests)
     add_executable(${id}_test ${tests})
-    target_link_libraries(${id}_test PRIVATE stator_${id} ${test_deps} ${R_TEST_LIBS} GTest::gmock GTest::gtest_main
+    target_link_libraries(${id}_test PRIVATE ${test_fixtures} stator_${id} ${test_deps} ${R_TEST_LIBS} GTest::gmock GTest::gtest_main
       stator_rapidcheck)
     add_test(NAME ${R_NAME} COMMAND ${id}_test)
     if(NOT R_TEST_LABELS)

@@ -145,8 +145,10 @@ void ListenerCore::hand_over(int fd) {
     runtime::Loop& loop = loops.at(index);
     const bool posted =
         loop.post([self = shared_from_this(), &loop, fd, seat = take_seat(seats, index)]() mutable {
+            StreamOptions stream = self->options.stream;
+            if (self->options.tls) stream.tls = self->options.tls();
             const auto connection =
-                std::make_shared<StreamConnection>(loop, self->options.stream, std::move(seat));
+                std::make_shared<StreamConnection>(loop, std::move(stream), std::move(seat));
             connection->adopt(fd);
             auto handler =
                 self->stopped.load(std::memory_order_acquire) ? nullptr : self->accept(connection);

@@ -75,6 +75,10 @@ using StreamAccept = std::function<std::shared_ptr<StreamHandler>(std::shared_pt
 
 struct ListenOptions {
     StreamOptions stream;
+    /// Where it is set: asked for each accepted connection in place of stream.tls, on the
+    /// connection's loop (so by several threads at once), that a reloaded certificate counts from
+    /// the next connection on. null = plain.
+    std::function<std::shared_ptr<const TlsContext>()> tls;
     std::size_t max_connections = 4096;  ///< beyond: accepted and closed, counted
 };
 

@@ -62,5 +62,38 @@ TEST_F(StreamTls, AClientThatSaysNothingHasTheConnectTimeout) {
     EXPECT_FALSE(server_->opened());
 }
 
+TEST_F(StreamTls, EachConnectionAsksForTheCertificateOfTheDay) {
+    const Authority later{folder_, "later"};
+    std::atomic<int> asked = 0;
+    const auto serving = [](TlsFiles files) {
+        files.authorities.clear();
+        return TlsContext::server(files).value();
+    };
+    const auto first = serving(server_files_);
+    const auto second = serving(later.issue("renewed", {.address = "127.0.0.1"}));
+    ListenOptions options;
+    options.tls = [&] { return asked++ == 0 ? first : second; };
+    auto listener = listen_stream(loops_, *parse_socket_address("127.0.0.1:0"), options,
+                                  [](const auto&) { return std::make_shared<Recorder>(); });
+    ASSERT_TRUE(listener);
+    const auto connect = [&](const std::string& trusted) {
+        StreamOptions own;
+        own.tls = TlsContext::client({{}, {}, trusted}).value();
+        auto client = std::make_shared<Recorder>();
+        on_loop(loops_.at(0), [&] {
+            client->own(connect_stream(loops_.at(0), (*listener)->address(), own, client));
+        });
+        return client;
+    };
+    const auto before = connect(authority_.file());
+    before->wait_open();
+    const auto after = connect(later.file());
+    after->wait_open();
+    EXPECT_EQ(connect(authority_.file())->wait_closed().code, ErrorCode::kUnauthenticated);
+    EXPECT_FALSE(before->closed()) << "connections that are there keep what they have";
+    EXPECT_EQ(asked, 3);
+    (*listener)->stop();
+}
+
 }  // namespace
 }  // namespace stator::net

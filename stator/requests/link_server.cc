@@ -395,7 +395,8 @@ Result<std::unique_ptr<LinkServer>> listen_links(runtime::LoopPool& loops,
                                                  LinkServerOptions options, ServerLinkAccept accept,
                                                  const Clock& clock) {
     const net::SocketAddress address = options.address;
-    const net::ListenOptions listen = options.listen;
+    net::ListenOptions listen = options.listen;
+    if (options.tls) listen.tls = options.tls;
     auto shared = std::shared_ptr<Shared>(new Shared{.options = std::move(options),
                                                      .accept = std::move(accept),
                                                      .clock = clock,

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "stator/net/stream_fixture.h"
+#include "stator/net/tls_fixture.h"
 #include "stator/requests/link.h"
 #include "stator/requests/link_fixture.h"
 
@@ -34,6 +35,29 @@ struct WithSecret {
         server.address = *net::parse_socket_address("127.0.0.1:0");
         server.secret = [] { return "s3cret"; };
         client.link.secret = "s3cret";
+    }
+};
+
+struct Tls {
+    static void set_up(const TemporaryFolder& folder, LinkServerOptions& server,
+                       LinkOptions& client) {
+        const net::Authority authority(folder, "ca");
+        net::TlsFiles files = authority.issue("worker", {.address = "127.0.0.1"});
+        files.authorities.clear();
+        server.address = *net::parse_socket_address("127.0.0.1:0");
+        server.tls = [context = net::TlsContext::server(files).value()] { return context; };
+        client.stream.tls = net::TlsContext::client({{}, {}, authority.file()}).value();
+    }
+};
+struct MutualTls {
+    static void set_up(const TemporaryFolder& folder, LinkServerOptions& server,
+                       LinkOptions& client) {
+        const net::Authority authority(folder, "ca");
+        server.address = *net::parse_socket_address("127.0.0.1:0");
+        server.tls =
+            [context = net::TlsContext::server(authority.issue("worker", {.address = "127.0.0.1"}))
+                           .value()] { return context; };
+        client.stream.tls = net::TlsContext::client(authority.issue("frontend", {})).value();
     }
 };
 
@@ -162,7 +186,7 @@ class LinkContract : public ::testing::Test {
     std::unique_ptr<LinkServer> server_;
 };
 
-using Kinds = ::testing::Types<Tcp, Unix, WithSecret>;
+using Kinds = ::testing::Types<Tcp, Unix, WithSecret, Tls, MutualTls>;
 TYPED_TEST_SUITE(LinkContract, Kinds);
 
 std::shared_ptr<const protocol::GenerateRequest> request(std::size_t prompt, std::uint32_t max) {
@@ -230,6 +254,73 @@ TYPED_TEST(LinkContract, AWrongSecretIsRefused) {
     events.until(this->clients_.at(0), [](auto& e) { return e.lost.size() == 1; });
     EXPECT_EQ(events.lost[0].code, ErrorCode::kUnauthenticated);
     EXPECT_EQ(this->lost_, 0);
+}
+
+using LinkOverTls = LinkContract<MutualTls>;
+
+TEST_F(LinkOverTls, AClientWithoutACertificateGetsNoLink) {
+    client_options_.stream.tls = net::TlsContext::client({{}, {}, folder_.file("ca.pem")}).value();
+    Waiting events;
+    const auto link = connect(events);
+    events.until(clients_.at(0), [](auto& e) { return e.lost.size() == 1; });
+    EXPECT_TRUE(events.infos.empty());
+    EXPECT_EQ(server_->stats().accepted, 0U);
+}
+
+TEST_F(LinkOverTls, APlainClientGetsNoLink) {
+    client_options_.stream.tls = nullptr;
+    Waiting events;
+    const auto link = connect(events);
+    events.until(clients_.at(0), [](auto& e) { return e.lost.size() == 1; });
+    EXPECT_EQ(server_->stats().accepted, 0U);
+}
+
+/// Its own server, so that the certificate can change under it.
+TEST_F(LinkOverTls, AReloadedCertificateCountsFromTheNextConnectionOn) {
+    const net::Authority now(folder_, "now");
+    const net::Authority next(folder_, "next");
+    const auto serves = [](const net::Authority& authority) {
+        net::TlsFiles files = authority.issue("worker", {.address = "127.0.0.1"});
+        files.authorities.clear();
+        return net::TlsContext::server(files).value();
+    };
+    std::mutex mutex;
+    auto context = serves(now);
+    LinkServerOptions options = server_options_;
+    options.tls = [&] {
+        const std::scoped_lock lock(mutex);
+        return context;
+    };
+    auto server = listen_links(servers_, options, [this](auto link) {
+        return std::make_shared<EchoWorker>(std::move(link), lost_);
+    });
+    ASSERT_TRUE(server);
+    client_options_.address = (*server)->address();
+    const auto connect_trusting = [&](const net::Authority& authority, Waiting& events) {
+        client_options_.stream.tls = net::TlsContext::client({{}, {}, authority.file()}).value();
+        auto link = connect(events);
+        events.until(clients_.at(0), [](auto& e) { return !e.infos.empty() || !e.lost.empty(); });
+        return link;
+    };
+    Waiting before, after, stale;
+    const auto first = connect_trusting(now, before);
+    {
+        const std::scoped_lock lock(mutex);
+        context = serves(next);
+    }
+    const auto second = connect_trusting(next, after);
+    const auto third = connect_trusting(now, stale);
+    EXPECT_EQ(before.infos.size(), 1U);
+    EXPECT_EQ(after.infos.size(), 1U);
+    EXPECT_EQ(stale.lost.size(), 1U) << "it does not trust the new certificate";
+    on_loop([&] { EXPECT_TRUE(first->open(request(10, 5), 0, 1)); });
+    before.until(clients_.at(0), [](auto& e) { return e.streams[1].ends == 1; });
+    EXPECT_EQ(before.streams[1].tokens.size(), 5U) << "links that are there go on";
+    on_loop([&] {
+        first->close();
+        second->close();
+    });
+    (*server)->stop();
 }
 
 }  // namespace
