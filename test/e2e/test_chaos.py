@@ -186,7 +186,7 @@ def test_chaos(city, seed):
         time.sleep(rng.uniform(0.05, 0.5))
 
     load = run_load(frontend, seed, SECONDS, meanwhile)
-    moved = read_metrics(frontend).sum("stator_requests_moved_total")
+    moved = read_metrics(frontend).sum("stator_pool_migrations_total")
     print(
         f"faults {dict(done)}, answers {dict(load.ended)}, moved {moved:.0f}, "
         f"slowest {load.slowest:.1f} s"

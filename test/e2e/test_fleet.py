@@ -90,9 +90,7 @@ def test_kill_under_many_streams(fleet):
     assert lost > 0
     first.kill()
     streams.assert_all_exact()
-    metrics = read_metrics(frontend)
-    assert metrics.sum("stator_requests_moved_total") == lost
-    assert metrics.sum("stator_requests_unserved_total") == 0
+    assert read_metrics(frontend).sum("stator_pool_migrations_total") == lost
     wait_idle(frontend, "w2")
 
 
@@ -107,7 +105,7 @@ def test_stopped_worker_loses_its_streams_and_comes_back(fleet):
     first.signal(signal.SIGSTOP)
     wait_until(lambda: frontend.states().get("w1") in ("suspect", None), "w1 is suspect")
     streams.assert_all_exact()
-    assert read_metrics(frontend).sum("stator_requests_moved_total") > 0
+    assert read_metrics(frontend).sum("stator_pool_migrations_total") > 0
     first.signal(signal.SIGCONT)
     frontend.wait_workers("w1", "w2")
     assert frontend.workers()["w1"]["incarnation"] == incarnation
@@ -127,7 +125,7 @@ def test_short_pause_moves_nothing(fleet):
         assert_exact(stream_completion(frontend, prompt_of(i), 10), prompt_of(i), 10)
     first.signal(signal.SIGCONT)
     streams.assert_all_exact()
-    assert read_metrics(frontend).sum("stator_requests_moved_total") == 0
+    assert read_metrics(frontend).sum("stator_pool_migrations_total") == 0
     wait_until(lambda: frontend.states() == {"w1": "ready", "w2": "ready"}, "both are ready again")
 
 
@@ -253,14 +251,14 @@ def test_worker_that_refuses_costs_nothing_where_another_has_room(fleet):
             stream.assert_all_exact()
         for frontend in frontends:
             wait_idle(frontend, "w1", "w2")
-        if sum(read_metrics(f).sum("stator_requests_retried_total") for f in frontends):
+        if sum(read_metrics(f).sum("stator_pool_refusals_total") for f in frontends):
             return
     pytest.fail("no worker ever refused, so nothing was tested")
 
 
 def test_all_full_is_429(fleet):
     frontend = fleet.frontend()
-    fleet.echo_workers("w1", "w2", max_running=1, max_waiting=1, echo_step_us=5000)
+    fleet.echo_workers("w1", "w2", max_running=1, max_waiting=1, echo_step_us=2000)
     frontend.wait_workers("w1", "w2")
     streams = Streams(frontend, 4, 400)
     wait_until(
@@ -313,7 +311,7 @@ def test_sigterm_drains_and_exits_0(fleet):
     assert sum(frontend.load("w1")) <= before
     streams.assert_all_exact()
     assert first.wait() == 0
-    assert read_metrics(frontend).sum("stator_requests_moved_total") == 0
+    assert read_metrics(frontend).sum("stator_pool_migrations_total") == 0
 
 
 def test_restart_of_all_workers_by_hand_fails_no_request(fleet):
@@ -332,7 +330,7 @@ def test_restart_of_all_workers_by_hand_fails_no_request(fleet):
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         clients = [pool.submit(load, i) for i in range(6)]
         try:
-            for worker in workers:
+            for worker in 2 * workers:
                 incarnation = frontend.workers()[worker.name]["incarnation"]
                 worker.terminate()
                 assert worker.wait() == 0
@@ -347,7 +345,7 @@ def test_restart_of_all_workers_by_hand_fails_no_request(fleet):
             stop.set()
         for client in clients:
             client.result()
-    assert len(answers) > 30
+    assert len(answers) > 20
     for i, answer in answers:
         assert_exact(answer, prompt_of(i), 100)
 
@@ -358,11 +356,11 @@ def served_pools(frontend):
 
 def test_different_cards_are_two_pools_and_never_mixed(fleet):
     frontend = fleet.frontend(new_pool_share=25, wait_for_worker="300ms")
-    fleet.echo_workers("old", max_sequence=4096)
+    fleet.echo_workers("old", max_sequence=4096, echo_step_us=200)
     frontend.wait_workers("old")
     (old_pool,) = served_pools(frontend)
     # The newcomer fails on purpose, so that it shows who answered.
-    (new,) = fleet.echo_workers("new", max_sequence=8192, echo_fail_after=7)
+    (new,) = fleet.echo_workers("new", max_sequence=8192, echo_fail_after=7, echo_step_us=200)
     frontend.wait_workers("old", "new")
     pools = served_pools(frontend)
     assert set(pools) == {frontend.workers()[name]["pool"] for name in ("old", "new")}

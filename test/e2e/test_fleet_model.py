@@ -58,7 +58,7 @@ def test_killed_worker_leaves_no_trace_in_a_greedy_answer(pair):
     calm = stream_completion(frontend, PROMPT, TOKENS, **ASK)
     assert calm.complete, str(calm)
     assert len(calm.tokens) == TOKENS
-    moved = read_metrics(frontend).sum("stator_requests_moved_total")
+    moved = read_metrics(frontend).sum("stator_pool_migrations_total")
     killed = []
 
     def kill_once(answer):
@@ -73,7 +73,7 @@ def test_killed_worker_leaves_no_trace_in_a_greedy_answer(pair):
     assert answer.finish == "length"
     assert answer.usage["prompt_tokens"] == calm.usage["prompt_tokens"] == len(answer.prompt_tokens)
     assert answer.usage["completion_tokens"] == TOKENS == len(answer.tokens)
-    assert read_metrics(frontend).sum("stator_requests_moved_total") == moved + 1
+    assert read_metrics(frontend).sum("stator_pool_migrations_total") == moved + 1
     wait_until(lambda: not busy(frontend), "nothing runs any more")
 
     # Back again for the other tests, and a new instance.
