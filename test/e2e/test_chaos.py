@@ -7,9 +7,7 @@ STATOR_CHAOS_SEED=N repeats a sequence of faults, STATOR_CHAOS_SECONDS=N sets ho
 
 import collections
 import os
-import pathlib
 import random
-import re
 import signal
 import string
 import threading
@@ -19,6 +17,7 @@ import pytest
 from answers import echo_of, exchange, stream_completion
 from conftest import read_metrics, wait_until
 from fault_proxy import FAULTS, FaultProxy
+from stator_process import descriptors, resident_mib
 
 SECONDS = float(os.environ.get("STATOR_CHAOS_SECONDS", "25"))
 CLIENTS = 12
@@ -33,15 +32,6 @@ FRONTEND = {
     "wait_for_worker": "5s",
     "max_migrations": 20,
 }
-
-
-def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def resident_mib(pid):
-    text = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+) kB", text).group(1)) / 1024
 
 
 class Load:

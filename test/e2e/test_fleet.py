@@ -11,6 +11,8 @@ import time
 import pytest
 from answers import echo_of, exchange, stream_completion
 from conftest import openai_client, read_metrics, wait_until
+from raw_http import RawConnection, post
+from stator_process import resident_mib
 
 # A lost worker is noticed soon; the frontend waits shortly where none is left.
 QUICK = {"link_silent_after": "300ms", "link_lost_after": "1s", "wait_for_worker": "300ms"}
@@ -160,6 +162,29 @@ def test_cancel_reaches_the_engine(fleet):
     begin = time.monotonic()
     wait_idle(frontend, "w1")
     assert time.monotonic() - begin < 5
+
+
+def test_clients_that_stop_reading_cost_bounded_memory(fleet):
+    frontend = fleet.frontend()
+    (worker,) = fleet.echo_workers("w1", max_sequence=2_000_000, max_running=32, echo_step_us=0)
+    frontend.wait_workers("w1")
+    assert_exact(stream_completion(frontend, "hello", 12), "hello", 12)
+    before = resident_mib(frontend.pid), resident_mib(worker.pid)
+    body = {"model": "echo", "prompt": "abc", "max_tokens": 1_500_000, "stream": True}
+    idle = [RawConnection(frontend) for _ in range(16)]
+    try:
+        for connection in idle:
+            connection.send(post("/v1/completions", body))
+        for connection in idle:
+            assert connection.read_head()[0] == 200
+        # They are ended, not kept: 16 answers would be 800 MB.
+        wait_idle(frontend, "w1")
+        assert_exact(stream_completion(frontend, "hello", 12), "hello", 12)
+        assert resident_mib(frontend.pid) < before[0] + 128
+        assert resident_mib(worker.pid) < before[1] + 256
+    finally:
+        for connection in idle:
+            connection.socket.close()
 
 
 def test_deadline_ends_the_work(fleet):

@@ -1,7 +1,6 @@
 """Links between processes: who may have one, and what strangers can do to one."""
 
 import contextlib
-import os
 import random
 import re
 import signal
@@ -277,7 +276,7 @@ def test_strangers_on_a_worker_are_refused_with_a_logged_reason(fleet):
             s.close()
     assert_serves(frontend)
     assert frontend.states() == {"w1": "ready"}
-    wait_until(lambda: len(os.listdir(f"/proc/{worker.pid}/fd")) < 40, "descriptors are closed")
+    wait_until(lambda: stator_process.descriptors(worker.pid) < 40, "descriptors are closed")
 
 
 def test_garbage_from_an_address_that_is_no_worker(fleet):

@@ -53,6 +53,16 @@ def child_environment(extra=None):
     return {**kept, **(extra or {})}
 
 
+def descriptors(pid):
+    """How many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def resident_mib(pid):
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", text).group(1)) / 1024
+
+
 class ChildProcess:
     """A process with a log file. Subclasses build the command and tell when it is ready."""
 
