@@ -88,19 +88,20 @@ class Worker : public WorkerSessionEvents {
                 if (sent - received >= kAhead) return;
                 if (!starved.exchange(false)) return;
             }
-            send();
+            send(now_ns());
             link->loop().post([this] { step(); });
             return;
         }
-        send();
+        // From when it is due: a loop that is busy with other things is late, and that counts.
+        send(next_);
         next_ += period;
         timer_.expires_after(std::chrono::nanoseconds(std::max<std::int64_t>(0, next_ - now_ns())));
         timer_.async_wait([this](const auto& ec) {
             if (!ec) step();
         });
     }
-    void send() {
-        sent_at[sent % sent_at.size()] = now_ns();
+    void send(std::int64_t since) {
+        sent_at[sent % sent_at.size()] = since;
         sent += 1;
         link->session().send_step(batch, Clock::real().now());
         link->flush();

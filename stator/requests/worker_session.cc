@@ -174,6 +174,8 @@ void WorkerSession::Impl::grant() {
                 return;
             uploading_bytes += bytes;
             s->upload->granted = true;
+            // Growing on the way would copy megabytes at once, while other streams wait.
+            s->upload->head.request.prompt.reserve(s->upload->head.prompt_tokens);
             if (std::string* out = control_out(); out != nullptr) {
                 put_credit(*out, stream, "data", s->upload->head.prompt_tokens);
             }
