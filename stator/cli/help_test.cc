@@ -34,8 +34,10 @@ TEST(Help, ServeNamesEveryOption) {
 }
 
 TEST(Help, FitsAHundredColumns) {
-    for (const std::string& text : {serve_help(plain_style()), chat_help(plain_style()),
-                                    config_help(plain_style()), version_help(plain_style())}) {
+    for (const std::string& text :
+         {serve_help(plain_style()), chat_help(plain_style()), frontend_help(plain_style()),
+          worker_help(plain_style()), events_help(plain_style()), config_help(plain_style()),
+          version_help(plain_style())}) {
         std::size_t begin = 0;
         while (begin < text.size()) {
             const std::size_t end = text.find('\n', begin);

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <csignal>
+#include <cstdlib>
 #include <random>
 #include <string>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "stator/cli/stop_signal.h"
 #include "stator/cli/terminal.h"
 #include "stator/cli/thread_plan.h"
+#include "stator/cli/worker_door.h"
 #include "stator/cli/worker_model.h"
 #include "stator/cli/worker_processes.h"
 #include "stator/control/supervisor.h"
@@ -133,12 +135,22 @@ ExitCode run(const config::Settings& settings) {
         loops.stop();
         return ExitCode::kUsage;
     }
+    std::unique_ptr<WorkerDoor> door;
     const auto give_up = [&](const Error& why) {
         print_problem(why);
+        door.reset();
         (*worker)->stop();
         loops.stop();
         return ExitCode::kUsage;
     };
+    if (!settings.worker.http.empty()) {
+        auto opened = WorkerDoor::open(
+            settings.worker.http, settings.auth.allow_unauthenticated,
+            [&worker] { return (*worker)->info(); }, registry, loops);
+        if (!opened) return give_up(opened.error());
+        door = std::move(*opened);
+        log_info("Health and metrics are shown.", {{"port", door->port()}});
+    }
     const ThreadPlan threads = plan_threads(runtime::usable_cores(), settings.engine.threads, 1);
     engine::KvEventSink publish = (*worker)->kv_sink(0);
     const engine::KvEventSink count = count_kv_events(registry);
@@ -157,13 +169,15 @@ ExitCode run(const config::Settings& settings) {
     (*worker)->set_ready(std::move(model->card), std::move(model->artifacts),
                          {engine->engine.get()});
     stop.begin_serving();
-    control::tell_ready();
     const std::string address = net::to_string((*worker)->address());
-    log_info("The worker is ready.", {{"worker", name}, {"model", model_name}, {"link", address}});
-    print_out(fmt::format(
-        "Worker {} offers {} on {}{}\nCtrl-C lets its requests end first.\n", name, model_name,
-        address,
-        announced.empty() ? "; not announced" : fmt::format(", announced in {}", announced)));
+    // A supervisor's terminal is the frontend's.
+    const bool supervised = std::getenv("STATOR_READY_FD") != nullptr;
+    control::tell_ready();
+    if (!supervised)
+        print_out(fmt::format(
+            "Worker {} offers {} on {}{}\nCtrl-C lets its requests end first.\n", name, model_name,
+            address,
+            announced.empty() ? "; not announced" : fmt::format(", announced in {}", announced)));
     int signal = 0;
     while (!StopSignal::ends(signal = stop.wait())) {
         const auto reloaded = (*security)->reload();
@@ -178,10 +192,10 @@ ExitCode run(const config::Settings& settings) {
              {{"signal", signal}, {"grace_ms", settings.server.grace.count()}});
     const Deadline deadline = Deadline::after(Clock::real().now(), settings.server.grace);
     (*worker)->drain(deadline);
+    door.reset();
     (*worker)->stop();
     engine->engine->stop(Deadline::at(Clock::real().now()));
     loops.stop();
-    log_info("The worker has stopped.");
     return ExitCode::kDone;
 }
 

@@ -35,7 +35,8 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
     } else {
         // By id: special_texts() has them longest first.
         std::vector<std::string> special;
-        for (tokens::TokenId id = text::ByteTokenizer::kEnd + 1; id < engine.tokenizer->vocab_size(); ++id) {
+        for (tokens::TokenId id = text::ByteTokenizer::kEnd + 1;
+             id < engine.tokenizer->vocab_size(); ++id) {
             special.emplace_back(engine.tokenizer->spelling(id));
         }
         card.weights_digest = info.kind;

@@ -110,6 +110,11 @@ void add_worker(std::vector<Option>& t) {
                                                "Where the worker is, for placement, written "
                                                "KEY=VALUE: zone=a, rack=7.")
                     .in("key=value"));
+    t.push_back(option<&S::worker, &W::http>(
+                    "worker.http", "--worker-http",
+                    "HOST:PORT where the worker shows /health, /live and /metrics. If empty: "
+                    "nowhere.")
+                    .in("address"));
     t.push_back(option<&S::worker, &W::events>(
                     "worker.events", "--events",
                     "ZeroMQ address for events, such as tcp://127.0.0.1:* or ipc:///PATH, or off. "

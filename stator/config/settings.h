@@ -133,6 +133,7 @@ struct WorkerSettings {
     std::string advertise;
     std::string announce;
     std::vector<std::string> labels;
+    std::string http;
     std::string events;
     std::string events_advertise;
     std::string events_key_file;

@@ -425,7 +425,9 @@ TEST_F(SupervisorTest, KilledSupervisorsLeaveNoOrphans) {
     ASSERT_EQ(::waitpid(pid, &status, 0), pid);
     for (const char* name : {"a", "b"}) {
         const int child = std::stoi(read(file(name)));
-        ASSERT_TRUE(eventually([&] { return ::waitpid(child, &status, WNOHANG) == child; }));
+        const bool gone = eventually([&] { return ::waitpid(child, &status, WNOHANG) == child; });
+        EXPECT_TRUE(gone);
+        if (!gone) ::kill(child, SIGKILL);
         EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << status;
     }
     ::prctl(PR_SET_CHILD_SUBREAPER, 0);

@@ -24,18 +24,20 @@
 
 namespace stator::fleet {
 
-/// Receives what happens on streams of one worker, on that worker's loop.
+/// Receives what happens on streams of one worker, on that worker's loop. A tag is the opener's own
+/// number for a stream (an index into its table): what comes for the stream carries it. Must not
+/// call Worker::open() from here: at_turn_end() is the place.
 class StreamEvents {
   public:
     virtual ~StreamEvents() = default;
-    /// As requests::ClientLinkEvents::on_step; `tag` is what open() was given. With event.finish
-    /// the stream is over already. May call cancel() of that worker, and open() of any other.
+    /// As requests::ClientLinkEvents::on_step.
     virtual void on_step(std::uint64_t tag, const protocol::StepEvent& event,
                          std::span<const protocol::TokenOutput> tokens,
                          std::span<const protocol::TokenLogprob> top) = 0;
     /// Told to every StreamEvents that got an on_step since the last turn's end.
     virtual void on_turn_end() = 0;
-    /// The link is over, and with it this stream; nothing more is told of it.
+    /// The link is over or the worker is stuck, and with it this stream; nothing more is told of
+    /// it.
     virtual void on_stream_lost(std::uint64_t tag, const Error& why) = 0;
 };
 
@@ -51,13 +53,9 @@ class Worker {
     /// What it said last.
     [[nodiscard]] virtual std::shared_ptr<const protocol::WorkerInfo> info() const = 0;
     [[nodiscard]] virtual MemberState state() const = 0;
-    [[nodiscard]] virtual std::size_t rank_count() const = 0;
-    /// Its last report for a rank, with what was opened or reserved here since added to `waiting`:
-    /// what the worker will say once it has seen it.
+    /// Its last report for a rank, corrected by what was opened and what ended here since: what the
+    /// worker will say once it has seen it.
     [[nodiscard]] virtual protocol::LoadReport load(std::uint32_t rank) const = 0;
-    /// A request is on its way to open() (+1), or does not come after all (-1); open() takes one
-    /// reservation back.
-    virtual void reserve(std::uint32_t rank, int change) = 0;
 
     // On its loop.
     /// Opens a stream whose events go to `events`, which must live until the stream's end.
@@ -123,7 +121,6 @@ class Fleet {
     virtual ~Fleet() = default;  ///< stop() must have been called
     /// Any thread; a pointer to what is true now.
     [[nodiscard]] virtual std::shared_ptr<const FleetView> view() const = 0;
-    /// Any number of watchers, none of which is ever taken back (hold what may go by weak_ptr).
     /// `changed` is called on one loop, first with the present view, then with each new one; views
     /// that follow each other quickly may be left out, the last one never is.
     virtual void watch(std::function<void(std::shared_ptr<const FleetView>)> changed) = 0;

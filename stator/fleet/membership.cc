@@ -29,11 +29,11 @@ std::string_view to_string(MemberEvent event) {
         case MemberEvent::kHeard:
             return "heard";
         case MemberEvent::kCanaryLost:
-            return "canary lost";
+            return "canary_lost";
         case MemberEvent::kCanaryBack:
-            return "canary back";
+            return "canary_back";
         case MemberEvent::kGoAway:
-            return "go-away";
+            return "go_away";
         case MemberEvent::kLost:
             return "lost";
         case MemberEvent::kRemoved:
@@ -43,25 +43,23 @@ std::string_view to_string(MemberEvent event) {
 }
 
 MemberState next_state(MemberState state, MemberEvent event) {
-    using enum MemberState;
-    // The end stays the end, and both ways to it hold everywhere.
-    if (state == kGone) return kGone;
+    if (state == MemberState::kGone) return state;
     switch (event) {
         case MemberEvent::kLost:
         case MemberEvent::kRemoved:
-            return kGone;
+            return MemberState::kGone;
         case MemberEvent::kGoAway:
-            return kDraining;
+            return MemberState::kDraining;
         case MemberEvent::kReady:
-            return state == kConnecting ? kReady : state;
+            return state == MemberState::kConnecting ? MemberState::kReady : state;
         case MemberEvent::kLoading:
-            return state == kReady ? kConnecting : state;
+            return state == MemberState::kDraining ? state : MemberState::kConnecting;
         case MemberEvent::kSilent:
         case MemberEvent::kCanaryLost:
-            return state == kReady ? kSuspect : state;
+            return state == MemberState::kReady ? MemberState::kSuspect : state;
         case MemberEvent::kHeard:
         case MemberEvent::kCanaryBack:
-            return state == kSuspect ? kReady : state;
+            return state == MemberState::kSuspect ? MemberState::kReady : state;
     }
     return state;
 }

@@ -21,6 +21,10 @@ namespace stator::fleet {
 ///                            │ gone │ ◄─────────────────────────────────────┘
 ///                            └──────┘
 ///
+/// Also: a suspect worker that says it loads again is connecting; one whose first words are a
+/// go-away is draining. A worker that discovery does not name any more is told kGoAway as long as
+/// it has streams.
+///
 /// An address that is gone is dialled again (with back-off) as long as discovery names it; what
 /// answers is a new worker with a life of its own, in `connecting`.
 enum class MemberState : std::uint8_t {

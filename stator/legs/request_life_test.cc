@@ -88,7 +88,7 @@ GenerateRequest arbitrary_request() {
     return r;
 }
 
-Error gone() { return error(ErrorCode::kUnavailable, "connection reset").error(); }
+Error gone() { return error(ErrorCode::kUnavailable, "connection reset").value(); }
 
 /// What happens on one leg, decided by draws: refusal, loss before, between or right after steps
 /// (with the end's event on the wire or lost), or the end. Returns true when the request ended.
@@ -102,7 +102,7 @@ bool run_leg(RequestLife& life, Outcome& seen, std::uint32_t cached, bool quiet)
     if (loss_after == 0) {
         StepEvent refusal;
         refusal.finish = FinishReason::kError;
-        refusal.error = error(ErrorCode::kOverloaded, "full").error();
+        refusal.error = error(ErrorCode::kOverloaded, "full").value();
         RC_ASSERT(!life.take(refusal, {}));
         RC_ASSERT(life.refused());
         return false;
@@ -234,7 +234,7 @@ TEST(RequestLife, RefusalsCostNoMove) {
         (void)life.next_request();
         StepEvent refusal;
         refusal.finish = FinishReason::kError;
-        refusal.error = error(code, "no").error();
+        refusal.error = error(code, "no").value();
         EXPECT_FALSE(life.take(refusal, {}));
         EXPECT_TRUE(life.refused());
     }
@@ -247,7 +247,7 @@ TEST(RequestLife, AnErrorOfTheRequestItselfIsPassedOn) {
     (void)life.next_request();
     StepEvent refusal;
     refusal.finish = FinishReason::kError;
-    refusal.error = error(ErrorCode::kInvalidArgument, "no such token").error();
+    refusal.error = error(ErrorCode::kInvalidArgument, "no such token").value();
     EXPECT_TRUE(life.take(refusal, {}));
     EXPECT_TRUE(life.ended());
     EXPECT_EQ(refusal.prompt_tokens, 3U);
@@ -259,7 +259,7 @@ TEST(RequestLife, AWorkerThatGivesUpMidwayIsALoss) {
     EXPECT_TRUE(give(life, {1}));
     StepEvent end;
     end.finish = FinishReason::kError;
-    end.error = error(ErrorCode::kAborted, "the grace time is over").error();
+    end.error = error(ErrorCode::kAborted, "the grace time is over").value();
     EXPECT_FALSE(life.take(end, {}));
     EXPECT_FALSE(life.refused());
     EXPECT_EQ(life.lost(*end.error), std::nullopt);

@@ -81,10 +81,10 @@ struct EventEndpoint {
 struct WorkerInfo {
     std::string name;  ///< stable over restarts; for placement, logs, metrics
     Incarnation incarnation;
-    std::string version;      ///< of the program
-    std::string engine;       ///< "llama", "echo", "vllm", …
-    std::vector<Role> roles;  ///< at least one
-    ModelCard card;
+    std::string version;            ///< of the program
+    std::string engine;             ///< "llama", "echo", "vllm", …
+    std::vector<Role> roles;        ///< at least one
+    ModelCard card;                 ///< while loading perhaps no more than the name
     std::vector<RankInfo> ranks;    ///< at least one
     bool loading = false;           ///< the model is not ready to serve
     std::uint32_t ready_in_ms = 0;  ///< while loading: estimate, 0 = unknown

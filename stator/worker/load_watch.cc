@@ -37,6 +37,7 @@ void LoadWatch::tick() {
 }
 
 bool LoadWatch::look(bool& has_work) {
+    station_->metrics.looked();
     const auto state = station_->state();
     auto loads = std::make_shared<std::vector<requests::LoadMessage>>();
     bool changed = false;

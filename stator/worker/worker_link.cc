@@ -284,10 +284,10 @@ void WorkerLink::cancel_all() {
 void WorkerLink::on_lost(const Error& why) {
     if (!link_) return;
     mailbox_->close();
-    log_info("A link has ended.", {{"link", link_->peer()},
-                                   {"reason", to_string(why.code)},
-                                   {"why", why.message},
-                                   {"requests_cancelled", open_.size()}});
+    if (!open_.empty()) {
+        log_warn("A lost link's requests are cancelled.",
+                 {{"link", link_->peer()}, {"why", why.message}, {"requests", open_.size()}});
+    }
     cancel_all();
     station_->metrics.link_lost(why.code);
     station_->remove(number_);

@@ -21,6 +21,9 @@ WorkerMetrics::WorkerMetrics(metrics::Registry& r)
       tokens_(r.counter("stator_worker_tokens_sent_total", "Generated tokens given to links.")),
       writes_(r.counter("stator_worker_writes_total",
                         "send() calls on links while they carried tokens.")),
+      looks_(
+          r.counter("stator_worker_load_looks_total",
+                    "How often the engines' load was read to tell others; stands still at rest.")),
       kv_events_(r.counter(kPublished, kPublishedHelp, {{"topic", "kv"}})),
       events_dropped_(r.counter("stator_worker_events_dropped_total",
                                 "Changes of the cache after the event plane was closed.")) {}
@@ -72,6 +75,8 @@ void WorkerMetrics::fetched(std::string_view what, bool found, std::uint64_t byt
                  {{"kind", std::string(what)}})
         .add(bytes);
 }
+
+void WorkerMetrics::looked() { looks_.add(); }
 
 void WorkerMetrics::published(std::string_view topic, std::uint64_t events) {
     if (topic == "kv") return kv_events_.add(events);

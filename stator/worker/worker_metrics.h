@@ -22,6 +22,7 @@ class WorkerMetrics {
     void sent(std::uint64_t tokens, std::uint64_t writes);
     /// `what`: "artifact", "snapshot", "range".
     void fetched(std::string_view what, bool found, std::uint64_t bytes);
+    void looked();
     void published(std::string_view topic, std::uint64_t events);
     /// Events that came when there was nobody to publish them any more.
     void dropped(std::uint64_t events);
@@ -34,6 +35,7 @@ class WorkerMetrics {
     metrics::Counter& accepted_;
     metrics::Counter& tokens_;
     metrics::Counter& writes_;
+    metrics::Counter& looks_;
     metrics::Counter& kv_events_;
     metrics::Counter& events_dropped_;
 };

@@ -41,11 +41,16 @@ class Client final : public RecordingClient {
         loop_.stop();
     }
 
+    /// Returns when the link's sockets are gone: they hold it until then.
     void leave() {
+        std::weak_ptr<requests::Link> gone;
         on_loop([&] {
+            gone = link_;
             if (link_) link_->close();
             link_.reset();
         });
+        for (int i = 0; i < 500 && !gone.expired(); ++i) std::this_thread::sleep_for(10ms);
+        EXPECT_TRUE(gone.expired());
     }
     [[nodiscard]] bool ready() {
         return wait_info([](const auto& info) { return !info.loading; });
@@ -390,6 +395,25 @@ TEST_F(WorkerTest, AnIdleClientHearsOfTheLoadThatOthersMake) {
     }));
     busy.cancel(id);
     ASSERT_TRUE(idle.wait([](const auto& s) { return s.loads.back().load.running == 0; }));
+}
+
+TEST_F(WorkerTest, AtRestNobodyLooksAtTheLoad) {
+    options.load_every = 1ms;
+    start_ready({.step = 1ms});
+    Client client(worker->address());
+    ASSERT_TRUE(client.ready());
+    ASSERT_TRUE(client.wait_end(client.open({1}, 50)));
+    EXPECT_GT(metric("stator_worker_load_looks_total"), 1.0);
+    bool at_rest = false;
+    for (int i = 0; i < 200 && !at_rest; ++i) {
+        const double before = metric("stator_worker_load_looks_total");
+        std::this_thread::sleep_for(50ms);
+        at_rest = metric("stator_worker_load_looks_total") == before;
+    }
+    EXPECT_TRUE(at_rest);
+    const double before = metric("stator_worker_load_looks_total");
+    ASSERT_TRUE(client.wait_end(client.open({1}, 50)));
+    EXPECT_GT(metric("stator_worker_load_looks_total"), before) << "woken by the next request";
 }
 
 /// What a subscriber knows of one rank.

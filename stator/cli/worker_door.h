@@ -1,0 +1,34 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "stator/base/error.h"
+#include "stator/metrics/registry.h"
+#include "stator/net/http_server.h"
+#include "stator/protocol/worker_info.h"
+#include "stator/runtime/loop.h"
+
+namespace stator::cli {
+
+/// What a worker shows over HTTP, for probes and Prometheus: /health (200 only where it is ready
+/// for requests), /live, /metrics. No requests to the model are taken here.
+class WorkerDoor {
+  public:
+    /// `address`: HOST:PORT. Beyond this machine only where `allow_unauthenticated` says so: what
+    /// it shows needs no key. `info` must be thread-safe.
+    [[nodiscard]] static Result<std::unique_ptr<WorkerDoor>> open(
+        const std::string& address, bool allow_unauthenticated,
+        std::function<protocol::WorkerInfo()> info, metrics::Registry& registry,
+        runtime::LoopPool& loops);
+    ~WorkerDoor();
+    [[nodiscard]] std::uint16_t port() const { return server_.port(); }
+
+  private:
+    WorkerDoor(std::function<protocol::WorkerInfo()> info, metrics::Registry& registry,
+               runtime::LoopPool& loops);
+    net::HttpServer server_;
+};
+
+}  // namespace stator::cli

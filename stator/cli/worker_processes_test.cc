@@ -1,0 +1,65 @@
+#include "stator/cli/worker_processes.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+namespace stator::cli {
+namespace {
+
+using testing::Contains;
+using testing::Not;
+using testing::StartsWith;
+
+TEST(WorkerCommands, EachGetsOurFlagsThenItsOwn) {
+    config::Settings settings;
+    settings.supervisor.workers = 2;
+    const auto children =
+        worker_commands("/bin/stator", {"--model", "m.gguf"}, settings, {}, "/run/x", 8);
+    ASSERT_EQ(children.size(), 2U);
+    EXPECT_EQ(children[1].name, "worker-1");
+    const auto& command = children[1].command;
+    EXPECT_EQ((std::vector<std::string>(command.begin(), command.begin() + 4)),
+              (std::vector<std::string>{"/bin/stator", "worker", "--model", "m.gguf"}));
+    EXPECT_THAT(command, Contains("--worker-name=worker-1"));
+    EXPECT_THAT(command, Contains("--announce=/run/x"));
+    // A worker and its successor are there together for a while.
+    EXPECT_THAT(command, Contains("--listen=unix:/run/x/worker-1.%p.sock"));
+    EXPECT_THAT(command, Contains("--engine-threads=2"));
+}
+
+TEST(WorkerCommands, ThreadsAreNotDividedWhereSomebodySaysHowMany) {
+    config::Settings settings;
+    settings.supervisor.workers = 1;
+    settings.engine.threads = 3;
+    const auto children = worker_commands("s", {}, settings, {}, "/x", 8);
+    EXPECT_THAT(children[0].command, Not(Contains(StartsWith("--engine-threads"))));
+}
+
+TEST(WorkerCommands, TheTopologysOptionsComeLast) {
+    config::TopologyWorker kind;
+    kind.name = "small";
+    kind.count = 3;
+    kind.options.emplace_back(config::find_option("engine.threads"), "1");
+    kind.environment.emplace_back("CUDA_VISIBLE_DEVICES", "0");
+    const auto children = worker_commands("s", {}, config::Settings{}, {kind}, "/x", 8);
+    ASSERT_EQ(children.size(), 3U);
+    EXPECT_EQ(children[2].name, "small-2");
+    EXPECT_EQ(children[2].command.back(), "--engine-threads=1");
+    EXPECT_EQ(children[2].environment.at("CUDA_VISIBLE_DEVICES"), "0");
+}
+
+TEST(RunFolder, IsGoneInTheEnd) {
+    std::string path;
+    {
+        const auto folder = RunFolder::make();
+        ASSERT_TRUE(folder) << folder.error().message;
+        path = (*folder)->path();
+        EXPECT_TRUE(std::filesystem::is_directory(path));
+    }
+    EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+}  // namespace
+}  // namespace stator::cli

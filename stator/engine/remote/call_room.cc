@@ -1,0 +1,304 @@
+#include "stator/engine/remote/call_room.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "stator/base/check.h"
+#include "stator/runtime/asio.h"
+
+namespace stator::engine {
+namespace {
+
+using protocol::FinishReason;
+using protocol::StepEvent;
+
+/// Workers that were full may have room again without the fleet's view changing.
+constexpr std::chrono::milliseconds kTryAgain{50};
+
+}  // namespace
+
+CallRoom::CallRoom(PoolCalls& calls, runtime::Loop& loop)
+    : calls_(calls), loop_(loop), timer_(runtime::asio_context(loop)) {}
+
+void CallRoom::arrive(const std::shared_ptr<Call>& call) {
+    settle(call);
+    if (call->cancelled.load(std::memory_order_seq_cst) || calls_.ending()) {
+        if (call->slot) call->slot->pending.fetch_sub(1, std::memory_order_relaxed);
+        call->slot.reset();
+        return end(call, call->life.end(FinishReason::kCancelled));
+    }
+    if (call->slot) {
+        open(call);
+    } else {
+        place(call);
+    }
+}
+
+void CallRoom::check_cancelled(const std::shared_ptr<Call>& call) {
+    if (!call->tag || call->home.load(std::memory_order_seq_cst) != this) return;
+    end(call, call->life.end(FinishReason::kCancelled));
+}
+
+void CallRoom::wake() {
+    for (const auto& call : present()) {
+        if (!call->waiting_since) continue;
+        stop_waiting(*call);
+        place(call);
+    }
+}
+
+void CallRoom::end_all() {
+    for (const auto& call : present()) end(call, call->life.end(FinishReason::kCancelled));
+    flush();
+}
+
+void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
+                       std::span<const protocol::TokenOutput> tokens,
+                       std::span<const protocol::TokenLogprob> top) {
+    STATOR_ASSERT(tag < by_tag_.size() && by_tag_[tag]);
+    Call& call = *by_tag_[tag];
+    StepEvent out = event;
+    out.id = call.life.original().id;
+    if (out.finish == FinishReason::kCancelled &&
+        !call.life.original().deadline.reached(calls_.clock.now())) {
+        // Nobody here wanted that: the worker gave it up, its time to finish being over.
+        out.finish = FinishReason::kError;
+        out.error = error(ErrorCode::kAborted, "the worker ended the request").value();
+    }
+    if (call.life.take(out, tokens)) {
+        append(call, out, tokens, top);
+        if (!out.finish) return;
+        call.stream.reset();
+        return finished(call);
+    }
+    const auto self = by_tag_[tag];
+    call.stream.reset();
+    if (call.life.refused()) return refused(self, std::move(*out.error));
+    on_stream_lost(tag, *out.error);
+}
+
+void CallRoom::on_stream_lost(std::uint64_t tag, const Error& why) {
+    STATOR_ASSERT(tag < by_tag_.size() && by_tag_[tag]);
+    const auto call = by_tag_[tag];
+    call->stream.reset();
+    if (call->slot) call->tried.push_back(call->slot->key());
+    let_go_of_worker(*call, false);
+    if (const auto over = call->life.lost(why)) return end(call, *over);
+    calls_.migrations.add();
+    call->refusal.reset();
+    place_later(call);
+}
+
+void CallRoom::settle(const std::shared_ptr<Call>& call) {
+    std::uint64_t tag = by_tag_.size();
+    if (free_tags_.empty()) {
+        by_tag_.emplace_back();
+    } else {
+        tag = free_tags_.back();
+        free_tags_.pop_back();
+    }
+    by_tag_[tag] = call;
+    call->tag = tag;
+    auto slot = std::ranges::find(sinks_, call->sink, &SinkSlot::sink);
+    if (slot == sinks_.end()) slot = std::ranges::find(sinks_, nullptr, &SinkSlot::sink);
+    if (slot == sinks_.end()) slot = sinks_.emplace(sinks_.end());
+    slot->sink = call->sink;
+    ++slot->users;
+    call->sink_slot = static_cast<std::size_t>(slot - sinks_.begin());
+    want(call->life.original().deadline);
+}
+
+void CallRoom::leave(Call& call) {
+    // The room may be the last that holds it.
+    const auto keep = std::exchange(by_tag_[*call.tag], nullptr);
+    --sinks_[call.sink_slot].users;
+    free_tags_.push_back(*call.tag);
+    call.tag.reset();
+}
+
+void CallRoom::let_go_of_worker(Call& call, bool tell) {
+    if (!call.slot) return;
+    call.slot->own.fetch_sub(1, std::memory_order_relaxed);
+    if (tell && call.stream) call.slot->worker->cancel(*call.stream);
+    call.stream.reset();
+    call.slot.reset();
+}
+
+void CallRoom::open(const std::shared_ptr<Call>& call) {
+    RankSlot& slot = *call->slot;
+    auto stream = slot.worker->open(call->life.next_request(), slot.rank, *this, *call->tag);
+    // Counted before it is no longer pending: in between it is rather counted twice than not.
+    slot.own.fetch_add(1, std::memory_order_relaxed);
+    slot.pending.fetch_sub(1, std::memory_order_relaxed);
+    if (!stream) return refused(call, std::move(stream.error()));
+    call->stream = *stream;
+}
+
+void CallRoom::refused(const std::shared_ptr<Call>& call, Error why) {
+    call->tried.push_back(call->slot->key());
+    call->stream.reset();
+    let_go_of_worker(*call, false);
+    if (!legs::RequestLife::worth_another_try(why)) {
+        return end(call, call->life.end(FinishReason::kError, std::move(why)));
+    }
+    calls_.refused_elsewhere.add();
+    // One that has no room outweighs one that is leaving.
+    if (!call->refusal || why.code == ErrorCode::kOverloaded) call->refusal = std::move(why);
+    place_later(call);
+}
+
+/// Not at once: this may be inside a call of the link that the next choice is on.
+void CallRoom::place_later(const std::shared_ptr<Call>& call) {
+    homeless_.push_back(call);
+    if (homeless_.size() != 1) return;
+    loop_.at_turn_end([this, keep = calls_.shared_from_this()] {
+        for (const auto& c : std::exchange(homeless_, {})) {
+            if (c->tag && !c->slot && !c->waiting_since) place(c);
+        }
+    });
+}
+
+void CallRoom::place(const std::shared_ptr<Call>& call) {
+    call->slot = calls_.choose(*calls_.ranks(), call->tried);
+    if (call->slot) {
+        if (call->slot->room == this) return open(call);
+        CallRoom& next = *call->slot->room;
+        leave(*call);
+        return calls_.send(call, next, false);
+    }
+    const bool full = call->refusal && call->refusal->code == ErrorCode::kOverloaded;
+    if (full && call->life.delivered_tokens() == 0) {
+        return end(call, call->life.end(FinishReason::kError, std::move(call->refusal)));
+    }
+    call->tried.clear();
+    wait(call);
+}
+
+void CallRoom::wait(const std::shared_ptr<Call>& call) {
+    const bool no_room = calls_.waiting.fetch_add(1) >= calls_.options.max_waiting;
+    calls_.waiting_gauge.add(1);
+    waiting_.fetch_add(1, std::memory_order_seq_cst);
+    const TimePoint now = calls_.clock.now();
+    call->waiting_since = now;
+    if (no_room || call->waited >= calls_.options.wait_for_worker) {
+        return end(call, call->life.end(FinishReason::kError,
+                                        calls_.none_ready(call->life.delivered_tokens())));
+    }
+    want(std::min(limit(*call), Deadline::after(now, kTryAgain)));
+}
+
+void CallRoom::stop_waiting(Call& call) {
+    if (!call.waiting_since) return;
+    call.waited += calls_.clock.now() - *call.waiting_since;
+    call.waiting_since.reset();
+    calls_.waiting.fetch_sub(1);
+    calls_.waiting_gauge.add(-1);
+    waiting_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+void CallRoom::end(const std::shared_ptr<Call>& call, const StepEvent& event) {
+    stop_waiting(*call);
+    append(*call, event, {}, {});
+    let_go_of_worker(*call, true);
+    finished(*call);
+    flush_later();
+}
+
+void CallRoom::append(Call& call, const StepEvent& event,
+                      std::span<const protocol::TokenOutput> tokens,
+                      std::span<const protocol::TokenLogprob> top) {
+    SinkSlot& slot = sinks_[call.sink_slot];
+    protocol::StepBatch& batch = slot.batch;
+    if (batch.events.capacity() == 0) {
+        batch.events.reserve(slot.events);
+        batch.tokens.reserve(slot.tokens);
+    }
+    StepEvent& to = batch.events.emplace_back(event);
+    to.first = static_cast<std::uint32_t>(batch.tokens.size());
+    to.count = static_cast<std::uint32_t>(tokens.size());
+    const auto top_first = static_cast<std::uint32_t>(batch.top.size());
+    batch.tokens.insert(batch.tokens.end(), tokens.begin(), tokens.end());
+    if (top.empty()) return;
+    for (auto& t : std::span(batch.tokens).subspan(to.first)) t.top_first += top_first;
+    batch.top.insert(batch.top.end(), top.begin(), top.end());
+}
+
+void CallRoom::finished(Call& call) {
+    let_go_of_worker(call, false);
+    calls_.forget(call.life.original().id);
+    leave(call);
+    ++ended_;
+}
+
+void CallRoom::flush() {
+    for (std::size_t i = 0; i < sinks_.size(); ++i) {
+        SinkSlot& slot = sinks_[i];
+        if (!slot.batch.events.empty()) {
+            slot.events = slot.batch.events.size();
+            slot.tokens = slot.batch.tokens.size();
+            const auto sink = slot.sink;
+            sink->on_step(std::exchange(slot.batch, {}));
+        }
+        if (sinks_[i].users == 0) sinks_[i].sink = nullptr;
+    }
+    if (ended_ > 0) calls_.ended(std::exchange(ended_, 0));
+}
+
+void CallRoom::flush_later() {
+    if (std::exchange(flush_scheduled_, true)) return;
+    loop_.at_turn_end([this, keep = calls_.shared_from_this()] {
+        flush_scheduled_ = false;
+        flush();
+    });
+}
+
+Deadline CallRoom::limit(const Call& call) const {
+    const Deadline deadline = call.life.original().deadline;
+    if (!call.waiting_since) return deadline;
+    return std::min(deadline, Deadline::after(*call.waiting_since,
+                                              calls_.options.wait_for_worker - call.waited));
+}
+
+/// Set again only where it is to ring earlier: a ring for nothing looks at all calls and is rare.
+void CallRoom::want(Deadline deadline) {
+    if (deadline.is_never() || armed_ <= deadline) return;
+    armed_ = deadline;
+    timer_.expires_after(deadline.left(calls_.clock.now()));
+    timer_.async_wait([this, weak = calls_.weak_from_this()](const auto& ec) {
+        const auto keep = weak.lock();
+        if (ec || !keep) return;
+        armed_ = Deadline::never();
+        on_timer();
+    });
+}
+
+void CallRoom::on_timer() {
+    const TimePoint now = calls_.clock.now();
+    Deadline next;
+    for (const auto& call : present()) {
+        if (!call->tag) continue;
+        if (call->life.original().deadline.reached(now)) {
+            end(call, call->life.end(FinishReason::kCancelled));
+        } else if (call->waiting_since && limit(*call).reached(now)) {
+            end(call, call->life.end(FinishReason::kError,
+                                     calls_.none_ready(call->life.delivered_tokens())));
+        } else {
+            if (call->waiting_since) {
+                stop_waiting(*call);
+                place(call);
+            }
+            if (call->tag) next = std::min(next, limit(*call));
+        }
+    }
+    want(next);
+}
+
+std::vector<std::shared_ptr<Call>> CallRoom::present() const {
+    std::vector<std::shared_ptr<Call>> out;
+    for (const auto& call : by_tag_) {
+        if (call) out.push_back(call);
+    }
+    return out;
+}
+
+}  // namespace stator::engine

@@ -1,0 +1,236 @@
+#include "stator/engine/remote/pool_calls.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "stator/base/check.h"
+#include "stator/engine/remote/call_room.h"
+#include "stator/engine/remote/rank_choice.h"
+
+namespace stator::engine {
+namespace {
+
+using protocol::FinishReason;
+
+constexpr std::uint32_t kRetryAfterMs = 1'000;
+
+metrics::Labels labels(const PoolEngineOptions& options) {
+    return {{"model", options.card.name}, {"pool", options.pool}};
+}
+
+}  // namespace
+
+PoolCalls::PoolCalls(PoolEngineOptions o, runtime::LoopPool& loops, metrics::Registry& registry,
+                     const Clock& clock_)
+    : options(std::move(o)),
+      clock(clock_),
+      migrations(registry.counter("stator_pool_migrations_total",
+                                  "Requests that went on with another worker after a loss.",
+                                  labels(options))),
+      refused_elsewhere(registry.counter("stator_pool_refusals_total",
+                                         "Refusals by workers after which another one was tried.",
+                                         labels(options))),
+      waiting_gauge(registry.gauge("stator_pool_waiting_requests",
+                                   "Requests for which no worker is ready.", labels(options))) {
+    for (std::size_t i = 0; i < loops.size(); ++i) {
+        rooms_.push_back(std::make_unique<CallRoom>(*this, loops.at(i)));
+    }
+}
+
+PoolCalls::~PoolCalls() = default;
+
+std::shared_ptr<const PoolCalls::Ranks> PoolCalls::ranks() const {
+    const std::scoped_lock lock(ranks_mutex_);
+    return ranks_;
+}
+
+void PoolCalls::take_view(const fleet::FleetView& view) {
+    const auto before = ranks();
+    auto next = std::make_shared<Ranks>();
+    const auto pool = std::ranges::find(view.pools, options.pool, &fleet::PoolView::id);
+    if (pool != view.pools.end()) {
+        next->known = true;
+        for (const auto& worker : pool->ready) {
+            const auto info = worker->info();
+            for (std::uint32_t r = 0; r < info->ranks.size(); ++r) {
+                const auto known = std::ranges::find_if(before->ready, [&](const auto& s) {
+                    return s->worker == worker && s->rank == r;
+                });
+                if (known != before->ready.end()) {
+                    next->ready.push_back(*known);
+                    continue;
+                }
+                auto slot = std::make_shared<RankSlot>();
+                slot->worker = worker;
+                slot->rank = r;
+                slot->room = &room_of(worker->loop());
+                next->ready.push_back(std::move(slot));
+            }
+        }
+    }
+    {
+        const std::scoped_lock lock(ranks_mutex_);
+        ranks_ = next;
+    }
+    if (next->ready.empty()) return;
+    for (const auto& room : rooms_) {
+        if (!room->has_waiting()) continue;
+        room->loop().post([keep = shared_from_this(), r = room.get()] { r->wake(); });
+    }
+}
+
+std::shared_ptr<RankSlot> PoolCalls::choose(const Ranks& ranks,
+                                            std::span<const std::uint64_t> tried) {
+    std::minstd_rand random(
+        static_cast<std::uint32_t>(draws_.fetch_add(1, std::memory_order_relaxed) + 1));
+    random.discard(1);
+    RankChoice choice(random);
+    for (std::size_t i = 0; i < ranks.ready.size(); ++i) {
+        const RankSlot& slot = *ranks.ready[i];
+        if (!tried.empty() && std::ranges::find(tried, slot.key()) != tried.end()) continue;
+        choice.consider(i, slot.worker->load(slot.rank),
+                        slot.pending.load(std::memory_order_relaxed),
+                        slot.own.load(std::memory_order_relaxed));
+    }
+    if (!choice.best()) return nullptr;
+    const auto& slot = ranks.ready[*choice.best()];
+    slot->pending.fetch_add(1, std::memory_order_relaxed);
+    return slot;
+}
+
+Result<void> PoolCalls::submit(protocol::GenerateRequest request, std::shared_ptr<StepSink> sink) {
+    if (request.prompt.empty() || request.max_tokens == 0 ||
+        request.resumed_tokens >= request.prompt.size()) {
+        return error(ErrorCode::kInvalidArgument,
+                     "a request needs at least one prompt token and one token to generate");
+    }
+    if (request.prompt.size() + request.max_tokens > options.card.context_tokens) {
+        return error(ErrorCode::kInvalidArgument,
+                     "{} prompt tokens and {} to generate do not fit the context of {} tokens",
+                     request.prompt.size(), request.max_tokens, options.card.context_tokens);
+    }
+    const auto now_ready = ranks();
+    if (!now_ready->known) return tl::unexpected(none_ready(0));
+    std::shared_ptr<RankSlot> slot = choose(*now_ready, {});
+    if (!slot && !now_ready->ready.empty()) return tl::unexpected(refuse_full());
+    if (!slot && waiting.load(std::memory_order_relaxed) >= options.max_waiting) {
+        return tl::unexpected(none_ready(0));
+    }
+    if (!begin()) {
+        if (slot) slot->pending.fetch_sub(1, std::memory_order_relaxed);
+        return error(ErrorCode::kUnavailable, "the engine is stopping");
+    }
+    const protocol::RequestId id = request.id;
+    CallRoom& room = slot ? *slot->room : waiting_room(id);
+    auto call = std::make_shared<Call>(std::move(request), options.max_migrations, std::move(sink));
+    call->slot = std::move(slot);
+    call->home.store(&room, std::memory_order_seq_cst);
+    {
+        Shard& s = shard(id);
+        const std::scoped_lock lock(s.mutex);
+        s.calls.emplace(id.value, call);
+    }
+    send(call, room, true);
+    return {};
+}
+
+void PoolCalls::send(const std::shared_ptr<Call>& call, CallRoom& room, bool directly) {
+    call->home.store(&room, std::memory_order_seq_cst);
+    if (directly && room.loop().on_this_thread()) return room.arrive(call);
+    if (room.loop().post([keep = shared_from_this(), &room, call] { room.arrive(call); })) return;
+    // The loops are gone, and with them every other place where the call could end.
+    if (call->slot) call->slot->pending.fetch_sub(1, std::memory_order_relaxed);
+    protocol::StepBatch batch;
+    batch.events.push_back(call->life.end(FinishReason::kCancelled));
+    forget(call->life.original().id);
+    call->sink->on_step(std::move(batch));
+    ended(1);
+}
+
+void PoolCalls::cancel(protocol::RequestId id) {
+    std::shared_ptr<Call> call;
+    {
+        Shard& s = shard(id);
+        const std::scoped_lock lock(s.mutex);
+        const auto found = s.calls.find(id.value);
+        if (found == s.calls.end()) return;
+        call = found->second;
+    }
+    call->cancelled.store(true, std::memory_order_seq_cst);
+    CallRoom* const home = call->home.load(std::memory_order_seq_cst);
+    home->loop().post([keep = shared_from_this(), home, call] { home->check_cancelled(call); });
+}
+
+void PoolCalls::stop(Deadline deadline) {
+    {
+        const std::scoped_lock lock(live_mutex_);
+        stopping_.store(true, std::memory_order_release);
+    }
+    {
+        std::unique_lock lock(live_mutex_);
+        while (live_ > 0 && !deadline.reached(clock.now())) {
+            const auto left = std::min<std::chrono::nanoseconds>(deadline.left(clock.now()),
+                                                                 std::chrono::seconds(1));
+            none_live_.wait_for(lock, left);
+        }
+    }
+    ending_.store(true, std::memory_order_seq_cst);
+    for (const auto& room : rooms_) {
+        room->loop().post([keep = shared_from_this(), r = room.get()] { r->end_all(); });
+    }
+    std::unique_lock lock(live_mutex_);
+    none_live_.wait(lock, [&] { return live_ == 0; });
+}
+
+void PoolCalls::forget(protocol::RequestId id) {
+    Shard& s = shard(id);
+    const std::scoped_lock lock(s.mutex);
+    s.calls.erase(id.value);
+}
+
+bool PoolCalls::begin() {
+    const std::scoped_lock lock(live_mutex_);
+    if (stopping()) return false;
+    ++live_;
+    return true;
+}
+
+void PoolCalls::ended(std::size_t count) {
+    const std::scoped_lock lock(live_mutex_);
+    live_ -= count;
+    if (live_ == 0) none_live_.notify_all();
+}
+
+Error PoolCalls::none_ready(std::uint64_t delivered) const {
+    Error e =
+        error(ErrorCode::kUnavailable, "no worker of model {} is ready", options.card.name).value();
+    if (delivered > 0) e.message += fmt::format("; {} tokens were delivered", delivered);
+    e.retryable = true;
+    e.retry_after_ms = kRetryAfterMs;
+    return e;
+}
+
+Error PoolCalls::refuse_full() const {
+    Error e = error(ErrorCode::kOverloaded, "all workers of model {} are full", options.card.name)
+                  .value();
+    e.retryable = true;
+    e.retry_after_ms = kRetryAfterMs;
+    return e;
+}
+
+CallRoom& PoolCalls::room_of(const runtime::Loop& loop) const {
+    for (const auto& room : rooms_) {
+        if (&room->loop() == &loop) return *room;
+    }
+    STATOR_CHECK(false, "a worker lives on a loop that the engine was not given");
+    std::unreachable();
+}
+
+CallRoom& PoolCalls::waiting_room(protocol::RequestId id) const {
+    for (const auto& room : rooms_) {
+        if (room->loop().on_this_thread()) return *room;
+    }
+    return *rooms_[id.value % rooms_.size()];
+}
+
+}  // namespace stator::engine

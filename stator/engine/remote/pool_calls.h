@@ -1,0 +1,122 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <boost/asio/steady_timer.hpp>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "stator/engine/remote/pool_engine.h"
+#include "stator/legs/request_life.h"
+
+namespace stator::engine {
+
+class CallRoom;
+
+/// One rank of one worker, as long as the pool has it.
+struct RankSlot {
+    std::shared_ptr<fleet::Worker> worker;
+    std::uint32_t rank = 0;
+    CallRoom* room = nullptr;               ///< of the worker's loop
+    std::atomic<std::uint32_t> pending{0};  ///< chosen, not opened yet
+    std::atomic<std::uint32_t> own{0};      ///< open from here
+
+    [[nodiscard]] std::uint64_t key() const { return (worker->id() << 16) | rank; }
+};
+
+/// One accepted request. It belongs to one room at a time: `home`. Only `cancelled` and `home` are
+/// touched elsewhere. Whoever cancels sets `cancelled` and then asks home; whoever moves sets home
+/// and then looks at `cancelled` (both sequentially consistent), so that one of them sees the
+/// other.
+struct Call {
+    Call(protocol::GenerateRequest request, std::uint32_t max_migrations,
+         std::shared_ptr<StepSink> to)
+        : life(std::move(request), max_migrations), sink(std::move(to)) {}
+
+    legs::RequestLife life;
+    std::shared_ptr<StepSink> sink;
+    std::atomic<CallRoom*> home{nullptr};
+    std::atomic<bool> cancelled{false};
+
+    // Of its room.
+    std::optional<std::uint64_t> tag;  ///< its place in the room; none: on the way, or ended
+    std::size_t sink_slot = 0;
+    std::shared_ptr<RankSlot> slot;            ///< asked, or on the way to it
+    std::optional<requests::StreamId> stream;  ///< while a worker computes it
+    std::vector<std::uint64_t> tried;          ///< RankSlot::key() of those that refused
+    std::optional<Error> refusal;              ///< the last one
+    std::optional<TimePoint> waiting_since;
+    std::chrono::nanoseconds waited{0};
+};
+
+/// What the rooms of one pool share.
+class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
+  public:
+    PoolCalls(PoolEngineOptions options, runtime::LoopPool& loops, metrics::Registry& registry,
+              const Clock& clock);
+    ~PoolCalls();
+
+    struct Ranks {
+        bool known = false;  ///< the fleet knows the pool
+        std::vector<std::shared_ptr<RankSlot>> ready;
+    };
+
+    // Any thread.
+    [[nodiscard]] std::shared_ptr<const Ranks> ranks() const;
+    void take_view(const fleet::FleetView& view);
+    /// Chosen ranks are counted as pending. `tried`: keys that are out of the question.
+    [[nodiscard]] std::shared_ptr<RankSlot> choose(const Ranks& ranks,
+                                                   std::span<const std::uint64_t> tried);
+    [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,
+                                      std::shared_ptr<StepSink> sink);
+    void cancel(protocol::RequestId id);
+    void stop(Deadline deadline);
+    [[nodiscard]] bool stopping() const { return stopping_.load(std::memory_order_acquire); }
+    [[nodiscard]] bool ending() const { return ending_.load(std::memory_order_seq_cst); }
+    /// Sends a call, whose `slot` may be set, to a room: at once where that is this thread's.
+    void send(const std::shared_ptr<Call>& call, CallRoom& room, bool directly);
+    /// The call can't be found any more.
+    void forget(protocol::RequestId id);
+    /// So many have got their last event.
+    void ended(std::size_t count);
+    [[nodiscard]] Error none_ready(std::uint64_t delivered) const;
+    [[nodiscard]] Error refuse_full() const;
+
+    const PoolEngineOptions options;
+    const Clock& clock;
+    std::atomic<std::size_t> waiting{0};
+    metrics::Counter& migrations;
+    metrics::Counter& refused_elsewhere;
+    metrics::Gauge& waiting_gauge;
+
+  private:
+    struct Shard {
+        std::mutex mutex;
+        std::unordered_map<std::uint64_t, std::shared_ptr<Call>> calls;
+    };
+    [[nodiscard]] Shard& shard(protocol::RequestId id) {
+        return shards_[id.value % shards_.size()];
+    }
+    [[nodiscard]] CallRoom& room_of(const runtime::Loop& loop) const;
+    [[nodiscard]] CallRoom& waiting_room(protocol::RequestId id) const;
+    [[nodiscard]] bool begin();
+
+    std::vector<std::unique_ptr<CallRoom>> rooms_;
+    mutable std::mutex ranks_mutex_;
+    std::shared_ptr<const Ranks> ranks_ = std::make_shared<Ranks>();
+    std::array<Shard, 16> shards_;
+    std::atomic<std::uint64_t> draws_{0};
+    std::atomic<bool> stopping_{false};
+    std::atomic<bool> ending_{false};
+    std::mutex live_mutex_;
+    std::condition_variable none_live_;
+    std::size_t live_ = 0;
+};
+
+}  // namespace stator::engine

@@ -1,0 +1,60 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "stator/requests/link_fixture.h"
+#include "stator/requests/messages.h"
+
+namespace stator::requests {
+namespace {
+
+using testing::HasSubstr;
+
+std::string encoded(const protocol::WorkerInfo& info) {
+    std::string out;
+    append_info(out, info);
+    return out;
+}
+
+TEST(InfoMessage, ComesBackAsItWas) {
+    const auto read = read_info(encoded(test_info()));
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_EQ(*read, test_info());
+}
+
+TEST(InfoMessage, AWorkerThatIsLoadingNeedNotKnowItsModel) {
+    protocol::WorkerInfo info = test_info();
+    info.card = {};
+    info.card.name = "loading";
+    info.loading = true;
+    const auto read = read_info(encoded(info));
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_EQ(*read, info);
+    info.loading = false;
+    EXPECT_THAT(read_info(encoded(info)).error().message, HasSubstr("tokenizer"));
+}
+
+TEST(InfoMessage, LiesAreRefusedByName) {
+    const auto refused = [](auto change) {
+        protocol::WorkerInfo info = test_info();
+        change(info);
+        const auto read = read_info(encoded(info));
+        return read ? std::string("taken") : read.error().message;
+    };
+    EXPECT_THAT(refused([](auto& i) { i.ranks.clear(); }), HasSubstr("ranks"));
+    EXPECT_THAT(refused([](auto& i) { i.ranks[1].rank = 5; }), HasSubstr("rank 5"));
+    EXPECT_THAT(refused([](auto& i) { i.roles.clear(); }), HasSubstr("role"));
+    EXPECT_THAT(refused([](auto& i) { i.name.clear(); }), HasSubstr("name"));
+    EXPECT_THAT(refused([](auto& i) { i.card.tokenizer.sha256 = "ABC"; }), HasSubstr("ABC"));
+    EXPECT_THAT(refused([](auto& i) { i.card.chat_template->sha256.clear(); }),
+                HasSubstr("template"));
+}
+
+TEST(InfoMessage, NoCutOfItIsTaken) {
+    const std::string whole = encoded(test_info());
+    for (std::size_t n = 0; n < whole.size(); ++n) {
+        EXPECT_FALSE(read_info(std::string_view(whole).substr(0, n))) << n;
+    }
+}
+
+}  // namespace
+}  // namespace stator::requests
