@@ -10,19 +10,29 @@
 namespace stator::frontend {
 namespace {
 
-/// Every name can be answered: one of its pools is healthy.
-bool all_answered(const ModelDirectory& models) {
+/// How many models there are, and how many of them have a healthy pool.
+struct Answered {
+    std::size_t models = 0;
+    std::size_t healthy = 0;
+};
+
+Answered count_answered(const ModelDirectory& models) {
     std::map<std::string_view, bool> healthy;
     for (const auto& e : models.entries()) healthy[e->model.id] |= e->model.engine->healthy();
-    return std::ranges::all_of(healthy, [](const auto& entry) { return entry.second; });
+    Answered out;
+    out.models = healthy.size();
+    for (const auto& [id, well] : healthy) out.healthy += well ? 1 : 0;
+    return out;
 }
 
-std::string_view status_word(Readiness readiness, bool any, bool healthy) {
+std::string_view status_word(Readiness readiness, const Answered& answered) {
     switch (readiness) {
         case Readiness::kStarting:
             return "starting";
         case Readiness::kReady:
-            return !any ? "no_workers" : healthy ? "ready" : "unhealthy";
+            if (answered.models == 0) return "no_workers";
+            if (answered.healthy == 0) return "unhealthy";
+            return answered.healthy < answered.models ? "degraded" : "ready";
         case Readiness::kDraining:
             return "draining";
     }
@@ -54,12 +64,12 @@ void append_model(codec::JsonWriter& w, const ModelEntry& entry) {
 HealthReport health_report(Readiness readiness, const ModelDirectory& models, double uptime_seconds,
                            std::int64_t inflight,
                            const std::function<void(codec::JsonWriter&)>& append_fleet) {
-    const bool any = !models.entries().empty();
-    const bool healthy = any && all_answered(models);
+    const Answered answered = count_answered(models);
     HealthReport report;
-    report.status = readiness == Readiness::kReady && healthy ? 200 : 503;
+    // One model without workers must not take the others' door away.
+    report.status = readiness == Readiness::kReady && answered.healthy > 0 ? 200 : 503;
     codec::JsonWriter w(report.body);
-    w.begin_object().key("status").string(status_word(readiness, any, healthy));
+    w.begin_object().key("status").string(status_word(readiness, answered));
     w.key("version").string(version()).key("commit").string(commit());
     w.key("uptime_s").number(std::round(uptime_seconds * 1000) / 1000);
     w.key("models").begin_array();

@@ -14,7 +14,8 @@ namespace stator::frontend {
 enum class Readiness : std::uint8_t { kStarting, kReady, kDraining };
 
 struct HealthReport {
-    /// 200 only where the door is ready and every model has a healthy engine; else 503.
+    /// 200 where the door is ready and at least one model has a healthy engine ("degraded" where
+    /// not all have); else 503.
     int status = 200;
     std::string body;
 };

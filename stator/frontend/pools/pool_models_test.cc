@@ -1,0 +1,215 @@
+#include "stator/frontend/pools/pool_models.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+#include "stator/base/log.h"
+#include "stator/engine/echo/echo_engine.h"
+#include "stator/net/http_client.h"
+#include "stator/net/http_server.h"
+#include "stator/text/byte_tokenizer.h"
+#include "stator/worker/worker.h"
+
+namespace stator::frontend {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+bool eventually(const std::function<bool()>& condition) {
+    const Deadline end = Deadline::after(Clock::real().now(), std::chrono::seconds(20));
+    while (!condition()) {
+        if (end.reached(Clock::real().now())) return false;
+        std::this_thread::yield();
+    }
+    return true;
+}
+
+/// A worker with an echo engine on a port of its own.
+class EchoWorker {
+  public:
+    EchoWorker(const std::string& name, std::uint32_t context, const std::string& model)
+        : engine_(engine::make_echo_engine({.context_tokens = context})) {
+        loops_.start();
+        worker::WorkerOptions options;
+        options.name = name;
+        options.listen = net::parse_socket_address("127.0.0.1:0").value();
+        protocol::ModelCard loading;
+        loading.name = "loading";
+        auto made = worker::start_worker(std::move(options), loading, loops_, registry_);
+        EXPECT_TRUE(made) << made.error().message;
+        worker_ = std::move(*made);
+        worker::ArtifactStore artifacts;
+        protocol::ModelCard card;
+        card.name = model;
+        card.aliases = {"everyone"};
+        card.weights_digest = "echo";
+        card.context_tokens = context;
+        card.tokenizer = artifacts.add("byte-tokenizer", "bytes of the tokenizer");
+        worker_->set_ready(std::move(card), std::move(artifacts), {engine_.get()});
+    }
+    ~EchoWorker() { stop(); }
+    void stop() {
+        if (!worker_) return;
+        worker_->stop();
+        engine_->stop(Deadline::at({}));
+        worker_.reset();
+        loops_.stop();
+    }
+    [[nodiscard]] std::string address() const { return net::to_string(worker_->address()); }
+
+  private:
+    runtime::LoopPool loops_{1, "worker"};
+    metrics::Registry registry_;
+    std::shared_ptr<engine::Engine> engine_;
+    std::unique_ptr<worker::Worker> worker_;
+};
+
+/// A door in front of a fleet, with artifacts kept in memory.
+class PoolModelsTest : public testing::Test {
+  protected:
+    PoolModelsTest() {
+        set_log(LogLevel::kError, LogFormat::kText);
+        loops_.start();
+        EXPECT_TRUE(server_.listen("127.0.0.1", 0));
+        frontend_.set_ready(true);
+    }
+    ~PoolModelsTest() override {
+        server_.stop(Deadline::after(Clock::real().now(), std::chrono::seconds(1)));
+        models_.reset();
+        if (fleet_) fleet_->stop();
+        loops_.stop();
+    }
+
+    void start(std::vector<std::string> sources) {
+        fleet::FleetOptions options;
+        options.sources = std::move(sources);
+        options.link.name = "test";
+        options.link.incarnation = protocol::Incarnation(7);
+        auto fleet = fleet::start_fleet(std::move(options), loops_, registry_);
+        ASSERT_TRUE(fleet) << fleet.error().message;
+        fleet_ = std::move(*fleet);
+        PoolModelsOptions o;
+        o.aliases = {{"fast", "m"}};
+        o.defaults = [](const protocol::RecommendedSampling&) { return SamplingDefaults{}; };
+        o.find = [this](const protocol::Artifact& a) -> std::optional<std::string> {
+            const std::scoped_lock lock(mutex_);
+            const auto at = kept_.find(a.sha256);
+            return at == kept_.end() ? std::nullopt : std::optional(at->second);
+        };
+        o.keep = [this](const protocol::Artifact& a, std::string_view bytes) -> Result<void> {
+            const std::scoped_lock lock(mutex_);
+            kept_[a.sha256] = bytes;
+            return {};
+        };
+        o.load = [this](const protocol::ModelCard&, std::string_view tokenizer,
+                        std::string_view) -> Result<PoolText> {
+            ++loads_;
+            if (failures_left_.fetch_sub(1) > 0) {
+                return error(ErrorCode::kDataLoss, "can't be read today");
+            }
+            EXPECT_EQ(tokenizer, "bytes of the tokenizer");
+            return PoolText{std::make_shared<text::ByteTokenizer>(std::vector<std::string>{}),
+                            nullptr};
+        };
+        o.try_again = std::chrono::milliseconds(10);
+        models_ = std::make_unique<PoolModels>(std::move(o), *fleet_, frontend_, loops_, registry_);
+    }
+
+    net::HttpClientResponse send(const std::string& path, std::string body = {}) {
+        net::HttpClientRequest request;
+        request.method = body.empty() ? "GET" : "POST";
+        request.url = fmt::format("http://127.0.0.1:{}{}", server_.port(), path);
+        request.body = std::move(body);
+        request.headers = {{"Content-Type", "application/json"}};
+        auto response = net::http_request(request);
+        EXPECT_TRUE(response) << response.error().message;
+        return response ? std::move(*response) : net::HttpClientResponse{};
+    }
+    std::string complete(const std::string& model) {
+        return send("/v1/completions",
+                    fmt::format(R"({{"model":"{}","prompt":"abc","max_tokens":6}})", model))
+            .body;
+    }
+    bool serves(const std::string& name) {
+        return send("/v1/models").body.find("\"id\":\"" + name + "\"") != std::string::npos;
+    }
+
+    runtime::LoopPool loops_{1, "http"};
+    metrics::Registry registry_;
+    Frontend frontend_{[] {
+                           FrontendOptions o;
+                           o.access_log = false;
+                           return o;
+                       }(),
+                       loops_, registry_};
+    net::HttpServer server_{loops_, {}, frontend_.handler(), Frontend::error_body()};
+    std::unique_ptr<fleet::Fleet> fleet_;
+    std::unique_ptr<PoolModels> models_;
+    std::mutex mutex_;
+    std::map<std::string, std::string> kept_;
+    std::atomic<int> loads_{0};
+    std::atomic<int> failures_left_{0};
+};
+
+TEST_F(PoolModelsTest, APoolIsServedUnderItsNameAndAliases) {
+    EchoWorker a("a", 100, "m");
+    start({a.address()});
+    ASSERT_TRUE(eventually([&] { return serves("m"); }));
+    EXPECT_TRUE(serves("everyone"));
+    EXPECT_TRUE(serves("fast"));
+    EXPECT_THAT(complete("fast"), HasSubstr("abcabc"));
+    const std::string health = send("/health").body;
+    EXPECT_THAT(health, HasSubstr("\"status\":\"ready\""));
+    EXPECT_THAT(registry_.render(), HasSubstr("stator_artifacts_fetched_total 1"));
+}
+
+TEST_F(PoolModelsTest, WhatWasKeptIsNotFetchedAgain) {
+    EchoWorker a("a", 100, "m");
+    EchoWorker b("b", 200, "n");
+    start({a.address()});
+    ASSERT_TRUE(eventually([&] { return serves("m"); }));
+    models_->stop(Deadline::at({}));
+    models_.reset();
+    fleet_->stop();
+    start({b.address()});  // another pool with the same tokenizer
+    ASSERT_TRUE(eventually([&] { return serves("n"); }));
+    EXPECT_THAT(registry_.render(), HasSubstr("stator_artifacts_found_total 1"));
+    EXPECT_THAT(registry_.render(), HasSubstr("stator_artifacts_fetched_total 1"));
+}
+
+TEST_F(PoolModelsTest, ATokenizerThatCannotBeReadIsTriedAgain) {
+    failures_left_ = 2;
+    EchoWorker a("a", 100, "m");
+    start({a.address()});
+    ASSERT_TRUE(eventually([&] { return serves("m"); }));
+    EXPECT_EQ(loads_.load(), 3);
+    EXPECT_THAT(registry_.render(), HasSubstr("stator_artifacts_failed_total 2"));
+}
+
+TEST_F(PoolModelsTest, TwoPoolsOfOneNameShareItAndAPoolThatIsLostKeepsItsName) {
+    EchoWorker old_one("a", 100, "m");
+    EchoWorker new_one("b", 200, "m");
+    start({old_one.address(), new_one.address()});
+    const auto two = [&] {
+        const std::string health = send("/health").body;
+        const auto first = health.find("\"pool\":");
+        return first != std::string::npos && health.find("\"share\":1.0", first + 200) != first;
+    };
+    ASSERT_TRUE(eventually([&] { return loads_ == 2 && serves("m") && two(); }));
+    for (int i = 0; i < 8; ++i) EXPECT_THAT(complete("m"), HasSubstr("abcabc"));
+    old_one.stop();
+    new_one.stop();
+    ASSERT_TRUE(eventually([&] { return send("/health").status == 503; }));
+    EXPECT_TRUE(serves("m"));
+    EXPECT_THAT(complete("m"), Not(HasSubstr("abcabc")));
+}
+
+}  // namespace
+}  // namespace stator::frontend
