@@ -74,9 +74,7 @@ class Load:
     def _ask(self, kind, prompt, count):
         if kind == "whole":
             body = {"model": "echo", "prompt": prompt, "max_tokens": count, "ignore_eos": True}
-            answer = exchange(
-                self.frontend, "/v1/completions", body, timeout=BOUND_SECONDS
-            )
+            answer = exchange(self.frontend, "/v1/completions", body, timeout=BOUND_SECONDS)
             whole = answer.status == 200 and not answer.broken
         else:
             leave = (lambda a: len(a.tokens) < count // 2) if kind == "leave" else None

@@ -38,7 +38,7 @@ class Answer:
         )
 
 
-def stream_completion(server, prompt, max_tokens, on_piece=None, timeout=30, headers=None, **fields):
+def stream_completion(server, prompt, max_tokens, on_piece=None, timeout=30, **fields):
     """A streamed /v1/completions with token ids and usage. `on_piece(answer)` is called after every
     event; where it returns False the client hangs up. Never raises for what the server does:
     `broken` says it."""
@@ -53,16 +53,16 @@ def stream_completion(server, prompt, max_tokens, on_piece=None, timeout=30, hea
         "return_token_ids": True,
         **fields,
     }
-    return exchange(server, "/v1/completions", body, on_piece, timeout, headers)
+    return exchange(server, "/v1/completions", body, on_piece, timeout)
 
 
-def exchange(server, path, body, on_piece=None, timeout=30, headers=None):
+def exchange(server, path, body, on_piece=None, timeout=30):
     """POST and read to the end, a stream or not. `timeout` bounds the whole of it."""
     answer = Answer()
     start = time.monotonic()
     connection = http.client.HTTPConnection(server.host, server.port, timeout=timeout)
     try:
-        headers = {"Content-Type": "application/json", **(headers or {})}
+        headers = {"Content-Type": "application/json"}
         connection.request("POST", path, body=json.dumps(body), headers=headers)
         response = connection.getresponse()
         answer.status = response.status
