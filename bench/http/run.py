@@ -8,10 +8,8 @@ The server runs on one core, wrk on another. See bench/README.md.
 
 import argparse
 import dataclasses
-import json
 import os
 import pathlib
-import re
 import shutil
 import statistics
 import subprocess
@@ -23,6 +21,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "test" / "support")]
 
 from harness import procfs, results  # noqa: E402
 from harness.results import Row  # noqa: E402
+from harness.wrk import WrkLoad  # noqa: E402
 from metrics_text import Metrics  # noqa: E402
 from raw_http import RawConnection, post  # noqa: E402
 from stator_process import StatorServer  # noqa: E402
@@ -83,12 +82,10 @@ class Load:
     """Per-request figures of some seconds of wrk."""
 
     def __init__(self, server, payload, seconds, core):
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(payload, file)
-            file.flush()
-            self._wrk(server, file.name, 1, core)  # warm up
+        with WrkLoad(server.base_url + CHAT, payload, CONNECTIONS, core) as load:
+            load.run(1, server.log_tail)  # warm up
             before = server.counters()
-            self._wrk(server, file.name, seconds, core)
+            load.run(seconds, server.log_tail)
             after = server.counters()
         http_ns, engine_ns, answered, sends = (b - a for a, b in zip(before, after))
         if not answered:
@@ -101,15 +98,6 @@ class Load:
     @property
     def us(self):
         return self.http_us + self.engine_us
-
-    @staticmethod
-    def _wrk(server, body_file, seconds, core):
-        command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
-        command += ["-s", str(HERE / "chat.lua"), server.base_url + CHAT, "--", body_file]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
-        found = re.search(r"RESULT requests=(\d+) refused=(\d+) errors=(\d+)", done.stdout)
-        if not found or found.group(2) != "0" or found.group(3) != "0":
-            raise RuntimeError(f"wrk failed:\n{done.stdout}{done.stderr}\n{server.log_tail()}")
 
 
 def stream_shape(server, payload):

@@ -1,11 +1,9 @@
 // What the request plane costs: a worker's side and a client's side of one link, each on its own
 // thread, over TCP on loopback. Prints one JSON line per figure.
 //
-// Latencies count from when a step is due. Beside them stands how late a thread that only sleeps is
-// woken in the same seconds (noise): on a machine with other work that is most of them, and
-// `chrt -f 5 bench_request_plane` shows what is the request plane's own.
-//
 //   bench_request_plane [SECONDS per measurement, default 3]
+#include <sched.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -45,6 +43,20 @@ auto on_loop(runtime::Loop& loop, F f) {
     std::promise<decltype(f())> result;
     loop.post([&] { result.set_value(f()); });
     return result.get_future().get();
+}
+
+/// Each side on a core of its own, as processes on two machines would be.
+void pin_this_thread(int nth) {
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+        if (!CPU_ISSET(cpu, &allowed) || nth-- > 0) continue;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        sched_setaffinity(0, sizeof one, &one);
+        return;
+    }
 }
 
 /// The worker's side: sends prepared steps, either as fast as the client takes them (at most
@@ -167,43 +179,17 @@ struct Client : ClientLinkEvents {
     std::vector<std::int64_t> latencies;
 };
 
-/// How late a thread that does nothing but sleep is woken: what the machine adds to any latency.
-class Noise {
-  public:
-    Noise() : thread_([this] { watch(); }) {}
-    ~Noise() { stop(); }
-    double p99_ms() {
-        stop();
-        std::ranges::sort(late_);
-        return late_.empty() ? 0 : static_cast<double>(late_[late_.size() * 99 / 100]) * 1e-6;
-    }
-
-  private:
-    void watch() {
-        while (!stopping_) {
-            const std::int64_t due = now_ns() + 1'000'000;
-            std::this_thread::sleep_for(std::chrono::milliseconds(1));
-            late_.push_back(now_ns() - due);
-        }
-    }
-    void stop() {
-        stopping_ = true;
-        if (thread_.joinable()) thread_.join();
-    }
-    std::atomic<bool> stopping_{false};
-    std::vector<std::int64_t> late_;
-    std::thread thread_;
-};
-
 struct Figures {
     double worker_ns = 0, client_ns = 0, worker_sends = 0, client_sends = 0, tokens_per_s = 0,
-           p50_ms = 0, p99_ms = 0, noise_p99_ms = 0;
+           busy = 0, p50_ms = 0, p99_ms = 0;
 };
 
 struct Bench {
     explicit Bench(int streams) : loops(1, "worker"), client_loop("client") {
         loops.start();
         client_loop.start();
+        on_loop(loops.at(0), [] { return pin_this_thread(0), 0; });
+        on_loop(client_loop, [] { return pin_this_thread(1), 0; });
         LinkServerOptions options;
         options.address = *net::parse_socket_address("127.0.0.1:0");
         server = std::move(listen_links(loops, options, [this](auto accepted) {
@@ -262,7 +248,6 @@ struct Bench {
         on_loop(loops.at(0), [&] { return worker->start(period_ns), 0; });
         std::this_thread::sleep_for(std::chrono::milliseconds(300));
         on_loop(client_loop, [&] { return client.latencies.clear(), client.measuring = true; });
-        Noise noise;
         const Sample first = sample();
         const std::int64_t until = first.at + static_cast<std::int64_t>(seconds * 1e9);
         while (now_ns() < until) {
@@ -273,7 +258,6 @@ struct Bench {
             }
         }
         const Sample last = sample();
-        const double noise_p99 = noise.p99_ms();
         on_loop(loops.at(0), [&] { return worker->running = false; });
         wait([&] { return worker->received == worker->sent; });
         auto all = on_loop(client_loop, [&] {
@@ -281,20 +265,23 @@ struct Bench {
             return client.latencies;
         });
         std::ranges::sort(all);
+        const double wall = static_cast<double>(last.at - first.at) * 1e-9;
+        const double worker_cpu = last.worker_cpu - first.worker_cpu;
+        const double client_cpu = last.client_cpu - first.client_cpu;
         const auto n = static_cast<double>(last.tokens - first.tokens);
         const auto at = [&](double q) {
             return static_cast<double>(
                        all.at(static_cast<std::size_t>(q * static_cast<double>(all.size() - 1)))) *
                    1e-6;
         };
-        return {.worker_ns = (last.worker_cpu - first.worker_cpu) * 1e9 / n,
-                .client_ns = (last.client_cpu - first.client_cpu) * 1e9 / n,
+        return {.worker_ns = worker_cpu * 1e9 / n,
+                .client_ns = client_cpu * 1e9 / n,
                 .worker_sends = static_cast<double>(last.worker_sends - first.worker_sends) / n,
                 .client_sends = static_cast<double>(last.client_sends - first.client_sends) / n,
-                .tokens_per_s = n / (static_cast<double>(last.at - first.at) * 1e-9),
+                .tokens_per_s = n / wall,
+                .busy = std::max(worker_cpu, client_cpu) / wall,
                 .p50_ms = at(0.5),
-                .p99_ms = at(0.99),
-                .noise_p99_ms = noise_p99};
+                .p99_ms = at(0.99)};
     }
 
     runtime::LoopPool loops;
@@ -304,6 +291,17 @@ struct Bench {
     std::unique_ptr<LinkServer> server;
     std::shared_ptr<Link> link;
 };
+
+/// The period of steps that keeps the busier side busy half of the time. A step that comes alone
+/// costs more than one of many at once, so it is not twice the period of full load.
+std::int64_t half_load(Bench& bench, const Figures& full) {
+    double period = 2 * 1024 / full.tokens_per_s * 1e9;
+    for (int probe = 0; probe < 3; ++probe) {
+        const Figures f = bench.measure(static_cast<std::int64_t>(period), 0.5);
+        period *= std::max(1.0, f.busy / 0.5);
+    }
+    return static_cast<std::int64_t>(period);
+}
 
 int missed = 0;
 
@@ -331,21 +329,17 @@ int main(int argc, char** argv) {
         print("request_plane.full.client_cpu_per_token", full.client_ns, "ns", 600);
         print("request_plane.full.worker_sends_per_token", full.worker_sends, "1", 0.1);
         print("request_plane.full.client_sends_per_token", full.client_sends, "1", 0.1);
-        // Half load: the busier side's thread has work half of the time. A step that is sent and
-        // read alone costs more than one of many at full speed, so that half of the full speed
-        // would be more than that.
-        const Figures paced = bench.measure(500'000, seconds / 3);
-        const double step_ns = std::max(paced.worker_ns, paced.client_ns) * 1024;
-        const auto period = static_cast<std::int64_t>(2 * step_ns);
+        // A kernel that lets real-time threads have 95 % of each second has its 5 % now.
+        std::this_thread::sleep_for(std::chrono::seconds(1));
+        const std::int64_t period = half_load(bench, full);
         const Figures half = bench.measure(period, seconds);
+        print("request_plane.half.busy", half.busy * 100, "% of a core");
         print("request_plane.half.tokens_per_s", half.tokens_per_s, "1/s");
         print("request_plane.half.worker_cpu_per_token", half.worker_ns, "ns", 600);
         print("request_plane.half.client_cpu_per_token", half.client_ns, "ns", 600);
-        print("request_plane.half.worker_busy", half.worker_ns * half.tokens_per_s * 1e-9, "1");
         print("request_plane.half.worker_sends_per_token", half.worker_sends, "1", 0.1);
         print("request_plane.half.latency_p50", half.p50_ms, "ms");
         print("request_plane.half.latency_p99", half.p99_ms, "ms", 1.0);
-        print("request_plane.half.noise_p99", half.noise_p99_ms, "ms");
     }
     {
         Bench bench(64);
@@ -358,8 +352,6 @@ int main(int argc, char** argv) {
         print("request_plane.prompt_10mb.prompts", bench.worker->prompts, "1");
         print("request_plane.prompt_10mb.latency_p99_alone", alone.p99_ms, "ms");
         print("request_plane.prompt_10mb.latency_p99", loaded.p99_ms, "ms");
-        print("request_plane.prompt_10mb.noise_p99_alone", alone.noise_p99_ms, "ms");
-        print("request_plane.prompt_10mb.noise_p99", loaded.noise_p99_ms, "ms");
         print("request_plane.prompt_10mb.added_p99", std::max(loaded.p99_ms - alone.p99_ms, 1e-6),
               "ms", 2.0);
     }

@@ -81,7 +81,8 @@ Result<net::SocketAddress> advertised(const WorkerOptions& o, const net::SocketA
 }
 
 void warn_if_open_to_all(const WorkerOptions& o) {
-    const bool guarded = (o.secret && !o.secret().empty()) || !o.session.secret.empty() || o.tls;
+    const bool guarded =
+        (o.secret && !o.secret().empty()) || !o.session.secret.empty() || (o.tls && o.tls());
     if (net::is_local(o.listen) || guarded) return;
     log_warn(
         "This worker listens on a network with neither a secret nor TLS: whoever reaches the port "

@@ -5,7 +5,9 @@ Nothing here skips. Without STATOR_BIN or STATOR_MODEL the run ends with an erro
 """
 
 import pathlib
+import signal
 import sys
+import tempfile
 import time
 
 import pytest
@@ -35,8 +37,11 @@ def pytest_runtest_makereport(item, call):
     if not report.failed:
         return
     for name, value in getattr(item, "funcargs", {}).items():
-        if isinstance(value, stator_process.ChildServer):
+        if isinstance(value, stator_process.ChildProcess):
             report.sections.append((f"end of the log of {name}", value.log_tail()))
+        if isinstance(value, Fleet):
+            for child in value.started:
+                report.sections.append((f"end of the log of {child.name}", child.log_tail()))
 
 
 def wait_until(condition, what, seconds=20):
@@ -102,3 +107,61 @@ def start_server():
     yield start
     for s in started:
         s.stop()
+
+
+class Fleet:
+    """Frontends and workers that meet in a folder of their own; all end with the test."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.started = []
+
+    def frontend(self, **options):
+        options = {"threads": 1, **options}
+        return self._keep(stator_process.StatorFrontend(self.folder, **options)).start()
+
+    def worker(self, name, model_path=None, **options):
+        """Not started: tests start several at once."""
+        return self._keep(
+            stator_process.StatorWorker(self.folder, name, model_path=model_path, **options)
+        )
+
+    def echo_workers(self, *names, **options):
+        """Started and ready. A millisecond a step: slow enough to be met in the middle."""
+        options = {"engine": "echo", "echo_step_us": 1000, **options}
+        workers = [self.worker(name, **options).launch() for name in names]
+        for worker in workers:
+            worker.wait_ready()
+        return workers
+
+    def _keep(self, child):
+        self.started.append(child)
+        return child
+
+    def stop(self):
+        for child in self.started:
+            if child.process is not None:
+                child.signal(signal.SIGCONT)
+                child.terminate()
+        for child in self.started:
+            child.stop()
+
+
+def make_fleet():
+    # Not pytest's tmp_path: its paths are too long for a Unix socket's address.
+    with tempfile.TemporaryDirectory(prefix="stator-fleet-") as folder:
+        fleet = Fleet(pathlib.Path(folder))
+        try:
+            yield fleet
+        finally:
+            fleet.stop()
+
+
+@pytest.fixture
+def fleet():
+    yield from make_fleet()
+
+
+@pytest.fixture(scope="module")
+def shared_fleet():
+    yield from make_fleet()
