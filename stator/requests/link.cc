@@ -118,7 +118,9 @@ class SocketLink final : public Link,
         after_input();
     }
     void closed(const ClientLane& lane, const Error& why) {
+        if (over_) return;
         link_.lane_lost(lane.lane, why, clock_.now());
+        if (over_) return;
         sends_of_gone_ += lane.socket->sends();
         std::erase_if(lanes_, [&](const auto& l) { return l.get() == &lane; });
         after_input();
@@ -138,7 +140,12 @@ class SocketLink final : public Link,
     void end() {
         if (std::exchange(over_, true)) return;
         timer_.cancel();
-        for (const auto& l : lanes_) l->socket->close();
+        // From here on their sockets alone keep the lanes, and with them this link: a loop that
+        // ends before the last word is sent lets go of all.
+        for (const auto& l : std::exchange(lanes_, {})) {
+            sends_of_gone_ += l->socket->sends();
+            l->socket->close();
+        }
     }
 
     void after_input() {

@@ -252,7 +252,8 @@ TYPED_TEST(LinkContract, AWrongSecretIsRefused) {
     const auto link = this->connect(events);
     events.until(this->clients_.at(0), [](auto& e) { return e.lost.size() == 1; });
     EXPECT_EQ(events.lost[0].code, ErrorCode::kUnauthenticated);
-    EXPECT_EQ(this->lost_, 0);
+    // A worker without a secret has taken the client in, which then leaves.
+    if (this->server_options_.secret) EXPECT_EQ(this->lost_, 0);
 }
 
 using LinkOverTls = LinkContract<MutualTls>;
