@@ -23,7 +23,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "test" / "support")]
 
 from harness import chat_load, procfs, results  # noqa: E402
-from harness.fleet import Frontend, ManyWorkers, Worker  # noqa: E402
+from harness.fleet import Frontend, ManyWorkers, Worker, meeting_place  # noqa: E402
 from harness.results import Row, paired_row  # noqa: E402
 from harness.wrk import WrkLoad  # noqa: E402
 from metrics_text import Metrics  # noqa: E402
@@ -137,7 +137,7 @@ def through_processes(args, link, access_log):
         options = {"prefix": ["taskset", "-c", str(other)], "served_model_name": MODEL}
         with Worker(meeting, "echo", link, **options) as worker:
             taskset = ["taskset", "-c", str(front)]
-            with Frontend(meeting, taskset, threads=1, access_log=access_log) as server:
+            with Frontend(meeting, prefix=taskset, threads=1, access_log=access_log) as server:
                 return us_per_request(args, server, other, [server, worker])
 
 
@@ -182,7 +182,10 @@ def idle_frontend(args, count, link):
     """(percent of a core, MiB) of a frontend with so many workers that have nothing to do."""
     with folder() as meeting:
         program = str(args.build / "bench" / "bench_many_workers")
-        with ManyWorkers(program, count, meeting, link):
+        place = meeting_place(meeting)
+        place.mkdir(mode=0o700, parents=True)
+        place.parent.chmod(0o700)
+        with ManyWorkers(program, count, place, link):
             with Frontend(meeting, threads=1) as server:
                 server.wait_for_workers(count)
                 time.sleep(min(3, args.idle_seconds))

@@ -68,16 +68,7 @@ ExitCode run(const Invocation& invocation, const config::Settings& settings) {
     stop.begin_serving();
     log_info("The frontend listens; models appear as their workers do.",
              {{"host", settings.server.host}, {"port", door.port()}});
-    int signal = 0;
-    while (!StopSignal::ends(signal = stop.wait())) {
-        const auto reloaded = (*security)->reload();
-        if (reloaded) {
-            log_info("Link secret and certificates were read again.");
-        } else {
-            log_error("Link secret or certificates can't be read; the old ones stay.",
-                      {{"reason", reloaded.error().message}});
-        }
-    }
+    const int signal = wait_for_end(stop, **security);
     log_info("Stopping: requests in work may end. A second signal stops at once.",
              {{"signal", signal}, {"grace_ms", settings.server.grace.count()}});
     const Deadline deadline = Deadline::after(Clock::real().now(), settings.server.grace);

@@ -196,6 +196,8 @@ std::string events_help(const Style& style) {
     out += help_entry("--json", "One JSON object a line, for programs.");
     out += help_entry("--heartbeats", "Also what is published when nothing happens.");
     out += help_entry("--count N", "End after so many lines.");
+    out += help_entry("--events-key-file FILE",
+                      "Our own CURVE keys, where the workers' events are encrypted.");
     append_general(out, style);
     append_sections(out, {"fleet", "link", "log"}, style);
     return out;

@@ -2,8 +2,10 @@
 
 #include <sys/stat.h>
 
+#include <csignal>
 #include <utility>
 
+#include "stator/base/log.h"
 #include "stator/cli/text_file.h"
 #include "stator/config/value.h"
 
@@ -87,6 +89,23 @@ std::string LinkSecurity::secret() const {
 std::shared_ptr<const net::TlsContext> LinkSecurity::tls() const {
     const std::scoped_lock lock(mutex_);
     return tls_;
+}
+
+int wait_for_end(StopSignal& stop, LinkSecurity& security, const std::function<void(int)>& other) {
+    while (true) {
+        const int signal = stop.wait();
+        if (StopSignal::ends(signal)) return signal;
+        if (signal != SIGHUP) {
+            if (other) other(signal);
+            continue;
+        }
+        if (const auto reloaded = security.reload()) {
+            log_info("Link secret and certificates were read again.");
+        } else {
+            log_error("Link secret or certificates can't be read; the old ones stay.",
+                      {{"reason", reloaded.error().message}});
+        }
+    }
 }
 
 Result<void> check_link_bind(const net::SocketAddress& listen, const config::LinkSettings& settings,

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
 
 #include "stator/base/error.h"
+#include "stator/cli/stop_signal.h"
 #include "stator/config/settings.h"
 #include "stator/net/socket_address.h"
 #include "stator/net/tls.h"
@@ -40,6 +42,11 @@ class LinkSecurity {
     std::string secret_;
     std::shared_ptr<const net::TlsContext> tls_;
 };
+
+/// Waits for the signal that ends a server and gives its number. SIGHUP reads `security` again and
+/// logs how that went; `other` gets every further signal that `stop` was made with.
+[[nodiscard]] int wait_for_end(StopSignal& stop, LinkSecurity& security,
+                               const std::function<void(int signal)>& other = {});
 
 /// Refuses to take links from other machines where nothing is asked of them (a secret, or a
 /// certificate that the authorities signed), unless that was asked for.

@@ -101,41 +101,46 @@ ExitCode serve_here(Serving serving) {
     return ExitCode::kDone;
 }
 
-/// Blocks until a signal ends the server; reloads and restarts on the others.
-int watch_signals(StopSignal& stop, LinkSecurity& security, control::Supervisor& workers) {
-    std::thread restart;
-    std::atomic<bool> restarting{false};
-    int signal = 0;
-    while (!StopSignal::ends(signal = stop.wait())) {
-        if (signal == SIGHUP) {
-            const auto reloaded = security.reload();
-            if (!reloaded) {
-                log_error("Link secret or certificates can't be read; the old ones stay.",
-                          {{"reason", reloaded.error().message}});
-            }
-            continue;
-        }
-        if (restarting.exchange(true)) {
-            log_warn("A restart of the workers is under way already.");
-            continue;
-        }
-        if (restart.joinable()) restart.join();
-        restart = std::thread([&] {
-            log_info("Restarting all workers, one after the other.");
-            const auto done = workers.restart_all();
-            if (done) {
-                log_info("All workers have been restarted.");
-            } else {
-                log_error("The restart of the workers was given up.",
-                          {{"reason", done.error().message}});
-            }
-            restarting = false;
-        });
+/// Replaces all workers on SIGUSR2, on a thread of its own so that signals are still heard.
+class RollingRestart {
+  public:
+    explicit RollingRestart(control::Supervisor& workers) : workers_(workers) {}
+    /// Ends a restart that waits for a worker to become ready.
+    ~RollingRestart() {
+        workers_.stop_restart();
+        if (thread_.joinable()) thread_.join();
     }
-    // Ends a restart that waits for a worker to become ready.
-    workers.stop_restart();
-    if (restart.joinable()) restart.join();
-    return signal;
+    RollingRestart(const RollingRestart&) = delete;
+    RollingRestart& operator=(const RollingRestart&) = delete;
+
+    void begin() {
+        if (running_.exchange(true)) {
+            return log_warn("A restart of the workers is under way already.");
+        }
+        if (thread_.joinable()) thread_.join();
+        thread_ = std::thread([this] { run(); });
+    }
+
+  private:
+    void run() {
+        log_info("Restarting all workers, one after the other.");
+        if (const auto done = workers_.restart_all()) {
+            log_info("All workers have been restarted.");
+        } else {
+            log_error("The restart of the workers was given up.",
+                      {{"reason", done.error().message}});
+        }
+        running_ = false;
+    }
+
+    control::Supervisor& workers_;
+    std::thread thread_;
+    std::atomic<bool> running_{false};
+};
+
+int watch_signals(StopSignal& stop, LinkSecurity& security, control::Supervisor& workers) {
+    RollingRestart restart(workers);
+    return wait_for_end(stop, security, [&](int /*SIGUSR2*/) { restart.begin(); });
 }
 
 /// The frontend in this process, engines in worker processes that are kept running.
@@ -243,6 +248,12 @@ ExitCode run_serve(const Invocation& invocation) {
     if (!topology) return ExitCode::kUsage;
     Serving serving{invocation, *settings, std::move(*keys)};
     if (settings->supervisor.workers == 0 && topology->empty()) {
+        if (!settings->fleet.discover.empty()) {
+            print_problem(
+                "--discover is for `stator frontend`, or for `stator serve` with --workers: this "
+                "server would compute the model itself and look for nobody.");
+            return ExitCode::kUsage;
+        }
         return serve_here(std::move(serving));
     }
     return serve_with_workers(std::move(serving), std::move(*topology));

@@ -11,24 +11,12 @@
 #include <utility>
 
 #include "stator/config/value.h"
+#include "stator/runtime/descriptor.h"
 
 namespace stator::cli {
 namespace {
 
-class Descriptor {
-  public:
-    explicit Descriptor(int fd) : fd_(fd) {}
-    ~Descriptor() {
-        if (fd_ >= 0) ::close(fd_);
-    }
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    [[nodiscard]] int get() const { return fd_; }
-    [[nodiscard]] int close() { return ::close(std::exchange(fd_, -1)); }
-
-  private:
-    int fd_;
-};
+using runtime::Descriptor;
 
 std::string reason(int code) { return std::generic_category().message(code); }
 

@@ -178,16 +178,7 @@ ExitCode run(const config::Settings& settings) {
             "Worker {} offers {} on {}{}\nCtrl-C lets its requests end first.\n", name, model_name,
             address,
             announced.empty() ? "; not announced" : fmt::format(", announced in {}", announced)));
-    int signal = 0;
-    while (!StopSignal::ends(signal = stop.wait())) {
-        const auto reloaded = (*security)->reload();
-        if (reloaded) {
-            log_info("Link secret and certificates were read again.");
-        } else {
-            log_error("Link secret or certificates can't be read; the old ones stay.",
-                      {{"reason", reloaded.error().message}});
-        }
-    }
+    const int signal = wait_for_end(stop, **security);
     log_info("Draining: no new requests; those in work may end. A second signal stops at once.",
              {{"signal", signal}, {"grace_ms", settings.server.grace.count()}});
     const Deadline deadline = Deadline::after(Clock::real().now(), settings.server.grace);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "stator/base/check.h"
+#include "stator/engine/mailbox_sink.h"
 #include "stator/frontend/error_mapping.h"
 #include "stator/frontend/error_response.h"
 
@@ -14,16 +15,6 @@ namespace {
 using protocol::FinishReason;
 using protocol::StepBatch;
 using protocol::StepEvent;
-
-class MailboxSink final : public engine::StepSink {
-  public:
-    explicit MailboxSink(std::shared_ptr<runtime::Mailbox<StepBatch>> mailbox)
-        : mailbox_(std::move(mailbox)) {}
-    void on_step(StepBatch&& batch) override { mailbox_->push(std::move(batch)); }
-
-  private:
-    std::shared_ptr<runtime::Mailbox<StepBatch>> mailbox_;
-};
 
 std::string bracketed(const std::string& numbers) { return "[" + numbers + "]"; }
 
@@ -36,7 +27,7 @@ GenerationHub::GenerationHub(runtime::Loop& loop, const Clock& clock,
         loop, [this, owner = std::move(owner)](std::vector<StepBatch>&& batches) {
             if (const auto alive = owner.lock()) receive(std::move(batches));
         });
-    sink_ = std::make_shared<MailboxSink>(mailbox_);
+    sink_ = std::make_shared<engine::MailboxSink>(mailbox_);
 }
 
 GenerationHub::~GenerationHub() { mailbox_->close(); }

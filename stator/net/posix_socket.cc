@@ -1,4 +1,5 @@
 #include "stator/net/posix_socket.h"
+#include "stator/runtime/descriptor.h"
 
 #include <netdb.h>
 #include <netinet/in.h>
@@ -15,23 +16,9 @@
 namespace stator::net {
 namespace {
 
+using runtime::Descriptor;
+
 constexpr int kBacklog = 1024;
-
-/// Who closes it unless it is released.
-class Descriptor {
-  public:
-    explicit Descriptor(int fd) : fd_(fd) {}
-    ~Descriptor() {
-        if (fd_ >= 0) ::close(fd_);
-    }
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    [[nodiscard]] int get() const { return fd_; }
-    int release() { return std::exchange(fd_, -1); }
-
-  private:
-    int fd_;
-};
 
 /// Whether the socket file at `name` is left over from a process that is gone.
 bool is_stale(const sockaddr_un& name) {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "stator/base/log.h"
+#include "stator/engine/mailbox_sink.h"
 #include "stator/worker/request_check.h"
 
 namespace stator::worker {
@@ -10,16 +11,6 @@ namespace {
 
 using protocol::StepBatch;
 using protocol::StepEvent;
-
-class MailboxSink final : public engine::StepSink {
-  public:
-    explicit MailboxSink(std::shared_ptr<runtime::Mailbox<StepBatch>> mailbox)
-        : mailbox_(std::move(mailbox)) {}
-    void on_step(StepBatch&& batch) override { mailbox_->push(std::move(batch)); }
-
-  private:
-    std::shared_ptr<runtime::Mailbox<StepBatch>> mailbox_;
-};
 
 tl::unexpected<Error> go_elsewhere(const char* why) {
     auto e = error(ErrorCode::kUnavailable, "{}", why);
@@ -56,7 +47,7 @@ std::shared_ptr<WorkerLink> WorkerLink::make(std::shared_ptr<Station> station,
         made->loop_, [weak = std::weak_ptr(made)](std::vector<StepBatch>&& batches) {
             if (const auto self = weak.lock()) self->receive(std::move(batches));
         });
-    made->sink_ = std::make_shared<MailboxSink>(made->mailbox_);
+    made->sink_ = std::make_shared<engine::MailboxSink>(made->mailbox_);
     made->station_->add(made->number_, made);
     made->station_->metrics.link_opened();
     return made;

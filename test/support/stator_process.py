@@ -337,17 +337,23 @@ class StatorWorker(ChildProcess):
 
     name = "worker"
 
-    def __init__(self, folder, worker_name, model_path=None, extra=(), **options):
+    def __init__(self, folder, worker_name, model_path=None, prefix=(), extra=(), **options):
         super().__init__()
         self.folder = folder
         self.name = worker_name
         self.model_path = model_path
+        self.prefix = list(prefix)
         self.options = {"worker_name": worker_name, **options}
         self.extra = list(extra)
 
     def command(self):
         model_flags = ["--model", self.model_path] if self.model_path else []
-        return [binary(), "worker", *model_flags, *flags_of(self.options), *self.extra]
+        return [
+            *self.prefix,
+            *(binary(), "worker", *model_flags),
+            *flags_of(self.options),
+            *self.extra,
+        ]
 
     def environment(self):
         return fleet_environment(self.folder)

@@ -15,7 +15,8 @@ using protocol::FinishReason;
 constexpr std::uint32_t kRetryAfterMs = 1'000;
 
 metrics::Labels labels(const PoolEngineOptions& options) {
-    return {{"model", options.card.name}, {"pool", options.pool}};
+    // Not by pool: each upgrade makes a new one, and a registry forgets nothing.
+    return {{"model", options.card.name}};
 }
 
 }  // namespace
