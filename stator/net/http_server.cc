@@ -90,25 +90,20 @@ void HttpServer::Impl::accept_ready() {
 
 /// False once something else will go on accepting: the next event or the end of a pause.
 bool HttpServer::Impl::accept_one() {
-    sockaddr_storage address{};
-    socklen_t length = sizeof address;
-    const int fd = ::accept4(acceptor->native_handle(), reinterpret_cast<sockaddr*>(&address),
-                             &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0) {
-        switch (errno) {
-            case EMFILE:
-            case ENFILE:
-            case ENOBUFS:
-            case ENOMEM:
-                pause_accepting(errno);
-                return false;
-            case EAGAIN:
-                wait_for_clients();
-                return false;
-            default:
-                return true;  // this client is gone already
-        }
+    const Accepted client = accept_client(acceptor->native_handle());
+    switch (client.what) {
+        case Accepted::What::kExhausted:
+            pause_accepting(client.error);
+            return false;
+        case Accepted::What::kNobody:
+            wait_for_clients();
+            return false;
+        case Accepted::What::kGone:
+            return true;
+        case Accepted::What::kClient:
+            break;
     }
+    const int fd = client.fd;
     accepted.fetch_add(1, std::memory_order_relaxed);
     const std::size_t open = core->open.load(std::memory_order_relaxed);
     const bool surplus = open >= core->limits.max_connections;
@@ -120,8 +115,10 @@ bool HttpServer::Impl::accept_one() {
     const auto least =
         *std::ranges::min_element(shards, {}, [](const auto& s) { return s->open(); });
     least->count_coming();
-    const bool posted = least->loop().post(
-        [least, fd, peer = printed(address, length), surplus] { least->adopt(fd, peer, surplus); });
+    const bool posted =
+        least->loop().post([least, fd, peer = printed(client.address, client.length), surplus] {
+            least->adopt(fd, peer, surplus);
+        });
     if (!posted) ::close(fd);  // the loop has ended: so does the process
     return true;
 }

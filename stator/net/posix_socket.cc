@@ -136,4 +136,29 @@ Result<int> listen_unix(const std::string& path) {
     return fd.release();
 }
 
+Accepted accept_client(int listener) {
+    Accepted out;
+    out.fd = ::accept4(listener, reinterpret_cast<sockaddr*>(&out.address), &out.length,
+                       SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (out.fd >= 0) {
+        out.what = Accepted::What::kClient;
+        return out;
+    }
+    out.error = errno;
+    switch (out.error) {
+        case EMFILE:
+        case ENFILE:
+        case ENOBUFS:
+        case ENOMEM:
+            out.what = Accepted::What::kExhausted;
+            break;
+        case EAGAIN:
+            out.what = Accepted::What::kNobody;
+            break;
+        default:
+            out.what = Accepted::What::kGone;
+    }
+    return out;
+}
+
 }  // namespace stator::net

@@ -26,4 +26,20 @@ namespace stator::net {
 /// The same on a Unix socket's path, mode 0600. A stale file, on which nobody listens, is replaced.
 [[nodiscard]] Result<int> listen_unix(const std::string& path);
 
+/// What became of asking a non-blocking listening socket for its next client.
+struct Accepted {
+    enum class What : std::uint8_t {
+        kClient,     ///< `fd` is its non-blocking socket, the caller's to close
+        kNobody,     ///< none is waiting
+        kExhausted,  ///< this process or machine is out of a resource (`error`): try again later
+        kGone,       ///< one was there and has left; the next may be asked for
+    };
+    What what = What::kNobody;
+    int fd = -1;
+    int error = 0;
+    sockaddr_storage address{};
+    socklen_t length = sizeof(sockaddr_storage);
+};
+[[nodiscard]] Accepted accept_client(int listener);
+
 }  // namespace stator::net

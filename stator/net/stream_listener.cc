@@ -113,30 +113,26 @@ void ListenerCore::accept_ready() {
 
 /// False once something else will go on accepting: the next event or the end of a pause.
 bool ListenerCore::accept_one() {
-    const int fd =
-        ::accept4(acceptor.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0) {
-        switch (errno) {
-            case EMFILE:
-            case ENFILE:
-            case ENOBUFS:
-            case ENOMEM:
-                pause_accepting(errno);
-                return false;
-            case EAGAIN:
-                starved = false;
-                wait_for_peers();
-                return false;
-            default:
-                return true;  // this peer is gone already
-        }
+    const Accepted client = accept_client(acceptor.native_handle());
+    switch (client.what) {
+        case Accepted::What::kExhausted:
+            pause_accepting(client.error);
+            return false;
+        case Accepted::What::kNobody:
+            starved = false;
+            wait_for_peers();
+            return false;
+        case Accepted::What::kGone:
+            return true;
+        case Accepted::What::kClient:
+            break;
     }
     if (seats->all.load(std::memory_order_relaxed) >= options.max_connections) {
         refused.fetch_add(1, std::memory_order_relaxed);
-        ::close(fd);
+        ::close(client.fd);
         return true;
     }
-    hand_over(fd);
+    hand_over(client.fd);
     return true;
 }
 

@@ -384,6 +384,40 @@ TEST(LinkTest, AMillionOpensFromAClientThatDoesNotReadEndItsLinkInBoundedMemory)
     EXPECT_EQ(record.opens.size(), 16U);
 }
 
+TEST(LinkTest, CancelledPromptsDoNotStayInTheQueueForMemory) {
+    WorkerSessionOptions w;
+    w.max_uploading_bytes = 4 * 100'000;
+    WorkerRecord record;
+    std::string out;
+    WorkerSession session(w, {}, record, {});
+    ASSERT_TRUE(session.add_lane(LaneId(0), &out, {}));
+    OpenHead head;
+    head.request.max_tokens = 1;
+    head.prompt_tokens = 100'000;
+    std::string payload;
+    append_open(payload, head, {});
+    const auto send = [&](FrameType type, std::uint8_t flags, std::uint32_t stream,
+                          std::string_view body) {
+        std::string bytes;
+        append_frame(bytes, type, flags, stream, body);
+        session.received(LaneId(0), bytes, {});
+        out.clear();
+    };
+    // The first has all the memory and never sends; the second waits for it.
+    send(FrameType::kOpen, kFlagCritical | kFlagMore, 1, payload);
+    send(FrameType::kOpen, kFlagCritical | kFlagMore, 2, payload);
+    ASSERT_EQ(session.waiting_prompts(), 1U);
+    for (std::uint32_t i = 3; i < 1000; ++i) {
+        send(FrameType::kOpen, kFlagCritical | kFlagMore, i, payload);
+        send(FrameType::kCancel, kFlagCritical, i, {});
+    }
+    EXPECT_EQ(session.waiting_prompts(), 1U);
+    EXPECT_EQ(session.open_streams(), 2U);
+    send(FrameType::kCancel, kFlagCritical, 1, {});
+    EXPECT_EQ(session.waiting_prompts(), 0U) << "the second's turn has come";
+    EXPECT_TRUE(record.lost.empty());
+}
+
 TEST(LinkTest, EveryRequestEndsOnceWithItsTokensInOrder) {
     EXPECT_TRUE(rc::check([] {
         const auto seed = *rc::gen::arbitrary<std::uint64_t>();

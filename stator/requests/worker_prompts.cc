@@ -19,8 +19,17 @@ void WorkerSession::Impl::drop_upload(Stream& s) {
     s.upload.reset();
 }
 
+/// Without this a client that opens and cancels behind an upload that never ends would make the
+/// queue grow for ever.
+void WorkerSession::Impl::stop_waiting(std::uint32_t stream, const Stream& s) {
+    if (s.upload && !s.upload->granted) std::erase(waiting, stream);
+}
+
 void WorkerSession::Impl::refuse(std::uint32_t stream, const Error& why) {
-    if (Stream* s = streams.find(stream); s != nullptr) drop_upload(*s);
+    if (Stream* s = streams.find(stream); s != nullptr) {
+        stop_waiting(stream, *s);
+        drop_upload(*s);
+    }
     streams.erase(stream);
     if (std::string* out = control_out(); out != nullptr) put_error(*out, stream, why);
 }

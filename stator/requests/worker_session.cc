@@ -79,6 +79,7 @@ Result<void> WorkerSession::Impl::on_control(const Frame& f, TimePoint now) {
             Stream* s = streams.find(f.stream);
             if (s == nullptr) return {};
             const bool opened = !s->upload;
+            stop_waiting(f.stream, *s);
             drop_upload(*s);
             streams.erase(f.stream);
             if (opened) events.on_cancel(StreamId(f.stream));
@@ -305,6 +306,8 @@ void WorkerSession::fetched(std::uint64_t fetch, Result<std::shared_ptr<const st
 }
 
 std::size_t WorkerSession::open_streams() const { return impl_->streams.size(); }
+
+std::size_t WorkerSession::waiting_prompts() const { return impl_->waiting.size(); }
 
 std::uint64_t WorkerSession::highest_booking() const { return impl_->booking; }
 

@@ -89,6 +89,8 @@ class WorkerSession {
     void fetched(std::uint64_t fetch, Result<std::shared_ptr<const std::string>> body);
 
     [[nodiscard]] std::size_t open_streams() const;
+    /// Long prompts that wait for memory; at most as many as there are open streams.
+    [[nodiscard]] std::size_t waiting_prompts() const;
     [[nodiscard]] std::uint64_t highest_booking() const;
     void close();
 

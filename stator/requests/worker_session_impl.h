@@ -101,6 +101,7 @@ struct WorkerSession::Impl {
     void deliver(std::uint32_t stream);
     void refuse(std::uint32_t stream, const Error& why);
     void drop_upload(Stream& s);
+    void stop_waiting(std::uint32_t stream, const Stream& s);
     void grant();
     void expire(TimePoint now);
     void queue(Stream& s, const protocol::StepEvent& e, const protocol::StepBatch& batch);

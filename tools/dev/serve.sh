@@ -20,26 +20,22 @@ names_model() {
     return 1
 }
 
-dev_serve() {
-    setup_machine
-    build_stator
-    if ! names_model "$@"; then
-        setup_model
-        set -- --model "$(default_model)" "$@"
-    fi
-    exec "$STATOR_BIN" serve "$@"
-}
-
-# As dev_serve, for a worker: several may be started at once, so that only one builds.
-dev_worker() {
+# run_with_model COMMAND ARGS…: with the default model where nobody names one. Several may be started at once: one builds.
+run_with_model() {
+    local command=$1
+    shift
     setup_machine
     with_lock build build_stator
     if ! names_model "$@"; then
         setup_model
         set -- --model "$(default_model)" "$@"
     fi
-    exec "$STATOR_BIN" worker "$@"
+    exec "$STATOR_BIN" "$command" "$@"
 }
+
+dev_serve() { run_with_model serve "$@"; }
+
+dev_worker() { run_with_model worker "$@"; }
 
 dev_frontend() {
     setup_machine
