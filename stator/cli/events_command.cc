@@ -131,7 +131,8 @@ ExitCode tail(const config::Settings& settings, TailOptions options) {
     if (!security) return fail(security.error());
     auto host_options = subscriber_options(settings);
     if (!host_options) return fail(host_options.error());
-    constexpr std::size_t kExpected = 64;
+    // Workers; the host checks that so many sockets can be had.
+    constexpr std::size_t kExpected = 1024;
     auto host = events::start_subscribers(std::move(*host_options), kExpected);
     if (!host) return fail(host.error());
     auto fleet_options = fleet_options_of(settings, {}, *security, "events");
