@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -21,19 +22,27 @@ struct StoredBlock {
     bool operator==(const StoredBlock&) const = default;
 };
 
+/// In which memory of a rank a block's KV lies. A block may lie in several.
+enum class KvTier : std::uint8_t { kDevice, kHost, kDisk };
+std::string_view to_string(KvTier tier);  ///< "device", "host", "disk"
+
 /// Blocks stored, in order, each the child of the one before; the first is the child of `parent`
 /// (none = a root).
 struct KvStored {
     std::optional<tokens::SequenceHash> parent;
     std::vector<StoredBlock> blocks;
+    KvTier tier = KvTier::kDevice;
     bool operator==(const KvStored&) const = default;
 };
 
+/// No longer in that memory; perhaps in another.
 struct KvRemoved {
     std::vector<tokens::SequenceHash> sequences;
+    KvTier tier = KvTier::kDevice;
     bool operator==(const KvRemoved&) const = default;
 };
 
+/// Nothing is left in any memory.
 struct KvCleared {
     bool operator==(const KvCleared&) const = default;
 };
