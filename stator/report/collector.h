@@ -14,7 +14,7 @@ namespace stator::report {
 
 struct CollectorOptions {
     std::string name;
-    std::vector<Fact> facts;
+    std::vector<Fact> facts;  ///< the first kMaxFacts are kept
     Slo slo;
     /// Requests/s the run asks for; none: what the fixed starts amount to (a trace, closed loop).
     std::optional<double> offered_rate;
@@ -53,8 +53,8 @@ class Collector {
 
     /// Once per request, in any order (the sample and the last bits of means depend on it). A
     /// record whose times run backwards or are not finite is counted as kBadAnswer of reason
-    /// "impossible times". Of its reason the first 80 bytes are kept; when kMaxReasons are
-    /// known, others count as "other reasons".
+    /// "impossible times". Of its reason the first 80 bytes are kept; when their
+    /// list is full, others count as "other reasons".
     void add(const RequestRecord& record);
 
     /// Notes a value of a series that is not of requests; times ascend within a series. Beyond

@@ -162,6 +162,7 @@ struct Report {
     static constexpr std::size_t kMaxQuantiles = 128;
     static constexpr std::size_t kMaxIntervals = 256;
     static constexpr std::size_t kMaxSamples = 1000;
+    static constexpr std::size_t kMaxFacts = 64;
     static constexpr std::size_t kMaxReasons = 32;
     static constexpr std::size_t kMaxSeries = 32;
     static constexpr std::size_t kMaxSeriesPoints = 512;
