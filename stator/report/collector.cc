@@ -131,8 +131,8 @@ bool Collector::Impl::meets_slo(const RequestRecord& r) const {
     }
     if (!slo.itl_ms || r.output_tokens < 2 || r.first_token < 0) return true;
     if (slo.itl_rule == ItlRule::kMean) {
-        const double tpot = (r.end - r.first_token) / (r.output_tokens - 1);
-        return tpot * kMsPerSecond <= *slo.itl_ms;
+        const double mean_gap = (r.end - r.first_token) / (r.output_tokens - 1);
+        return mean_gap * kMsPerSecond <= *slo.itl_ms;
     }
     // Nearest rank: the p99 is within the limit when at least 99 % of the gaps are.
     const auto limit = static_cast<float>(*slo.itl_ms / kMsPerSecond);

@@ -1,4 +1,4 @@
-#include <array>
+#include <fmt/format.h>
 #include <cstdint>
 #include <limits>
 #include <optional>
