@@ -20,10 +20,10 @@ std::string_view to_string(ItlRule rule);
 
 /// What a request must meet to count as good: all the limits that are set.
 struct Slo {
-    std::optional<double> ttft_ms;
-    std::optional<double> itl_ms;
+    std::optional<double> ttft_ms = std::nullopt;
+    std::optional<double> itl_ms = std::nullopt;
     ItlRule itl_rule = ItlRule::kMean;
-    std::optional<double> e2e_ms;
+    std::optional<double> e2e_ms = std::nullopt;
 
     [[nodiscard]] bool empty() const { return !ttft_ms && !itl_ms && !e2e_ms; }
     bool operator==(const Slo&) const = default;

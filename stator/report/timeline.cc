@@ -83,7 +83,8 @@ Timeline TimelineRecorder::finish(double seconds) const {
     line.interval_seconds = width_;
     // A run that ends on an interval's edge has nothing in the interval after it.
     std::size_t count = std::max(cells_.size(), index(seconds) + 1);
-    if (count > cells_.size() && seconds <= static_cast<double>(count - 1) * width_) --count;
+    if (count > 1 && count > cells_.size() && seconds <= static_cast<double>(count - 1) * width_)
+        --count;
     for (std::size_t i = 0; i < count; ++i) {
         const double begin = static_cast<double>(i) * width_;
         const double length = std::min(width_, seconds - begin);

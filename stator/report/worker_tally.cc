@@ -31,7 +31,9 @@ void WorkerTally::add(const RequestRecord& record) {
         return;
     }
     while (rows_.size() <= record.worker) {
-        rows_.emplace_back().worker = static_cast<std::uint32_t>(rows_.size() - 1);
+        WorkerRow row;
+        row.worker = static_cast<std::uint32_t>(rows_.size());
+        rows_.push_back(row);
     }
     WorkerRow& row = rows_[record.worker];
     ++row.requests;
