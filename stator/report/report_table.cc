@@ -92,10 +92,10 @@ void put_headlines(Sheet& sheet, const Report& report) {
                                        sheet.bold(figure(report.achieved_rate)),
                                        figure(report.offered_rate), figure(report.mean_in_flight)));
     if (!report.slo.empty()) {
-        sheet.labelled(
-            "goodput",
-            fmt::format("{} req/s   {} of requests met {}", sheet.bold(figure(report.goodput)),
-                        percent(report.good_share), slo_text(report.slo, sheet.pick("≤", "<="))));
+        sheet.labelled("goodput",
+                       fmt::format("{} req/s   {} of requests met the SLO",
+                                   sheet.bold(figure(report.goodput)), percent(report.good_share)));
+        sheet.labelled("SLO", slo_text(report.slo, sheet.pick("≤", "<=")));
     }
     sheet.labelled("throughput",
                    fmt::format("{} output tok/s   {} total tok/s",
