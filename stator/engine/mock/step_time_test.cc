@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "stator/base/clock.h"
 #include "stator/engine/mock/step_time_file.h"
 
 namespace stator::engine::mock {
