@@ -10,13 +10,14 @@ namespace stator::report {
 namespace {
 
 constexpr double kMost = 1e15;
-constexpr int kWantedTicks = 5;
 
 /// Finite, not negative, and small enough to calculate with.
 double tame(double value) { return value > 0 ? std::min(value, kMost) : 0.0; }
 
-std::string tick_number(double value) {
-    const double size = std::abs(value);
+/// In thousands, millions and so on where the axis reaches that far, the same at all its ticks.
+std::string tick_number(double value, double greatest) {
+    if (value == 0) return "0";
+    const double size = greatest;
     if (size >= 1e12) return fmt::format("{:.4g}T", value / 1e12);
     if (size >= 1e9) return fmt::format("{:.4g}G", value / 1e9);
     if (size >= 1e6) return fmt::format("{:.4g}M", value / 1e6);
@@ -24,14 +25,15 @@ std::string tick_number(double value) {
     return fmt::format("{:.4g}", value);
 }
 
-std::string tick_label(double value, Unit unit) {
+std::string tick_label(double value, Unit unit, double greatest) {
     switch (unit) {
         case Unit::kPlain:
         case Unit::kTime:
-            return tick_number(value);
+            return tick_number(value, greatest);
         case Unit::kLatency:
             if (value == 0) return "0";
-            return value < 1000 ? tick_number(value) + " ms" : tick_number(value / 1000) + " s";
+            return value < 999.5 ? tick_number(value, value) + " ms"
+                                 : tick_number(value / 1000, value / 1000) + " s";
         case Unit::kShare:
             return fmt::format("{:.5g} %", value * 100);
     }
@@ -71,10 +73,19 @@ Axis linear_axis(double greatest, Unit unit, std::string_view title) {
     axis.unit = unit;
     axis.title = title;
     const double top = std::max(tame(greatest), 1e-9);
-    const double step = round_up(top / kWantedTicks);
-    const auto steps = static_cast<int>(std::ceil(top / step - 1e-6));
+    // Of the round steps that give 4 to 8 stretches, the one that leaves least above the figures.
+    double step = round_up(top / 8);
+    auto steps = static_cast<int>(std::ceil(top / step - 1e-6));
+    const double wider = round_up(step * 1.5);
+    const auto fewer = static_cast<int>(std::ceil(top / wider - 1e-6));
+    if (fewer >= 4 && wider * fewer <= step * steps * 1.02) {
+        step = wider;
+        steps = fewer;
+    }
     axis.high = step * steps;
-    for (int i = 0; i <= steps; ++i) axis.ticks.push_back({step * i, tick_label(step * i, unit)});
+    for (int i = 0; i <= steps; ++i) {
+        axis.ticks.push_back({step * i, tick_label(step * i, unit, axis.high)});
+    }
     return axis;
 }
 
@@ -102,7 +113,7 @@ Axis log_axis(double least, double greatest, Unit unit, std::string_view title) 
             if (value < axis.low * (1 - 1e-9) || value > axis.high * (1 + 1e-9)) continue;
             const bool labelled = digit == 1 || (decades <= 2.5 && (digit == 2 || digit == 5));
             if (!labelled && decades > 3.5) continue;
-            axis.ticks.push_back({value, labelled ? tick_label(value, unit) : ""});
+            axis.ticks.push_back({value, labelled ? tick_label(value, unit, value) : ""});
         }
     }
     return axis;
@@ -122,7 +133,7 @@ Axis tail_axis(std::uint64_t count, std::string_view title) {
     for (const double share : {0.0, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999}) {
         if (share > axis.high) break;
         const bool crowded = axis.high > 0.9995 && (share == 0.75 || share == 0.95);
-        axis.ticks.push_back({share, crowded ? "" : tick_label(share, Unit::kShare)});
+        axis.ticks.push_back({share, crowded ? "" : tick_label(share, Unit::kShare, 1)});
     }
     return axis;
 }

@@ -47,7 +47,10 @@ std::string short_figure(double value) {
 }
 
 std::string latency(double ms) {
-    return std::abs(ms) < 999.5 ? figure(ms) + " ms" : figure(ms / 1000.0) + " s";
+    const double size = std::abs(ms);
+    if (size >= 999.5) return figure(ms / 1000.0) + " s";
+    if (size >= 0.09995 || ms == 0) return figure(ms) + " ms";
+    return size >= 0.0009995 ? figure(ms * 1000.0) + " µs" : "under 1 µs";
 }
 
 std::string span(double seconds) {
@@ -62,8 +65,8 @@ std::string span(double seconds) {
 
 std::string percent(double share) {
     if (!std::isfinite(share)) return "-";
-    if (share > 0 && share < 0.0005) return "<0.1 %";
-    if (share < 1 && share > 0.9995) return ">99.9 %";
+    if (share > 0 && share < 0.0005) return "under 0.1 %";
+    if (share < 1 && share > 0.9995) return "over 99.9 %";
     return fmt::format("{:.1f} %", share * 100);
 }
 

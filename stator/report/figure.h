@@ -6,7 +6,8 @@
 
 namespace stator::report {
 
-/// Figures as people read them, the same in the table and on the page.
+/// Figures as people read them, the same in the table and on the page: no character of theirs means
+/// anything to HTML.
 
 /// With thousands separated: "12,031".
 [[nodiscard]] std::string whole(std::uint64_t n);
@@ -14,7 +15,8 @@ namespace stator::report {
 [[nodiscard]] std::string figure(double value);
 /// figure() with a factor of thousands where it is long: "4.2 k", "1.31 M".
 [[nodiscard]] std::string short_figure(double value);
-/// A latency in the unit that suits it: "0.42 ms", "845 ms", "1.23 s", "12.3 s", "205 s".
+/// A latency in the unit that suits it: "68.5 µs", "0.42 ms", "845 ms", "1.23 s", "12.3 s", "205
+/// s".
 [[nodiscard]] std::string latency(double ms);
 /// How long a run was: "0.8 s", "42.1 s", "2 min 5 s", "1 h 0 min".
 [[nodiscard]] std::string span(double seconds);

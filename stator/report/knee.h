@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -46,9 +47,10 @@ struct KneeResult {
 ///     while (auto rate = search.next()) search.tell(*rate, run_at(*rate));
 ///
 /// Grows (or shrinks) geometrically until one rate meets and a higher one misses, then halves the
-/// distance on a logarithmic scale. Near the knee a verdict is noise, so when the bounds are
-/// close, each is tried once more; a rate's verdict is that of most of its runs, a draw is a miss.
-/// A bound that falls is searched for again from there.
+/// distance on a logarithmic scale. Near the knee a verdict is noise, so when the bounds are close
+/// each is run again until two verdicts of it agree; a rate's verdict is that of most of its runs,
+/// a draw is a miss. A bound that falls is searched for again from there: one wrong verdict,
+/// wherever it comes, changes nothing but the number of runs.
 class KneeSearch {
   public:
     explicit KneeSearch(KneeOptions options);
@@ -65,14 +67,15 @@ class KneeSearch {
         std::size_t met = 0;
         std::size_t missed = 0;
         [[nodiscard]] bool holds() const { return met > missed; }
+        [[nodiscard]] bool settled() const { return met != missed && std::max(met, missed) >= 2; }
     };
     struct Plan {
         std::optional<double> rate;
         KneeEnd end = KneeEnd::kSearching;
     };
     [[nodiscard]] Plan plan() const;
-    [[nodiscard]] const Tried* highest_met() const;
-    [[nodiscard]] const Tried* lowest_missed_above(double rate) const;
+    [[nodiscard]] const Tried* lowest_missed() const;
+    [[nodiscard]] const Tried* highest_met_below(const Tried* limit) const;
 
     KneeOptions options_;
     std::vector<Tried> tried_;  // ascending

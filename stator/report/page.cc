@@ -114,13 +114,14 @@ std::string to_html(std::span<const Report> reports, std::string_view title,
         put_legend(out, runs);
     }
     if (sweep) put_plots(out, "Over the rate", rate_plots(runs));
-    put_plots(out, "Latency", latency_plots(runs));
+    std::vector<Plot> latencies = latency_plots(runs);
+    std::ranges::move(scatter_plots(runs), std::back_inserter(latencies));
+    put_plots(out, "Latency", latencies);
     if (!runs.empty()) put_percentiles(out, runs);
     put_plots(out, "Over time", timeline_plots(runs));
-    std::vector<Plot> more = scatter_plots(runs);
-    std::ranges::move(worker_plots(runs), std::back_inserter(more));
-    std::ranges::move(series_plots(runs), std::back_inserter(more));
-    put_plots(out, "More", more);
+    std::vector<Plot> fleet = worker_plots(runs);
+    std::ranges::move(series_plots(runs), std::back_inserter(fleet));
+    put_plots(out, "Fleet", fleet);
     put_errors(out, runs);
     put_facts(out, runs);
     put_footer(out);

@@ -84,7 +84,7 @@ void put_comparison(std::string& out, const Comparison& c) {
             m.verdict == Verdict::kTooFew ? "" : fmt::format("{:.3f} – {:.3f}", m.low, m.high);
         fmt::format_to(into,
                        "<tr><th>{}</th><td>{}</td><td>{}</td><td>{:.3f}</td><td>{}</td>"
-                       "<td class=\"bars\">{}</td><td class=\"text\">{}</td></tr>\n",
+                       "<td class=\"bars\">{}</td><td class=\"verdict\">{}</td></tr>\n",
                        escaped(m.metric), value_of(m, m.a), value_of(m, m.b), m.ratio, interval,
                        bar(m, most), verdict_of(m));
     }

@@ -13,6 +13,13 @@ namespace {
 constexpr double kGap = std::numeric_limits<double>::quiet_NaN();
 /// More points than this on a line of rates show only noise.
 constexpr std::size_t kRatePoints = 100;
+constexpr std::size_t kRatePointsOfMany = 40;
+/// More points than this, of all runs together, hide each other.
+constexpr std::size_t kScatterPoints = 1500;
+
+std::size_t rate_points(std::span<const Run> runs) {
+    return runs.size() > 3 ? kRatePointsOfMany : kRatePoints;
+}
 
 /// The least and the greatest of what lies above zero.
 struct Range {
@@ -114,8 +121,12 @@ std::vector<PlotPoint> over_time(const Report& report, std::size_t most, Value v
 
 void finish_timeline(std::vector<Plot>& plots, Plot plot, std::span<const Run> runs, Unit unit,
                      std::string_view y_title) {
-    const Range range = range_of(plot.curves, &PlotPoint::y);
+    Range range = range_of(plot.curves, &PlotPoint::y);
     if (range.empty()) return;
+    // A limit far above the figures would flatten them.
+    for (const Limit& limit : plot.limits) {
+        if (limit.value < 3 * range.greatest) range.take(limit.value);
+    }
     plot.x = time_axis(longest(runs));
     plot.y = unit == Unit::kLatency ? fitting_axis(range.least, range.greatest, unit, y_title)
                                     : linear_axis(range.greatest, unit, y_title);
@@ -125,6 +136,7 @@ void finish_timeline(std::vector<Plot>& plots, Plot plot, std::span<const Run> r
 Plot rate_timeline(std::span<const Run> runs) {
     Plot plot;
     plot.title = "Request rate over time";
+    plot.wide = true;
     const auto rate = [](std::uint64_t Interval::* part) {
         return [part](const Interval& i, double length) {
             return static_cast<double>(i.*part) / length;
@@ -145,9 +157,9 @@ Plot rate_timeline(std::span<const Run> runs) {
     }
     plot.note = "requests/s that ended well";
     for (const Run& run : runs) {
-        plot.curves.push_back({run.name, run.colour, Stroke::kSolid,
-                               over_time(*run.report, kRatePoints, rate(&Interval::completed)),
-                               false});
+        plot.curves.push_back(
+            {run.name, run.colour, Stroke::kSolid,
+             over_time(*run.report, rate_points(runs), rate(&Interval::completed)), false});
     }
     return plot;
 }
@@ -155,6 +167,7 @@ Plot rate_timeline(std::span<const Run> runs) {
 Plot ttft_timeline(std::span<const Run> runs) {
     Plot plot;
     plot.title = "TTFT over time";
+    plot.wide = true;
     const auto known = [](double Interval::* part) {
         return [part](const Interval& i, double) { return i.ttft_count > 0 ? i.*part : kGap; };
     };
@@ -191,9 +204,45 @@ Plot plain_timeline(std::span<const Run> runs, std::string_view title, std::stri
     plot.note = note;
     for (const Run& run : runs) {
         plot.curves.push_back({run.name, run.colour, Stroke::kSolid,
-                               over_time(*run.report, kRatePoints, value), false});
+                               over_time(*run.report, rate_points(runs), value), false});
     }
     return plot;
+}
+
+/// A point per sampled request, coloured by run; of a single run, by how much was cached.
+template <typename Place>
+void finish_scatter(std::vector<Plot>& plots, Plot plot, std::span<const Run> runs,
+                    std::string_view x_title, Place place) {
+    std::size_t known = 0;
+    for (const Run& run : runs) known += run.report->samples.size();
+    const std::size_t step = (known + kScatterPoints - 1) / kScatterPoints;
+    std::size_t shown = 0;
+    const bool by_cache = runs.size() == 1 && runs[0].report->cached_tokens > 0;
+    for (const Run& run : runs) {
+        Curve points{by_cache ? "less than half of the input cached" : run.name,
+                     run.colour,
+                     Stroke::kDots,
+                     {},
+                     by_cache};
+        Curve cached{"half or more", "var(--c1)", Stroke::kDots, {}, true};
+        const std::vector<SamplePoint>& all = run.report->samples;
+        for (std::size_t i = 0; i < all.size(); i += step) {
+            const SamplePoint& s = all[i];
+            ++shown;
+            const bool mostly = by_cache && 2ull * s.cached_tokens >= s.input_tokens;
+            (mostly ? cached : points).points.push_back(place(s));
+        }
+        if (!points.points.empty()) plot.curves.push_back(std::move(points));
+        if (!cached.points.empty()) plot.curves.push_back(std::move(cached));
+    }
+    const Range x = range_of(plot.curves, &PlotPoint::x);
+    const Range y = range_of(plot.curves, &PlotPoint::y);
+    if (x.empty() || y.empty()) return;
+    plot.note = "a random sample of " + whole(shown) + " requests that ended well";
+    plot.x = x.greatest > 30 * x.least ? log_axis(x.least, x.greatest, Unit::kPlain, x_title)
+                                       : linear_axis(x.greatest, Unit::kPlain, x_title);
+    plot.y = fitting_axis(y.least, y.greatest, Unit::kLatency, "");
+    plots.push_back(std::move(plot));
 }
 
 }  // namespace
@@ -240,39 +289,24 @@ std::vector<Plot> timeline_plots(std::span<const Run> runs) {
 }
 
 std::vector<Plot> scatter_plots(std::span<const Run> runs) {
-    Plot plot;
-    plot.title = "TTFT against input length";
-    std::size_t shown = 0;
-    const bool any_cached =
-        std::ranges::any_of(runs, [](const Run& run) { return run.report->cached_tokens > 0; });
-    for (const Run& run : runs) {
-        Curve some{run.name, run.colour, Stroke::kDots, {}, false};
-        Curve cached{"half of the input cached, or more", "var(--c2)", Stroke::kDots, {}, true};
-        for (const SamplePoint& s : run.report->samples) {
-            ++shown;
-            const bool mostly = runs.size() == 1 && any_cached && s.input_tokens > 0 &&
-                                2ull * s.cached_tokens >= s.input_tokens;
-            (mostly ? cached : some)
-                .points.push_back({static_cast<double>(s.input_tokens), s.ttft_ms});
-        }
-        if (runs.size() == 1 && any_cached) {
-            some.name = "less";
-            some.in_legend = true;
-        }
-        if (!some.points.empty()) plot.curves.push_back(std::move(some));
-        if (!cached.points.empty()) plot.curves.push_back(std::move(cached));
-    }
-    const Range x = range_of(plot.curves, &PlotPoint::x);
-    const Range y = range_of(plot.curves, &PlotPoint::y);
-    if (x.empty() || y.empty()) return {};
-    plot.note = "a random sample of " + whole(shown) + " requests that ended well";
-    plot.x = x.greatest > 30 * x.least ? log_axis(x.least, x.greatest, Unit::kPlain, "input tokens")
-                                       : linear_axis(x.greatest, Unit::kPlain, "input tokens");
-    plot.y = fitting_axis(y.least, y.greatest, Unit::kLatency, "TTFT");
+    std::vector<Plot> plots;
+    Plot ttft;
+    ttft.title = "TTFT against input length";
     if (const auto limit = common_limit(runs, &Slo::ttft_ms)) {
-        plot.limits.push_back({*limit, false, "SLO " + latency(*limit)});
+        ttft.limits.push_back({*limit, false, "SLO " + latency(*limit)});
     }
-    return {std::move(plot)};
+    finish_scatter(plots, std::move(ttft), runs, "input tokens", [](const SamplePoint& s) {
+        return PlotPoint{static_cast<double>(s.input_tokens), s.ttft_ms};
+    });
+    Plot e2e;
+    e2e.title = "End-to-end latency against output length";
+    if (const auto limit = common_limit(runs, &Slo::e2e_ms)) {
+        e2e.limits.push_back({*limit, false, "SLO " + latency(*limit)});
+    }
+    finish_scatter(plots, std::move(e2e), runs, "output tokens", [](const SamplePoint& s) {
+        return PlotPoint{static_cast<double>(s.output_tokens), s.e2e_ms};
+    });
+    return plots;
 }
 
 std::vector<Plot> series_plots(std::span<const Run> runs) {

@@ -95,7 +95,7 @@ const std::string_view kPageScript = R"js(
       picked.sort((a, b) => a.best[1] - b.best[1]);
       box.replaceChildren();
       layer.replaceChildren(svgNode("path", {class: "cross", d: `M${at} ${top}V${floor}`}));
-      line(x.text((at - left) / (right - left)));
+      line(`${x.text((at - left) / (right - left))} ${svg.dataset.of}`);
       for (const {curve, best} of picked) {
         layer.append(svgNode("circle", {class: "spot", cx: best[0], cy: best[1], r: 4,
           style: `stroke:${curve.colour}`}));

@@ -80,7 +80,10 @@ void put_tiles(std::string& out, const Report& r) {
     out += "<div class=\"tiles\">\n";
     put_tile(out, "Achieved rate", figure(r.achieved_rate), "req/s",
              fmt::format("{} req/s offered", figure(r.offered_rate)));
-    if (!r.slo.empty()) {
+    if (r.slo.empty()) {
+        put_tile(out, "In flight", figure(r.mean_in_flight), "requests",
+                 "sent and not ended, mean");
+    } else {
         put_tile(out, "Goodput", figure(r.goodput), "req/s",
                  fmt::format("{} met {}", percent(r.good_share), slo_text(r.slo, "≤")),
                  fmt::format("<div class=\"bar\"><i style=\"width:{:.1f}%\"></i></div>",
@@ -101,10 +104,7 @@ void put_tiles(std::string& out, const Report& r) {
                             : percent(static_cast<double>(failed) / static_cast<double>(ended)) +
                                   " of those that ended";
     if (unfinished > 0) below += fmt::format(", {} unfinished", whole(unfinished));
-    put_tile(out, "Failed",
-             failed > 0 ? "<span class=\"bad\" style=\"font-size:inherit;display:inline\">" +
-                              whole(failed) + "</span>"
-                        : "0",
+    put_tile(out, "Failed", failed > 0 ? "<i class=\"bad\">" + whole(failed) + "</i>" : "0",
              "requests", below);
     out += "</div>\n";
 }
@@ -112,7 +112,8 @@ void put_tiles(std::string& out, const Report& r) {
 void put_overview(std::string& out, std::span<const Run> runs) {
     const bool slo = std::ranges::any_of(runs, [](const Run& r) { return !r.report->slo.empty(); });
     out +=
-        "<div class=\"panel\"><table><thead><tr><th>run</th><th>offered<br>req/s</th>"
+        "<h2>Runs</h2>\n<div "
+        "class=\"panel\"><table><thead><tr><th>run</th><th>offered<br>req/s</th>"
         "<th>achieved<br>req/s</th>";
     if (slo) out += "<th>goodput<br>req/s</th><th>met<br>the SLO</th>";
     out +=
@@ -156,8 +157,11 @@ void put_percentiles(std::string& out, std::span<const Run> runs) {
     constexpr std::array kRows{Row{"TTFT", &Report::ttft}, Row{"ITL", &Report::itl},
                                Row{"TPOT", &Report::tpot}, Row{"E2E", &Report::e2e},
                                Row{"sent late", &Report::lateness}};
+    // A long table would bury what comes after it.
+    const bool fold = runs.size() > 4;
+    if (fold) out += "<details><summary>Percentiles of every run</summary>\n";
     out +=
-        "<div class=\"panel\" style=\"margin-top:14px\"><table><thead><tr><th></th>"
+        "<div class=\"panel below\"><table><thead><tr><th></th>"
         "<th>samples</th><th>mean</th><th>min</th><th>p50</th><th>p90</th><th>p95</th>"
         "<th>p99</th><th>p99.9</th><th>max</th></tr></thead><tbody>\n";
     for (const Row& row : kRows) {
@@ -177,6 +181,7 @@ void put_percentiles(std::string& out, std::span<const Run> runs) {
         }
     }
     out += "</tbody></table></div>\n";
+    if (fold) out += "</details>\n";
 }
 
 void put_errors(std::string& out, std::span<const Run> runs) {
@@ -228,7 +233,7 @@ void put_facts(std::string& out, std::span<const Run> runs) {
     }
     out += "</dl></div>\n";
     if (differing.empty()) return;
-    out += "<div class=\"panel\" style=\"margin-top:14px\"><table><thead><tr><th>run</th>";
+    out += "<div class=\"panel below\"><table><thead><tr><th>run</th>";
     for (const std::string_view key : differing) out += "<th>" + escaped(key) + "</th>";
     out += "</tr></thead><tbody>\n";
     for (const Run& run : runs) {

@@ -39,19 +39,20 @@ button:hover{border-color:var(--muted)}
 .warnings{background:var(--warn-bg);border:1px solid var(--warn-line);border-radius:10px;
 padding:10px 16px 10px 34px;margin:0 0 20px}
 .warnings li{margin:3px 0;overflow-wrap:anywhere}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(168px,1fr));gap:12px}
+.tiles{display:grid;grid-template-columns:repeat(4,1fr);gap:12px}
 .tile,figure,.panel{background:var(--panel);border:1px solid var(--line);border-radius:10px}
 .tile{padding:13px 16px 12px}
 .tile b{display:block;font-size:25px;line-height:1.25;font-weight:650;letter-spacing:-.01em}
 .tile b small{font-size:14px;font-weight:500;color:var(--muted);letter-spacing:0}
 .tile span{display:block;color:var(--muted);font-size:13px}
-.tile .name{font-weight:600}
+.tile .name{font-weight:600}.tile .bad{font-style:normal}
 .tile .bar{height:4px;border-radius:2px;background:var(--faint);margin:7px 0 5px;overflow:hidden}
 .tile .bar i{display:block;height:100%;background:var(--good)}
 .bad{color:var(--bad)}.better{color:var(--good)}
 .bars{text-align:center;width:26%}svg.ratio{min-width:180px;height:22px}.ratio .curve{stroke-width:4}
 .ratio .marks{stroke-width:10}
-.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(400px,100%),1fr));gap:14px}
+.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(400px,100%),1fr));gap:14px;
+grid-auto-flow:dense}
 figure{margin:0;padding:13px 14px 8px;min-width:0;display:flex;flex-direction:column}
 figcaption p{margin:1px 0 0;color:var(--muted);font-size:13px}
 .plot{position:relative;margin-top:auto;padding-top:6px}
@@ -80,9 +81,10 @@ font-size:13px;color:var(--muted)}
 .key.dots{width:9px;height:9px;border:0;border-radius:50%;background:var(--c)}
 .swatch{display:inline-block;width:11px;height:11px;border-radius:3px;background:var(--c);
 margin-right:8px;vertical-align:-1px}
+.runs .swatch{margin:0}
 .runs{position:sticky;top:0;z-index:2;background:var(--bg);padding:8px 0 9px;margin:14px 0 0;
 border-bottom:1px solid var(--line)}
-.panel{overflow-x:auto}
+.panel{overflow-x:auto}.below{margin-top:14px}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{padding:7px 14px;text-align:right;border-bottom:1px solid var(--faint);white-space:nowrap}
 thead th{color:var(--muted);font-weight:600;font-size:12.5px;border-bottom-color:var(--line);
@@ -92,7 +94,7 @@ tbody th{font-weight:500}
 td.text{white-space:normal;overflow-wrap:anywhere}
 tbody tr:last-child>*{border-bottom:0}
 tr.group th{padding-top:14px;color:var(--muted);font-weight:600;font-size:13px}
-td.best{font-weight:650}
+td.verdict{text-align:left}
 dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));gap:0 28px;
 margin:0;padding:8px 16px}
 dl div{display:flex;justify-content:space-between;gap:16px;padding:5px 0;
@@ -106,16 +108,20 @@ box-shadow:0 3px 12px rgb(0 0 0/.18)}
 .read i{display:inline-block;width:9px;height:9px;border-radius:2px;margin-right:6px}
 .cross{stroke:var(--muted);stroke-width:1;stroke-dasharray:2 2}
 .spot{fill:var(--panel);stroke-width:2}
+details{margin-top:14px}
+summary{cursor:pointer;color:var(--muted);padding:4px 2px}
 .note{color:var(--muted);font-size:13.5px;max-width:90ch;margin:10px 0 0}
 footer{margin-top:40px;border-top:1px solid var(--line);padding-top:14px;color:var(--muted);
 font-size:13.5px}
 footer p{max-width:100ch;margin:6px 0}
+@media (max-width:860px){.tiles{grid-template-columns:1fr 1fr}}
 @media (max-width:640px){main{padding:18px 12px 32px}h1{font-size:22px}
-.tiles{grid-template-columns:1fr 1fr;gap:8px}.tile{padding:10px 12px}.tile b{font-size:20px}
+.tiles{gap:8px}.tile{padding:10px 12px}.tile b{font-size:20px}
 .tile b small{font-size:12.5px}
-figure{padding:11px 8px 4px}figcaption{padding:0 4px}svg text{font-size:14px}th,td{padding:7px 10px}
+figure{padding:11px 8px 4px}figcaption{padding:0 4px}svg text{font-size:13.5px}th,td{padding:7px 10px}
 .runs{position:static}}
-@media (min-width:1000px){.wide{grid-column:span 2}}
+.broad{display:none}
+@media (min-width:880px){.wide{grid-column:span 2}.wide .broad{display:block}.wide .narrow{display:none}}
 @media print{:root,:root:not([data-theme=light]),:root[data-theme=dark]{color-scheme:light;
 --bg:#fff;--panel:#fff;--line:#d5d9df;--faint:#eceef1;--text:#000;--muted:#4a535f;--good:#0b7a5c;
 --bad:#c0273f;--warn:#6d4700;--warn-bg:#fff;--warn-line:#b99b58;--c0:#2563c9;--c1:#c2570c;
@@ -125,7 +131,7 @@ body{font-size:12px;-webkit-print-color-adjust:exact;print-color-adjust:exact}
 main{max-width:none;padding:0}button{display:none}.runs{position:static}
 .plots{grid-template-columns:1fr 1fr}.tiles{grid-template-columns:repeat(4,1fr)}
 figure,.tile,tr{break-inside:avoid}h2{break-after:avoid}.panel{overflow:visible}
-th,td{padding:4px 8px}.wide{grid-column:span 2}}
+th,td{padding:4px 8px}.wide{grid-column:span 2}.wide .broad{display:block}.wide .narrow{display:none}}
 )css";
 
 }  // namespace stator::report

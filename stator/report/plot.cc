@@ -15,10 +15,10 @@ namespace {
 /// The drawing's measures, in its own units: about a pixel each on a large screen.
 struct Frame {
     double width = 460;
-    double height = 270;
-    double left = 58;
+    double height = 280;
+    double left = 62;
     double right = 16;
-    double top = 12;
+    double top = 22;
     double bottom = 44;
 
     [[nodiscard]] double x(const Axis& axis, double value) const {
@@ -103,11 +103,11 @@ void put_labels(std::string& out, const Frame& frame, const Plot& plot) {
         fmt::format_to(into, "<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"y\">{}</text>",
                        frame.left - 7, frame.y(plot.y, tick.value) + 4, tick.label);
     }
-    // A label that would run into the one before is left out; letters are some 6.5 units wide.
+    // A label that would run into the one before is left out; letters are some 7 units wide.
     double free_from = 0;
     for (const Tick& tick : plot.x.ticks) {
         if (tick.label.empty()) continue;
-        const double half = 3.3 * static_cast<double>(tick.label.size());
+        const double half = 3.8 * static_cast<double>(tick.label.size());
         const double x = std::min(frame.x(plot.x, tick.value), frame.width - half - 1);
         if (x - half < free_from) continue;
         free_from = x + half + 6;
@@ -159,12 +159,13 @@ void put_limit(std::string& out, const Frame& frame, const Plot& plot, const Lim
     const double right = frame.width - frame.right;
     if (limit.vertical) {
         const double x = frame.x(plot.x, limit.value);
-        const bool flip = x > frame.left + 0.6 * (right - frame.left);
+        // Above the plot, where no curve is; bold letters are some 8 units wide.
+        const double half = 4.3 * static_cast<double>(limit.label.size());
         fmt::format_to(into,
                        "<path class=\"limit\" d=\"M{0:.1f} {1:.1f}V{2:.1f}\"/><text "
-                       "class=\"limit {3}\" x=\"{4:.1f}\" y=\"{5:.1f}\">{6}</text>",
-                       x, frame.top, frame.floor(), flip ? "end" : "start", x + (flip ? -6 : 6),
-                       frame.floor() - 8, escaped(limit.label));
+                       "class=\"limit x\" x=\"{3:.1f}\" y=\"{4:.1f}\">{5}</text>",
+                       x, frame.top, frame.floor(), std::min(x, frame.width - half), frame.top - 7,
+                       escaped(limit.label));
         return;
     }
     const double y = frame.y(plot.y, limit.value);
@@ -187,29 +188,37 @@ void put_legend(std::string& out, const Plot& plot) {
     if (!items.empty()) out += "<ul class=\"legend\">" + items + "</ul>";
 }
 
+void put_drawing(std::string& out, const Frame& frame, const Plot& plot, std::string_view name) {
+    fmt::format_to(std::back_inserter(out),
+                   "<svg class=\"{}\" viewBox=\"0 0 {:g} {:g}\" role=\"img\" aria-label=\"{}\" "
+                   "data-x=\"{}\" data-of=\"{}\" data-y=\"{}\" data-frame=\"{:g} {:g} {:g} {:g}\">",
+                   name, frame.width, frame.height, escaped(plot.title), axis_attribute(plot.x),
+                   escaped(plot.x.unit == Unit::kPlain ? plot.x.title : ""), axis_attribute(plot.y),
+                   frame.left, frame.width - frame.right, frame.top, frame.floor());
+    put_grid(out, frame, plot);
+    for (const Curve& curve : plot.curves) put_curve(out, frame, plot, curve);
+    put_labels(out, frame, plot);
+    for (const Limit& limit : plot.limits) put_limit(out, frame, plot, limit);
+    out += "</svg>";
+}
+
 }  // namespace
 
 std::string figure_of(const Plot& plot) {
-    Frame frame;
-    if (plot.wide) frame.width = 936;
     std::string out;
     auto into = std::back_inserter(out);
     fmt::format_to(into, "<figure{}><figcaption><h3>{}</h3>", plot.wide ? " class=\"wide\"" : "",
                    escaped(plot.title));
     if (!plot.note.empty()) fmt::format_to(into, "<p>{}</p>", escaped(plot.note));
     put_legend(out, plot);
-    fmt::format_to(into,
-                   "</figcaption><div class=\"plot\"><svg viewBox=\"0 0 {:g} {:g}\" role=\"img\" "
-                   "aria-label=\"{}\" data-x=\"{}\" data-y=\"{}\" data-frame=\"{:g} {:g} {:g} "
-                   "{:g}\">",
-                   frame.width, frame.height, escaped(plot.title), axis_attribute(plot.x),
-                   axis_attribute(plot.y), frame.left, frame.width - frame.right, frame.top,
-                   frame.floor());
-    put_grid(out, frame, plot);
-    for (const Curve& curve : plot.curves) put_curve(out, frame, plot, curve);
-    put_labels(out, frame, plot);
-    for (const Limit& limit : plot.limits) put_limit(out, frame, plot, limit);
-    out += "</svg></div></figure>\n";
+    out += "</figcaption><div class=\"plot\">";
+    put_drawing(out, Frame{}, plot, plot.wide ? "narrow" : "");
+    if (plot.wide) {
+        Frame broad;
+        broad.width = 936;
+        put_drawing(out, broad, plot, "broad");
+    }
+    out += "</div></figure>\n";
     return out;
 }
 

@@ -45,7 +45,7 @@ struct Plot {
     Axis y;
     std::vector<Curve> curves;
     std::vector<Limit> limits;
-    bool wide = false;  ///< takes two columns of the page
+    bool wide = false;  ///< takes two columns where the page has them: drawn twice, one is shown
 };
 
 /// An HTML figure: caption, legend and an SVG that fills its column. Points lie in the SVG's

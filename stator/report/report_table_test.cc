@@ -107,6 +107,9 @@ TEST(Figure, ReadsWell) {
     EXPECT_EQ(short_figure(1'312'345), "1.31 M");
     EXPECT_EQ(short_figure(999'600), "1.00 M");
     EXPECT_EQ(latency(0.42), "0.42 ms");
+    EXPECT_EQ(latency(0.0685), "68.5 µs");
+    EXPECT_EQ(latency(1e-9), "under 1 µs");
+    EXPECT_EQ(latency(0), "0 ms");
     EXPECT_EQ(latency(999.6), "1.00 s");
     EXPECT_EQ(latency(12'345), "12.3 s");
     EXPECT_EQ(span(42.06), "42.1 s");
@@ -114,8 +117,8 @@ TEST(Figure, ReadsWell) {
     EXPECT_EQ(span(3'601), "1 h 0 min");
     EXPECT_EQ(percent(0), "0.0 %");
     EXPECT_EQ(percent(1), "100.0 %");
-    EXPECT_EQ(percent(0.9999), ">99.9 %");
-    EXPECT_EQ(percent(0.0001), "<0.1 %");
+    EXPECT_EQ(percent(0.9999), "over 99.9 %");
+    EXPECT_EQ(percent(0.0001), "under 0.1 %");
     EXPECT_EQ(one_line("abcdef", 5), "ab...");
     EXPECT_EQ(one_line("ééé", 3), "ééé");
 }
