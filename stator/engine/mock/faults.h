@@ -25,7 +25,7 @@ struct Fault {
     std::chrono::nanoseconds length{0};  ///< of all but crashes
     double factor = 1.0;
     double probability = 1.0;
-    std::optional<std::uint32_t> worker;  ///< none: every worker
+    std::optional<std::uint32_t> worker = std::nullopt;  ///< none: every worker
     bool operator==(const Fault&) const = default;
 };
 
