@@ -27,7 +27,7 @@ std::string_view to_string(Outcome outcome);
 struct RequestRecord {
     std::uint64_t index = 0;
     double intended = 0.0;
-    double sent = 0.0;        ///< when it was really sent
+    double sent = 0.0;        ///< when it was really sent; negative: never
     double first_token = -1;  ///< -1: none came
     double end = 0.0;         ///< last token, or the error
     Outcome outcome = Outcome::kOk;
