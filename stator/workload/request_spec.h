@@ -30,13 +30,14 @@ struct ImageSpec {
 /// One request of a workload, before anything is sent anywhere.
 struct RequestSpec {
     std::uint64_t index = 0;  ///< 0, 1, … in the order a workload gives them
-    /// When it should start: since the run's begin, or, with `after`, since the end of that
-    /// request.
+    /// When it should start: since the run's begin; or, with `after`, since the end of that request
+    /// and of every other one whose output its prompt holds.
     std::chrono::nanoseconds start{0};
     std::optional<std::uint64_t> after;  ///< the turn before, of the same session
     std::uint64_t session = 0;           ///< requests of one chat or agent share it
-    std::vector<Segment> prompt;         ///< empty where `text` is set
+    std::vector<Segment> prompt;         ///< empty where `text` or `messages` is set
     std::string text;                    ///< a prompt from a file, sent as it is
+    std::string messages;                ///< a chat from a file: a JSON array, sent as it is
     std::vector<ImageSpec> images;
     std::uint32_t output_tokens = 0;  ///< at least 1; to be generated whatever the model would do
     std::string adapter;              ///< LoRA adapter; empty = the model itself
