@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 
 namespace stator::net {
 
@@ -25,9 +26,7 @@ class ScriptedConnection {
         const timeval limit{.tv_sec = 20, .tv_usec = 0};
         ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     }
-    ~ScriptedConnection() {
-        if (fd_ >= 0) ::close(fd_);
-    }
+    ~ScriptedConnection() { close(); }
     ScriptedConnection(const ScriptedConnection&) = delete;
     ScriptedConnection& operator=(const ScriptedConnection&) = delete;
 
@@ -70,23 +69,32 @@ class ScriptedConnection {
     void reset() {
         const linger now{.l_onoff = 1, .l_linger = 0};
         ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-        ::close(std::exchange(fd_, -1));
+        close();
+    }
+    /// From the server's thread: waiting for the client ends.
+    void interrupt() {
+        const std::scoped_lock lock(mutex_);
+        if (fd_ >= 0) ::shutdown(fd_, SHUT_RD);
+    }
+    void close() {
+        const std::scoped_lock lock(mutex_);
+        if (fd_ >= 0) ::close(std::exchange(fd_, -1));
     }
 
   private:
-    friend class ScriptedServer;
     bool read_one(std::string& text) {
         char c = 0;
         if (::recv(fd_, &c, 1, 0) != 1) return false;
         text += c;
         return true;
     }
+    std::mutex mutex_;  // of closing
     int fd_;
     std::size_t number_;
 };
 
 /// A listening socket on loopback that runs `script` for each connection, on a thread of its own.
-/// When it returns, the connection is closed.
+/// When it returns, the connection is closed. At the server's end clients seem to have left.
 class ScriptedServer {
   public:
     using Script = std::function<void(ScriptedConnection&)>;
@@ -105,6 +113,7 @@ class ScriptedServer {
     }
     ~ScriptedServer() {
         stop_listening();
+        for (auto& connection : connections_) connection.interrupt();
         for (auto& thread : threads_) thread.join();
     }
     ScriptedServer(const ScriptedServer&) = delete;
@@ -127,9 +136,10 @@ class ScriptedServer {
             const int fd = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
             if (fd < 0) return;
             const std::size_t number = accepted_++;
-            threads_.emplace_back([this, fd, number] {
-                ScriptedConnection connection(fd, number);
+            ScriptedConnection& connection = connections_.emplace_back(fd, number);
+            threads_.emplace_back([this, &connection] {
                 script_(connection);
+                connection.close();
             });
         }
     }
@@ -138,7 +148,9 @@ class ScriptedServer {
     std::uint16_t port_ = 0;
     std::atomic<bool> stopped_{false};
     std::atomic<std::size_t> accepted_{0};
-    std::list<std::thread> threads_;  // of the acceptor until it has ended
+    // Of the acceptor until it has ended.
+    std::list<ScriptedConnection> connections_;
+    std::list<std::thread> threads_;
     std::thread acceptor_;
 };
 
