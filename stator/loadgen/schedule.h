@@ -48,9 +48,10 @@ class Schedule {
     /// What is due and was held back for want of room; from then on take() gives nothing more.
     [[nodiscard]] std::vector<Start> stop(Nanoseconds now);
 
-    /// Has this session requests that run or will?
-    [[nodiscard]] bool session_goes_on(std::uint64_t session) const {
-        return sessions_.contains(session);
+    /// Requests of this session that run or will.
+    [[nodiscard]] std::size_t session_requests(std::uint64_t session) const {
+        const auto it = sessions_.find(session);
+        return it == sessions_.end() ? 0 : it->second;
     }
     /// The next request without `after`, to be prepared before it is due.
     [[nodiscard]] const workload::RequestSpec* ahead() const { return ahead_ ? &*ahead_ : nullptr; }
