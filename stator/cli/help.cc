@@ -234,6 +234,34 @@ std::string chat_help(const Style& style) {
     return out;
 }
 
+std::string sim_help(const Style& style) {
+    std::string out =
+        "stator sim: a whole fleet on virtual time: engines, routing, load and faults from a "
+        "scenario\nfile, with the classes that serve real traffic. The same seed gives the same "
+        "report.\n";
+    out += heading("Examples", style);
+    out +=
+        "  stator sim examples/sim/shared-prefix.yaml\n"
+        "  stator sim examples/sim/conversation.yaml --html report.html\n"
+        "  stator sim examples/sim/shared-prefix.yaml --sweep router.policy=random,least-loaded "
+        "\\\n"
+        "             --sweep fleet.workers.workers=2,4,8 --html sweep.html\n";
+    out += heading("Options", style);
+    out += help_entry("-h, --help", "Show this text.");
+    out += help_entry("--seed N", "Of everything random. (default: 1)");
+    out += help_entry("--json", "The report as JSON, one run a line, instead of a table.");
+    out += help_entry("--html FILE", "A page with plots; runs of a sweep over each other.");
+    out += help_entry("--set PLACE=VALUE",
+                      "Change one value of the scenario: names with dots between them, groups of "
+                      "the fleet by name. May be given several times.");
+    out += help_entry("--sweep PLACE=A,B",
+                      "Run once for each value; given several times, for each combination.");
+    out += help_entry("--jobs N", "Runs of a sweep at a time. (default: one per core)");
+    out +=
+        "\nCtrl-C shows what was simulated so far. docs/simulator.md describes scenario files.\n";
+    return out;
+}
+
 std::string config_help(const Style& style) {
     std::string out = "stator config: every option, its value, and where the value comes from.\n";
     out += heading("Usage", style);

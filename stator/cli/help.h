@@ -23,6 +23,7 @@ struct CommandSummary {
 [[nodiscard]] std::string worker_help(const Style& style);
 [[nodiscard]] std::string events_help(const Style& style);
 [[nodiscard]] std::string chat_help(const Style& style);
+[[nodiscard]] std::string sim_help(const Style& style);
 [[nodiscard]] std::string config_help(const Style& style);
 [[nodiscard]] std::string version_help(const Style& style);
 

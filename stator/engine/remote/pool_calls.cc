@@ -5,7 +5,7 @@
 
 #include "stator/base/check.h"
 #include "stator/engine/remote/call_room.h"
-#include "stator/engine/remote/rank_choice.h"
+#include "stator/router/rank_choice.h"
 
 namespace stator::engine {
 namespace {
@@ -85,7 +85,7 @@ std::shared_ptr<RankSlot> PoolCalls::choose(const Ranks& ranks,
     std::minstd_rand random(
         static_cast<std::uint32_t>(draws_.fetch_add(1, std::memory_order_relaxed) + 1));
     random.discard(1);
-    RankChoice choice(random);
+    router::RankChoice choice(random);
     for (std::size_t i = 0; i < ranks.ready.size(); ++i) {
         const RankSlot& slot = *ranks.ready[i];
         if (!tried.empty() && std::ranges::find(tried, slot.key()) != tried.end()) continue;

@@ -1,8 +1,8 @@
-#include "stator/engine/remote/rank_choice.h"
+#include "stator/router/rank_choice.h"
 
 #include <algorithm>
 
-namespace stator::engine {
+namespace stator::router {
 
 void RankChoice::consider(std::size_t index, const protocol::LoadReport& load,
                           std::uint32_t pending, std::uint32_t own) {
@@ -21,4 +21,4 @@ void RankChoice::consider(std::size_t index, const protocol::LoadReport& load,
     best_own_ = own;
 }
 
-}  // namespace stator::engine
+}  // namespace stator::router

@@ -7,7 +7,7 @@
 
 #include "stator/protocol/load.h"
 
-namespace stator::engine {
+namespace stator::router {
 
 /// Finds the least loaded of the ranks that it is shown: by what it runs and has waiting relative
 /// to what it can run, then by how many streams are our own, then at random. Full ranks are passed
@@ -29,4 +29,4 @@ class RankChoice {
     std::uint32_t equals_ = 0;
 };
 
-}  // namespace stator::engine
+}  // namespace stator::router

@@ -1,10 +1,10 @@
-#include "stator/engine/remote/rank_choice.h"
+#include "stator/router/rank_choice.h"
 
 #include <gtest/gtest.h>
 
 #include <array>
 
-namespace stator::engine {
+namespace stator::router {
 namespace {
 
 protocol::LoadReport load(std::uint32_t running, std::uint32_t waiting, std::uint32_t running_limit,
@@ -57,4 +57,4 @@ TEST(RankChoice, ARankWithoutLimitsIsNeverFull) {
 }
 
 }  // namespace
-}  // namespace stator::engine
+}  // namespace stator::router

@@ -1,0 +1,365 @@
+#include "stator/sim/scenario.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "stator/config/value.h"
+#include "stator/engine/mock/step_time_file.h"
+
+namespace stator::sim {
+namespace {
+
+using config::YamlFields;
+using config::YamlTree;
+using protocol::Role;
+
+constexpr double kLongest_s = 1e7;
+constexpr std::uint64_t kMostWorkers = 1'000'000;
+
+Nanos nanos(double seconds) { return Nanos(std::llround(seconds * 1e9)); }
+
+class ScenarioReader {
+  public:
+    explicit ScenarioReader(std::string_view file) : file_(file) {}
+
+    tl::expected<Scenario, config::Problems> read(const YamlTree& tree) {
+        YamlFields f(tree, file_, "the scenario", problems_);
+        f.text("name", s_.name);
+        fleet(f, tree);
+        router(f);
+        planner(f);
+        workload(f, tree);
+        slo(f);
+        faults(f);
+        f.seconds("end_after", s_.end_after_s, 0, kLongest_s);
+        f.finish();
+        if (problems_.empty()) check(tree);
+        if (!problems_.empty()) return tl::unexpected(std::move(problems_));
+        return std::move(s_);
+    }
+
+  private:
+    void fleet(YamlFields& f, const YamlTree& tree) {
+        const YamlTree* list = f.find("fleet");
+        if (list == nullptr) {
+            return f.problem(tree, "fleet is missing: a list of groups of workers.");
+        }
+        const bool one = list->kind == YamlTree::Kind::kMap;
+        if (!one && (list->kind != YamlTree::Kind::kList || list->items.empty())) {
+            return f.problem(*list, "fleet must be a list of groups of workers.");
+        }
+        if (one) return group(*list);
+        for (const YamlTree& item : list->items) group(item);
+    }
+
+    void group(const YamlTree& node) {
+        Group g;
+        if (!s_.groups.empty()) g.name = fmt::format("workers-{}", s_.groups.size());
+        YamlFields f(node, file_, "a group of the fleet", problems_);
+        f.text("name", g.name);
+        for (const Group& other : s_.groups) {
+            if (other.name == g.name) {
+                f.problem(node, fmt::format("There are two groups called {}.", g.name));
+            }
+        }
+        role(f, g);
+        f.count("workers", g.workers, 0, kMostWorkers);
+        f.number("speed", g.speed, 0.001, 1000);
+        engine(f, node, g);
+        f.finish();
+        s_.groups.push_back(std::move(g));
+    }
+
+    void role(YamlFields& f, Group& g) {
+        std::string word;
+        f.text("role", word);
+        if (word.empty()) return;
+        for (const Role role : {Role::kAggregated, Role::kPrefill, Role::kDecode, Role::kEncode}) {
+            if (word != to_string(role)) continue;
+            g.role = role;
+            return;
+        }
+        f.problem(*f.find("role"), fmt::format("role is {}; it must be aggregated, prefill, decode "
+                                               "or encode.",
+                                               config::in_quotes(word)));
+    }
+
+    void engine(YamlFields& f, const YamlTree& node, Group& g) {
+        engine::mock::CoreOptions& o = g.core;
+        std::string preset = "constant-10ms";
+        f.text("preset", preset);
+        if (const auto found = engine::mock::find_preset(preset)) {
+            o.step_time = (*found)->step_time;
+            o.kv_bytes_per_token = (*found)->kv_bytes_per_token;
+            o.blocks = (*found)->blocks;
+            g.engine = preset;
+        } else {
+            const YamlTree* at = f.find("preset");
+            f.problem(at != nullptr ? *at : node, found.error().message + ".");
+        }
+        if (const YamlTree* time = f.find("step_time")) {
+            o.step_time = engine::mock::read_step_time(*time, file_, problems_);
+            g.engine = "own step time";
+        }
+        constexpr std::uint64_t kMany = 100'000'000;
+        f.count("blocks", o.blocks, 1, kMany);
+        f.count("block_tokens", o.block_tokens, 1, 65'536);
+        f.count("context_tokens", o.context_tokens, 2, kMany);
+        f.count("max_running", o.max_running, 1, 1'000'000);
+        f.count("max_waiting", o.max_waiting, 0, kMany);
+        f.count("step_tokens", o.step_tokens, 1, kMany);
+        f.flag("chunked_prefill", o.chunked_prefill);
+        f.flag("prefix_cache", o.prefix_cache);
+        f.count("kv_bytes_per_token", o.kv_bytes_per_token, 1, 1ULL << 32);
+        tier(f, "host", o.host);
+        tier(f, "disk", o.disk);
+        f.number("handoff_gb_per_s", o.handoff_gb_per_s, 0, 1e6);
+        double latency = to_seconds(o.handoff_latency);
+        f.seconds("handoff_latency", latency, 0, 60);
+        o.handoff_latency = nanos(latency);
+        f.count("max_adapters", o.max_adapters, 1, 10'000);
+        double load = to_seconds(o.adapter_load);
+        f.seconds("adapter_load", load, 0, 600);
+        o.adapter_load = nanos(load);
+        f.count("encoder_cache_tokens", o.encoder_cache_tokens, 0, kMany);
+        f.number("noise", o.noise, 0, 1);
+    }
+
+    void tier(YamlFields& f, std::string_view name, engine::mock::TierOptions& tier) {
+        const YamlTree* node = f.find(name);
+        if (node == nullptr) return;
+        YamlFields t(*node, file_, name, problems_);
+        t.count("blocks", tier.blocks, 1, 1'000'000'000);
+        t.number("read_gb_per_s", tier.read_gb_per_s, 0, 1e6);
+        t.number("write_gb_per_s", tier.write_gb_per_s, 0, 1e6);
+        t.finish();
+    }
+
+    void router(YamlFields& f) {
+        const YamlTree* node = f.find("router");
+        if (node == nullptr) return;
+        YamlFields r(*node, file_, "router", problems_);
+        std::string policy;
+        r.text("policy", policy);
+        bool known = policy.empty();
+        for (const RoutePolicy p :
+             {RoutePolicy::kLeastLoaded, RoutePolicy::kRoundRobin, RoutePolicy::kRandom}) {
+            if (policy != to_string(p)) continue;
+            s_.policy = p;
+            known = true;
+        }
+        if (!known) {
+            r.problem(*r.find("policy"), fmt::format("policy is {}; it must be least-loaded, "
+                                                     "round-robin or random.",
+                                                     config::in_quotes(policy)));
+        }
+        double request = 0;
+        double response = 0;
+        r.seconds("request_delay", request, 0, 60);
+        r.seconds("response_delay", response, 0, 60);
+        s_.request_delay = nanos(request);
+        s_.response_delay = nanos(response);
+        r.count("max_moves", s_.max_moves, 0, 100);
+        r.finish();
+    }
+
+    /// So far a planner is a list of decisions made beforehand.
+    void planner(YamlFields& f) {
+        const YamlTree* node = f.find("planner");
+        if (node == nullptr) return;
+        YamlFields p(*node, file_, "planner", problems_);
+        double start_up = 0;
+        p.seconds("start_up", start_up, 0, kLongest_s);
+        s_.start_up = nanos(start_up);
+        if (const YamlTree* list = p.find("schedule")) {
+            for (const YamlTree& item : list->items) resize(item);
+        }
+        p.finish();
+    }
+
+    void resize(const YamlTree& node) {
+        YamlFields f(node, file_, "a step of the schedule", problems_);
+        Resize r;
+        double at = 0;
+        f.seconds("at", at, 0, kLongest_s);
+        r.at = nanos(at);
+        f.count("workers", r.workers, 0, kMostWorkers);
+        std::string name = s_.groups.empty() ? "" : s_.groups.front().name;
+        f.text("group", name);
+        const auto found = std::ranges::find(s_.groups, name, &Group::name);
+        if (found == s_.groups.end()) {
+            f.problem(node, fmt::format("There is no group called {}.", config::in_quotes(name)));
+        }
+        r.group = static_cast<std::size_t>(found - s_.groups.begin());
+        f.finish();
+        s_.resizes.push_back(r);
+    }
+
+    void workload(YamlFields& f, const YamlTree& tree) {
+        const YamlTree* node = f.find("workload");
+        if (node == nullptr || node->kind != YamlTree::Kind::kMap) {
+            return f.problem(node == nullptr ? tree : *node,
+                             "workload is missing: kind, rate, isl, osl and so on.");
+        }
+        for (std::size_t i = 0; i < node->names.size(); ++i) {
+            const YamlTree& value = node->items[i];
+            std::string name = node->names[i];
+            std::ranges::replace(name, '_', '-');
+            if (value.kind != YamlTree::Kind::kScalar) {
+                f.problem(value, fmt::format("{} in workload must be one value.", name));
+            } else if (name == "file") {
+                s_.trace_file = value.scalar;
+            } else if (const auto ok = set_option(s_.workload, name, value.scalar); !ok) {
+                f.problem(value, ok.error().message + ".");
+            }
+        }
+    }
+
+    void slo(YamlFields& f) {
+        const YamlTree* node = f.find("slo");
+        if (node == nullptr) return;
+        YamlFields l(*node, file_, "slo", problems_);
+        const auto limit = [&](std::string_view name, std::optional<double>& ms) {
+            double s = -1;
+            l.seconds(name, s, 0, kLongest_s);
+            if (s >= 0) ms = s * 1e3;
+        };
+        limit("ttft", s_.slo.ttft_ms);
+        limit("itl", s_.slo.itl_ms);
+        limit("e2e", s_.slo.e2e_ms);
+        l.finish();
+    }
+
+    void faults(YamlFields& f) {
+        std::string text;
+        f.text("faults", text);
+        auto read = engine::mock::parse_faults(text);
+        if (read) {
+            s_.faults = std::move(*read);
+        } else {
+            f.problem(*f.find("faults"), read.error().message + ".");
+        }
+    }
+
+    void check(const YamlTree& tree) {
+        const auto has = [&](Role role) {
+            return std::ranges::any_of(s_.groups, [&](const Group& g) { return g.role == role; });
+        };
+        const auto problem = [&](std::string message) {
+            problems_.push_back({fmt::format("{}:{}", file_, tree.line), std::move(message)});
+        };
+        if (s_.workers() == 0 && s_.resizes.empty()) problem("The fleet has no workers.");
+        if (has(Role::kPrefill) != has(Role::kDecode)) {
+            problem("Prefill and decode workers need each other; only one kind is there.");
+        }
+        if (!has(Role::kAggregated) && !has(Role::kDecode)) {
+            problem("Nobody can answer: there is neither an aggregated nor a decode group.");
+        }
+        if (s_.workload.needs_file() && s_.trace_file.empty()) {
+            problem("This workload needs a file.");
+        }
+        for (const Group& g : s_.groups) check_fits(g, problem);
+    }
+
+    /// A prompt that no cache can hold would be refused every time.
+    template <typename Report>
+    void check_fits(const Group& g, const Report& problem) {
+        const workload::WorkloadOptions& w = s_.workload;
+        if (w.needs_file() || g.role == Role::kEncode) return;
+        const bool decodes = g.role != Role::kPrefill;
+        const std::uint64_t needed = w.isl + (decodes ? std::uint64_t{w.osl.value_or(100)} - 1 : 0);
+        const std::uint64_t cache = std::uint64_t{g.core.blocks} * g.core.block_tokens;
+        if (needed > cache) {
+            problem(
+                fmt::format("A prompt of {} tokens and its output do not fit the {} blocks of "
+                            "{} tokens of group {}.",
+                            w.isl, g.core.blocks, g.core.block_tokens, g.name));
+        } else if (std::uint64_t{w.isl} + w.osl.value_or(100) > g.core.context_tokens) {
+            problem(
+                fmt::format("A prompt of {} tokens and its output do not fit the context of {} "
+                            "tokens of group {}.",
+                            w.isl, g.core.context_tokens, g.name));
+        }
+    }
+
+    std::string file_;
+    Scenario s_;
+    config::Problems problems_;
+};
+
+/// The part of a list's item or a map's field; null: none.
+YamlTree* step_into(YamlTree& tree, const std::string& word) {
+    if (tree.kind == YamlTree::Kind::kList) {
+        std::size_t index = 0;
+        const auto [end, failed] = std::from_chars(word.data(), word.data() + word.size(), index);
+        if (failed == std::errc{} && end == word.data() + word.size()) {
+            return index < tree.items.size() ? &tree.items[index] : nullptr;
+        }
+        for (YamlTree& item : tree.items) {
+            const auto name = std::ranges::find(item.names, "name");
+            if (name == item.names.end()) continue;
+            const auto at = static_cast<std::size_t>(name - item.names.begin());
+            if (item.items[at].scalar == word) return &item;
+        }
+        return nullptr;
+    }
+    if (tree.kind == YamlTree::Kind::kScalar) return nullptr;
+    tree.kind = YamlTree::Kind::kMap;
+    const auto found = std::ranges::find(tree.names, word);
+    if (found != tree.names.end()) {
+        return &tree.items[static_cast<std::size_t>(found - tree.names.begin())];
+    }
+    tree.names.push_back(word);
+    tree.items.emplace_back();
+    tree.items.back().line = tree.line;
+    return &tree.items.back();
+}
+
+}  // namespace
+
+std::string_view to_string(RoutePolicy policy) {
+    switch (policy) {
+        case RoutePolicy::kLeastLoaded:
+            return "least-loaded";
+        case RoutePolicy::kRoundRobin:
+            return "round-robin";
+        case RoutePolicy::kRandom:
+            return "random";
+    }
+    return "unknown";
+}
+
+std::uint32_t Scenario::workers() const {
+    std::uint32_t n = 0;
+    for (const Group& g : groups) n += g.workers;
+    return n;
+}
+
+Result<void> set_value(YamlTree& tree, std::string_view path, std::string_view text) {
+    YamlTree* at = &tree;
+    for (std::string_view rest = path; !rest.empty();) {
+        const std::size_t dot = std::min(rest.find('.'), rest.size());
+        const std::string word(rest.substr(0, dot));
+        rest.remove_prefix(std::min(dot + 1, rest.size()));
+        at = word.empty() ? nullptr : step_into(*at, word);
+        if (at == nullptr) {
+            return error(ErrorCode::kNotFound, "there is no {} in the scenario, at {}",
+                         config::in_quotes(path), config::in_quotes(word));
+        }
+    }
+    at->kind = YamlTree::Kind::kScalar;
+    at->scalar = text;
+    at->items.clear();
+    at->names.clear();
+    return {};
+}
+
+tl::expected<Scenario, config::Problems> read_scenario(const YamlTree& tree,
+                                                       std::string_view file) {
+    return ScenarioReader(file).read(tree);
+}
+
+}  // namespace stator::sim

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <tl/expected.hpp>
+#include <utility>
+#include <vector>
+
+#include "stator/base/error.h"
+#include "stator/config/problem.h"
+#include "stator/config/yaml_tree.h"
+#include "stator/engine/mock/core.h"
+#include "stator/engine/mock/faults.h"
+#include "stator/protocol/worker_info.h"
+#include "stator/report/report.h"
+#include "stator/workload/options.h"
+
+namespace stator::sim {
+
+using Nanos = std::chrono::nanoseconds;
+
+/// Workers of one kind.
+struct Group {
+    std::string name = "workers";
+    protocol::Role role = protocol::Role::kAggregated;
+    std::uint32_t workers = 1;
+    std::string engine;  ///< the preset's name, or what the step time is, for the report
+    engine::mock::CoreOptions core;
+    double speed = 1.0;  ///< everything these workers do takes 1 / speed as long
+};
+
+enum class RoutePolicy : std::uint8_t { kLeastLoaded, kRoundRobin, kRandom };
+std::string_view to_string(RoutePolicy policy);
+
+/// A change of a group's size that was decided beforehand.
+struct Resize {
+    Nanos at{0};
+    std::size_t group = 0;
+    std::uint32_t workers = 0;
+};
+
+/// A fleet, what is asked of it, and what goes wrong.
+struct Scenario {
+    std::string name;
+    std::vector<Group> groups;
+    RoutePolicy policy = RoutePolicy::kLeastLoaded;
+    Nanos request_delay{0};   ///< from the client to the engine
+    Nanos response_delay{0};  ///< and back, for every token
+    std::vector<Resize> resizes;
+    Nanos start_up{0};  ///< of a worker that a resize adds
+    workload::WorkloadOptions workload;
+    std::string trace_file;
+    report::Slo slo;
+    std::vector<engine::mock::Fault> faults;
+    std::uint32_t max_moves = 3;  ///< how often a request may go on after its worker is lost
+    double end_after_s = 0.0;     ///< stop the run at this time, ended or not; 0 = never
+
+    [[nodiscard]] std::uint32_t workers() const;
+};
+
+/// Sets one value of a scenario's tree, as `--sweep fleet.workers.blocks=…` does: names and list
+/// indexes with dots between them; in a list of maps an item may be called by its `name`. Missing
+/// maps are made. kInvalidArgument: there is no such place.
+[[nodiscard]] Result<void> set_value(config::YamlTree& tree, std::string_view path,
+                                     std::string_view text);
+
+/// Reads a scenario (docs/simulator.md describes every field). All problems with their lines, also
+/// what can never work: a prompt larger than any worker's cache, a prefill group without a decode
+/// group.
+[[nodiscard]] tl::expected<Scenario, config::Problems> read_scenario(const config::YamlTree& tree,
+                                                                     std::string_view file);
+
+}  // namespace stator::sim
