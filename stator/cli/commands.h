@@ -20,6 +20,7 @@ struct Invocation {
 [[nodiscard]] ExitCode run_worker(const Invocation& invocation);
 [[nodiscard]] ExitCode run_events(const Invocation& invocation);
 [[nodiscard]] ExitCode run_chat(const Invocation& invocation);
+[[nodiscard]] ExitCode run_bench(const Invocation& invocation);
 [[nodiscard]] ExitCode run_sim(const Invocation& invocation);
 [[nodiscard]] ExitCode run_config(const Invocation& invocation);
 [[nodiscard]] ExitCode run_version(const Invocation& invocation);

@@ -25,12 +25,13 @@ struct Command {
     ExitCode (*run)(const Invocation&);
 };
 
-constexpr std::array<Command, 8> kCommands{{
+constexpr std::array<Command, 9> kCommands{{
     {{"serve", "run a model behind an OpenAI-compatible HTTP API"}, run_serve},
     {{"frontend", "only the HTTP door, in front of workers that it finds"}, run_frontend},
     {{"worker", "only a model, for frontends to find"}, run_worker},
     {{"events", "watch what a fleet's workers publish; make keys"}, run_events},
     {{"chat", "talk to a running server from the terminal"}, run_chat},
+    {{"bench", "load for any OpenAI-compatible server, and what came of it"}, run_bench},
     {{"sim", "a whole fleet on virtual time, from a scenario file"}, run_sim},
     {{"config", "every option, its value and where that comes from; check a file"}, run_config},
     {{"version", "version, commit and compiler of this program"}, run_version},

@@ -9,10 +9,10 @@
 #include <boost/beast/http/buffer_body.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/read.hpp>
-#include <charconv>
 #include <optional>
 
 #include "stator/net/http_names.h"
+#include "stator/net/http_url.h"
 
 namespace stator::net {
 namespace {
@@ -28,54 +28,8 @@ constexpr std::size_t kPieceBytes = 16 * 1024;
 constexpr std::chrono::milliseconds kAskPeriod{
     100};  // how soon HttpClientRequest::cancelled counts
 
-struct Url {
-    std::string host;  ///< to resolve: no brackets
-    std::string port;
-    std::string authority;  ///< for the Host header
-    std::string target;
-};
-
-bool has_control_or_space(std::string_view text) {
-    for (const char c : text) {
-        if ((c >= 0 && c <= ' ') || c == 127) return true;
-    }
-    return false;
-}
-
-Result<Url> parse_url(const std::string& text) {
-    constexpr std::string_view kScheme = "http://";
-    const std::string_view url = text;
-    if (url.size() < kScheme.size() || !same_name(url.substr(0, kScheme.size()), kScheme)) {
-        return error(ErrorCode::kInvalidArgument,
-                     "'{}' is not a URL of the form http://host:port/path", text);
-    }
-    if (has_control_or_space(url)) {
-        return error(ErrorCode::kInvalidArgument,
-                     "the URL '{}' has white space or control characters", text);
-    }
-    const std::string_view rest = url.substr(kScheme.size());
-    const auto end = std::min(rest.find_first_of("/?#"), rest.size());
-    Url out;
-    out.authority = rest.substr(0, end);
-    out.target = rest.substr(end, rest.find('#') - end);
-    if (!out.target.starts_with('/')) out.target.insert(0, "/");
-    if (!is_valid_host(out.authority)) {
-        return error(ErrorCode::kInvalidArgument,
-                     "'{}' in the URL '{}' is not a host with an optional port", out.authority,
-                     text);
-    }
-    const std::string_view authority = out.authority;
-    const auto bracket = authority.find(']');
-    const auto colon = authority.find(':', bracket == std::string_view::npos ? 0 : bracket);
-    out.host = bracket == std::string_view::npos ? authority.substr(0, colon)
-                                                 : authority.substr(1, bracket - 1);
-    if (colon != std::string_view::npos) out.port = authority.substr(colon + 1);
-    if (out.port.empty()) out.port = "80";
-    return out;
-}
-
-Result<std::string> render(const HttpClientRequest& request, const Url& url) {
-    std::string out = request.method + " " + url.target + " HTTP/1.1\r\nHost: " + url.authority +
+Result<std::string> render(const HttpClientRequest& request, const HttpUrl& url) {
+    std::string out = request.method + " " + url.path + " HTTP/1.1\r\nHost: " + url.authority +
                       "\r\nConnection: close\r\n";
     if (!is_token(request.method)) {
         return error(ErrorCode::kInvalidArgument, "'{}' is not an HTTP method", request.method);
@@ -97,7 +51,7 @@ Result<std::string> render(const HttpClientRequest& request, const Url& url) {
 /// stream's own timer bounds it.
 class Call {
   public:
-    Call(const HttpClientRequest& request, Url url) : request_(request), url_(std::move(url)) {}
+    Call(const HttpClientRequest& request, HttpUrl url) : request_(request), url_(std::move(url)) {}
 
     Result<void> connect();
     void send(const std::string& head);
@@ -128,7 +82,7 @@ class Call {
     tl::unexpected<Error> failed(const ErrorCodeOfBoost& ec, bool head_read) const;
 
     const HttpClientRequest& request_;
-    Url url_;
+    HttpUrl url_;
     asio::io_context io_{1};
     beast::tcp_stream stream_{io_};
     beast::flat_buffer buffer_;
@@ -152,9 +106,10 @@ tl::unexpected<Error> Call::failed(const ErrorCodeOfBoost& ec, bool head_read) c
 Result<void> Call::connect() {
     ErrorCodeOfBoost ec;
     tcp::resolver resolver(io_);
-    const auto addresses = resolver.resolve(url_.host, url_.port, ec);
+    const auto addresses =
+        resolver.resolve(url_.address.host, std::to_string(url_.address.port), ec);
     if (ec) {
-        return error(ErrorCode::kUnavailable, "can't find the host '{}': {}", url_.host,
+        return error(ErrorCode::kUnavailable, "can't find the host '{}': {}", url_.address.host,
                      ec.message());
     }
     ec = wait(request_.connect_timeout,
@@ -252,8 +207,12 @@ std::string_view HttpClientResponse::header(std::string_view name) const {
 
 Result<HttpClientResponse> http_request(const HttpClientRequest& request,
                                         const std::function<bool(std::string_view)>& on_data) {
-    auto url = parse_url(request.url);
+    auto url = parse_http_url(request.url);
     if (!url) return tl::unexpected<Error>(url.error());
+    if (url->tls || url->address.kind != SocketAddress::Kind::kTcp) {
+        return error(ErrorCode::kInvalidArgument,
+                     "'{}' is not a URL of the form http://host:port/path", request.url);
+    }
     const auto head = render(request, *url);
     if (!head) return tl::unexpected<Error>(head.error());
     Call call(request, std::move(*url));

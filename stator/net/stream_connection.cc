@@ -171,6 +171,8 @@ void StreamConnection::on_read(const boost::system::error_code& ec, std::size_t 
     reading_ = false;
     if (state_ == State::kClosed) return;
     if (ec) {
+        // Over TLS an end without farewell may be an attacker's cut.
+        if (!tls_ && ec == asio::error::eof) peer_ended_ = true;
         on_peer_end(ec == asio::error::eof ? "the peer closed the connection"
                                            : "the connection is lost: " + ec.message());
         return;

@@ -66,6 +66,7 @@ class StreamConnection final : public StreamSocket,
     void pause_reading(bool paused) override;
     void close(std::chrono::milliseconds linger) override;
     void abort() override;
+    [[nodiscard]] bool peer_ended() const override { return peer_ended_; }
     [[nodiscard]] const std::string& peer() const override { return peer_; }
     [[nodiscard]] std::uint64_t sends() const override { return sends_; }
 
@@ -109,7 +110,8 @@ class StreamConnection final : public StreamSocket,
     std::unique_ptr<char[]> buffer_;
     bool reading_ = false;
     bool paused_ = false;
-    bool peer_ended_ = false;  ///< TLS: its farewell has come, perhaps with bytes still held
+    bool peer_ended_ = false;  ///< TLS: its farewell has come, perhaps with bytes still held; else
+                               ///< the end of its bytes
     std::string plain_;        ///< TLS: what the last read carried
     std::string_view held_;    ///< read, not yet delivered; in buffer_ or plain_
 

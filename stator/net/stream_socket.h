@@ -57,6 +57,9 @@ class StreamSocket {
     void close() { close(std::chrono::milliseconds(1'000)); }
     /// Closes now (TCP: reset).
     virtual void abort() = 0;
+    /// In on_closed(): the peer ended its side in order (over TLS: with a farewell), nothing was
+    /// lost.
+    [[nodiscard]] virtual bool peer_ended() const = 0;
     /// "127.0.0.1:51234", "unix"; for logs.
     [[nodiscard]] virtual const std::string& peer() const = 0;
     /// send() calls so far.
