@@ -93,7 +93,7 @@ workload: {requests: 10, arrivals: constant, rate: 100000, isl: 20, osl: 5}
 TEST(FleetSim, PromptsThatDoNotFitAreRefusedAsTheyWouldBe) {
     const Scenario s = scenario(R"(
 fleet: {workers: 2, blocks: 64}
-workload: {kind: azure, file: x}
+workload: {kind: azure, trace: x}
 )");
     const Report r = run(s, 1, "2023-11-16 18:17:03,100,10\n2023-11-16 18:17:04,2000,10\n");
     EXPECT_EQ(r.count(Outcome::kOk), 1U);

@@ -210,7 +210,7 @@ class ScenarioReader {
             std::ranges::replace(name, '_', '-');
             if (value.kind != YamlTree::Kind::kScalar) {
                 f.problem(value, fmt::format("{} in workload must be one value.", name));
-            } else if (name == "file") {
+            } else if (name == "trace") {
                 s_.trace_file = value.scalar;
             } else if (const auto ok = set_option(s_.workload, name, value.scalar); !ok) {
                 f.problem(value, ok.error().message + ".");
@@ -259,7 +259,7 @@ class ScenarioReader {
             problem("Nobody can answer: there is neither an aggregated nor a decode group.");
         }
         if (s_.workload.needs_file() && s_.trace_file.empty()) {
-            problem("This workload needs a file.");
+            problem("This workload needs a trace.");
         }
         for (const Group& g : s_.groups) check_fits(g, problem);
     }
