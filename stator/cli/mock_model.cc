@@ -24,9 +24,12 @@ using tokens::TokenId;
 constexpr std::uint32_t kPresetBlockTokens = 16;
 constexpr std::size_t kMaxAlphabet = 4096;
 constexpr std::uint32_t kUsualContext = 131'072;
-/// From so many workers on, tokens may be later for the sake of fewer wake-ups.
-constexpr std::uint32_t kManyWorkers = 32;
-constexpr auto kGatherOfMany = std::chrono::microseconds(500);
+/// With many workers tokens may be later for the sake of fewer wake-ups.
+std::chrono::microseconds gather_for(std::uint32_t workers) {
+    constexpr std::uint32_t kMany = 32;
+    constexpr std::uint32_t kVeryMany = 128;
+    return std::chrono::microseconds(workers >= kVeryMany ? 1000 : workers >= kMany ? 500 : 100);
+}
 
 bool is_printable(std::string_view bytes) {
     return !bytes.empty() &&
@@ -135,7 +138,7 @@ Result<MockModel> open_mock_model(const config::Settings& settings) {
     set_vocabulary(model.served, core);
     engine::MockHostOptions host;
     host.threads = m.threads;
-    if (settings.worker.count >= kManyWorkers) host.gather = kGatherOfMany;
+    host.gather = gather_for(settings.worker.count);
     model.served.mock_host = std::make_shared<engine::MockHost>(host);
     return model;
 }

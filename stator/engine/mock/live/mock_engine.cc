@@ -105,6 +105,7 @@ class MockEngine final : public Engine, private MockHost::Driven {
     void forget(LiveMap::iterator it);
     std::uint32_t take_slot(const std::shared_ptr<StepSink>& sink);
     void deliver() override;
+    void announce() override;
     [[nodiscard]] Deadline next_due(TimePoint now) const;
 
     [[nodiscard]] Nanos virtual_time(TimePoint t) const {
@@ -471,6 +472,9 @@ std::uint32_t MockEngine::take_slot(const std::shared_ptr<StepSink>& sink) {
 void MockEngine::deliver() {
     for (auto& [sink, batch] : deliveries_) sink->on_step(std::move(batch));
     deliveries_.clear();
+}
+
+void MockEngine::announce() {
     if (events_.empty()) return;
     kv_events_(events_);
     events_.clear();

@@ -32,9 +32,10 @@ class MockHost {
         virtual ~Driven() = default;
         /// On the host's thread, never twice at once. Answers when it is next due.
         virtual Deadline drive(TimePoint now) = 0;
-        /// Then, when all that were due have been driven: what it gives to other threads, so that
-        /// these wake once for all of it.
+        /// Then, when all that were due have been driven, what it gives to other threads; each kind
+        /// for all of them in a row, so that who gets it wakes once for all.
         virtual void deliver() {}
+        virtual void announce() {}
     };
     /// A place on one of the threads. First due when wake() says so.
     class Seat {
