@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The planes between processes: request plane, event plane, requests, idle workers, failover, a fleet
-of mock engines.
+"""The planes between processes: request plane, event plane, requests, idle workers, failover, a
+fleet of mock engines.
 
     STATOR_BIN=… STATOR_BUILD=… bench/planes/run.py [--quick] [--only PART …]
 
