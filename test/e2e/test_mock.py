@@ -106,6 +106,18 @@ def test_words_of_a_models_vocabulary(start_server):
     assert re.fullmatch(r"[A-Za-z ]+", answer.text), answer.text
 
 
+def test_nobody_takes_it_for_the_model_whose_words_it_has(fleet):
+    fleet.worker(
+        "w", stator_process.model(), engine="mock", served_model_name="mock", speedup=20, **TEN_MS
+    ).start()
+    frontend = fleet.frontend().wait_workers("w")
+    answer = ask(frontend, 2, 20)
+    assert answer.complete, str(answer)
+    assert re.fullmatch(r"[A-Za-z ]+", answer.text), answer.text
+    (pool,) = frontend.health()["fleet"]["pools"]
+    assert pool["weights"] == "mock"
+
+
 def test_many_workers_of_one_process(fleet, mock):
     expected = undisturbed(mock, 32, 60)
     names = [f"m-{i}" for i in range(8)]
