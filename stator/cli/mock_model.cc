@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <string>
 #include <string_view>
@@ -23,6 +24,12 @@ using tokens::TokenId;
 constexpr std::uint32_t kPresetBlockTokens = 16;
 constexpr std::size_t kMaxAlphabet = 4096;
 constexpr std::uint32_t kUsualContext = 131'072;
+/// With many workers tokens may be later for the sake of fewer wake-ups.
+std::chrono::microseconds gather_for(std::uint32_t workers) {
+    constexpr std::uint32_t kMany = 32;
+    constexpr std::uint32_t kVeryMany = 128;
+    return std::chrono::microseconds(workers >= kVeryMany ? 1000 : workers >= kMany ? 500 : 100);
+}
 
 bool is_printable(std::string_view bytes) {
     return !bytes.empty() &&
@@ -129,8 +136,10 @@ Result<MockModel> open_mock_model(const config::Settings& settings) {
                            : use_model_file(settings.model.path, settings, model.served);
     if (!parts) return tl::unexpected(parts.error());
     set_vocabulary(model.served, core);
-    model.served.mock_host =
-        std::make_shared<engine::MockHost>(engine::MockHostOptions{.threads = m.threads});
+    engine::MockHostOptions host;
+    host.threads = m.threads;
+    host.gather = gather_for(settings.worker.count);
+    model.served.mock_host = std::make_shared<engine::MockHost>(host);
     return model;
 }
 

@@ -3,12 +3,18 @@
 #include <fmt/format.h>
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "stator/model/artifacts.h"
 #include "stator/text/byte_tokenizer.h"
 
 namespace stator::cli {
+namespace {
+
+constexpr std::string_view kImitation = "mock";
+
+}  // namespace
 
 Result<WorkerModel> describe_model(const config::Settings& settings, const ServedEngine& engine) {
     WorkerModel out;
@@ -24,13 +30,19 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
     card.max_top_logprobs = info.max_top_logprobs;
     if (engine.file) {
         const model::ModelFacts& facts = engine.file->facts();
-        auto digest = model::weights_digest(facts.path);
-        if (!digest) return tl::unexpected(digest.error());
-        card.weights_digest = std::move(*digest);
+        if (info.kind == kImitation) {
+            // Its vocabulary is all that is used: nobody may take it for the model itself.
+            card.weights_digest = info.kind;
+            card.kv_layout = "none";
+        } else {
+            auto digest = model::weights_digest(facts.path);
+            if (!digest) return tl::unexpected(digest.error());
+            card.weights_digest = std::move(*digest);
+            card.kv_layout = fmt::format("llama.cpp/{}/f16", facts.architecture);
+        }
         auto vocabulary = model::vocabulary_artifact(facts.path);
         if (!vocabulary) return tl::unexpected(vocabulary.error());
         card.tokenizer = out.artifacts.add("gguf-vocabulary", std::move(*vocabulary));
-        card.kv_layout = fmt::format("llama.cpp/{}/f16", facts.architecture);
         card.sampling = {facts.temperature, facts.top_p, facts.top_k, facts.min_p};
     } else {
         // By id: special_texts() has them longest first.

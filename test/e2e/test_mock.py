@@ -106,6 +106,18 @@ def test_words_of_a_models_vocabulary(start_server):
     assert re.fullmatch(r"[A-Za-z ]+", answer.text), answer.text
 
 
+def test_nobody_takes_it_for_the_model_whose_words_it_has(fleet):
+    fleet.worker(
+        "w", stator_process.model(), engine="mock", served_model_name="mock", speedup=20, **TEN_MS
+    ).start()
+    frontend = fleet.frontend().wait_workers("w")
+    answer = ask(frontend, 2, 20)
+    assert answer.complete, str(answer)
+    assert re.fullmatch(r"[A-Za-z ]+", answer.text), answer.text
+    (pool,) = frontend.health()["fleet"]["pools"]
+    assert pool["weights"] == "mock"
+
+
 def test_many_workers_of_one_process(fleet, mock):
     expected = undisturbed(mock, 32, 60)
     names = [f"m-{i}" for i in range(8)]
@@ -172,7 +184,7 @@ def test_crash_of_one_of_many_takes_only_that_one(fleet, mock):
     worker = fleet.mock_worker("m", count=3, mock_faults="worker=1:crash@3s")
     frontend.wait_workers("m-0", "m-1", "m-2")
     assert_tokens(all_of(frontend, 12, 500), expected)
-    wait_until(lambda: set(frontend.states()) == {"m-0", "m-2"}, f"m-1 is gone: {frontend.states()}")
+    wait_until(lambda: set(frontend.states()) == {"m-0", "m-2"}, "m-1 is gone")
     assert "The worker vanishes" in worker.log()
     assert read_metrics(frontend).sum("stator_pool_migrations_total") > 0
     worker.terminate()

@@ -104,7 +104,8 @@ class MockEngine final : public Engine, private MockHost::Driven {
     void take_changes(Nanos at);
     void forget(LiveMap::iterator it);
     std::uint32_t take_slot(const std::shared_ptr<StepSink>& sink);
-    void deliver();
+    void deliver() override;
+    void announce() override;
     [[nodiscard]] Deadline next_due(TimePoint now) const;
 
     [[nodiscard]] Nanos virtual_time(TimePoint t) const {
@@ -255,22 +256,17 @@ void MockEngine::stop(Deadline deadline) {
 }
 
 Deadline MockEngine::drive(TimePoint now) {
+    const std::scoped_lock lock(mutex_);
     for (int i = 0; i < kStepsPerTurn; ++i) {
-        bool more = false;
-        {
-            const std::scoped_lock lock(mutex_);
-            more = advance(now);
-            for (SinkSlot& slot : slots_) {
-                if (!slot.batch.events.empty()) {
-                    deliveries_.emplace_back(slot.sink, std::exchange(slot.batch, {}));
-                }
-                if (slot.users == 0) slot.sink = nullptr;
+        const bool more = advance(now);
+        for (SinkSlot& slot : slots_) {
+            if (!slot.batch.events.empty()) {
+                deliveries_.emplace_back(slot.sink, std::exchange(slot.batch, {}));
             }
+            if (slot.users == 0) slot.sink = nullptr;
         }
-        deliver();
         if (!more) break;
     }
-    const std::scoped_lock lock(mutex_);
     return next_due(now);
 }
 
@@ -476,6 +472,9 @@ std::uint32_t MockEngine::take_slot(const std::shared_ptr<StepSink>& sink) {
 void MockEngine::deliver() {
     for (auto& [sink, batch] : deliveries_) sink->on_step(std::move(batch));
     deliveries_.clear();
+}
+
+void MockEngine::announce() {
     if (events_.empty()) return;
     kv_events_(events_);
     events_.clear();

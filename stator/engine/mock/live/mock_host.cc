@@ -125,6 +125,8 @@ class DriverThread {
         }
         lock.unlock();
         for (auto& [seat, next] : batch_) next = seat->driven_.drive(now);
+        for (const auto& [seat, next] : batch_) seat->driven_.deliver();
+        for (const auto& [seat, next] : batch_) seat->driven_.announce();
         lock.lock();
         for (auto& [seat, next] : batch_) {
             seat->driving_ = false;

@@ -13,7 +13,7 @@ namespace stator::engine {
 struct MockHostOptions {
     std::size_t threads = 1;
     /// The thread sleeps at least so long between two turns: what comes due meanwhile shares one
-    /// wake-up. The engines' own clocks do not feel it.
+    /// wake-up, here and at the receivers. The engines' own clocks do not feel it.
     std::chrono::nanoseconds gather{std::chrono::microseconds(100)};
 };
 
@@ -32,6 +32,10 @@ class MockHost {
         virtual ~Driven() = default;
         /// On the host's thread, never twice at once. Answers when it is next due.
         virtual Deadline drive(TimePoint now) = 0;
+        /// Then, when all that were due have been driven, what it gives to other threads; each kind
+        /// for all of them in a row, so that who gets it wakes once for all.
+        virtual void deliver() {}
+        virtual void announce() {}
     };
     /// A place on one of the threads. First due when wake() says so.
     class Seat {
