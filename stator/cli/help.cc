@@ -174,9 +174,10 @@ std::string worker_help(const Style& style) {
         "  stator worker --model my-model.gguf              found by frontends of this user\n"
         "  stator worker --model my-model.gguf --listen 0.0.0.0:7000 --link-secret-file "
         "secret.txt\n"
-        "  stator worker --engine echo --worker-name a      no model needed\n";
+        "  stator worker --engine echo --worker-name a      no model needed\n"
+        "  stator worker --engine mock --count 8            eight imitated GPUs in one process\n";
     append_general(out, style);
-    append_sections(out, {"model", "worker", "link", "engine", "log", "echo"}, style);
+    append_sections(out, {"model", "worker", "link", "engine", "mock", "log", "echo"}, style);
     out += "\n--grace (default: 30s) and --allow-unauthenticated are taken too.\n";
     return out;
 }

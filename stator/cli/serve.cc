@@ -77,6 +77,7 @@ ExitCode serve_here(Serving serving) {
         print_problem(engine.error());
         return ExitCode::kUsage;
     }
+    if (engine->mock_host) engine->mock_host->show(registry);
     HttpDoor door(settings, std::move(serving.keys), threads.http, registry);
     door.frontend().add_model(served_model(*engine, settings));
     const auto end = [&](std::chrono::milliseconds grace) {

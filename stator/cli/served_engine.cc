@@ -7,19 +7,15 @@
 #include <utility>
 
 #include "stator/base/clock.h"
-#include "stator/base/log.h"
+#include "stator/cli/mock_model.h"
 #include "stator/cli/model_location.h"
+#include "stator/cli/model_parts.h"
 #include "stator/cli/terminal.h"
 #include "stator/engine/echo/echo_engine.h"
 #include "stator/engine/llama/llama_engine.h"
-#include "stator/text/byte_tokenizer.h"
 
 namespace stator::cli {
 namespace {
-
-constexpr std::string_view kEchoTemplate =
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// "Loading NAME 42 %" on one line of a terminal; nothing elsewhere. Cleared when done.
 class ProgressLine {
@@ -47,30 +43,15 @@ class ProgressLine {
     int percent_ = -1;
 };
 
-frontend::SamplingDefaults sampling_defaults(const config::SamplingSettings& wanted,
-                                             const model::ModelFacts& facts) {
-    const frontend::SamplingDefaults usual;
-    frontend::SamplingDefaults d;
-    const auto pick = [](const std::optional<double>& ours, const std::optional<float>& files,
-                         float otherwise) {
-        return ours ? static_cast<float>(*ours) : files.value_or(otherwise);
-    };
-    d.temperature = pick(wanted.temperature, facts.temperature, usual.temperature);
-    d.top_p = pick(wanted.top_p, facts.top_p, usual.top_p);
-    d.min_p = pick(wanted.min_p, facts.min_p, usual.min_p);
-    d.top_k = wanted.top_k.value_or(facts.top_k.value_or(usual.top_k));
-    return d;
-}
-
 engine::LlamaOptions llama_options(const config::EngineSettings& s, std::string path,
                                    std::uint32_t threads) {
     engine::LlamaOptions o;
     o.model_path = std::move(path);
     o.context_tokens = s.context;
     o.max_sequence_tokens = s.max_sequence;
-    o.max_running = s.max_running;
-    o.max_waiting = s.max_waiting;
-    o.step_tokens = s.step_tokens;
+    o.max_running = s.max_running.value_or(16);
+    o.max_waiting = s.max_waiting.value_or(256);
+    o.step_tokens = s.step_tokens.value_or(512);
     o.block_tokens = s.block_tokens;
     o.prefix_cache_bytes = s.prefix_cache_size.bytes;
     o.prefix_cache = s.prefix_cache;
@@ -89,31 +70,9 @@ Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t 
         path = std::move(*found);
     }
     const TimePoint start = Clock::real().now();
-    auto file = model::GgufModel::open(path);
-    if (!file) return tl::unexpected(file.error());
-
     ServedEngine out;
-    out.file = std::move(*file);
+    if (auto ok = use_model_file(path, settings, out); !ok) return tl::unexpected(ok.error());
     const model::ModelFacts& facts = out.file->facts();
-    // Shares the file's life.
-    out.tokenizer = {out.file, &out.file->tokenizer()};
-    out.title = facts.name;
-    out.id =
-        settings.model.served_name.empty() ? served_name(facts.name) : settings.model.served_name;
-    out.file_bytes = facts.file_bytes;
-    out.defaults = sampling_defaults(settings.sampling, facts);
-    if (!facts.chat_template.empty()) {
-        auto compiled = text::ChatTemplate::compile(facts.chat_template, facts.bos, facts.eos);
-        if (compiled) {
-            out.chat_template = std::make_shared<text::ChatTemplate>(std::move(*compiled));
-            out.template_source = facts.chat_template;
-            out.template_bos = facts.bos;
-            out.template_eos = facts.eos;
-        } else {
-            log_warn("The model's chat template can't be used; only /v1/completions will work.",
-                     {{"reason", compiled.error().message}});
-        }
-    }
     ProgressLine progress(fmt::format("Loading {}", facts.name));
     engine::LlamaOptions options = llama_options(settings.engine, path, threads);
     options.progress = [&progress](float fraction) { progress.update(fraction); };
@@ -126,25 +85,17 @@ Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t 
 
 Result<ServedEngine> open_echo(const config::Settings& settings) {
     ServedEngine out;
-    out.title = "Echo";
-    out.id = settings.model.served_name.empty() ? "echo" : settings.model.served_name;
-    out.tokenizer = std::make_shared<text::ByteTokenizer>(
-        std::vector<std::string>{"<|im_start|>", "<|im_end|>"});
-    auto compiled = text::ChatTemplate::compile(kEchoTemplate, "", "<|im_end|>");
-    if (!compiled) return tl::unexpected(compiled.error());
-    out.chat_template = std::make_shared<text::ChatTemplate>(std::move(*compiled));
-    out.template_source = kEchoTemplate;
-    out.template_eos = "<|im_end|>";
-    out.defaults = sampling_defaults(settings.sampling, model::ModelFacts{});
-
+    if (auto ok = use_byte_tokenizer("Echo", "echo", settings, out); !ok) {
+        return tl::unexpected(ok.error());
+    }
     engine::EchoOptions options;
     const config::EngineSettings& e = settings.engine;
     constexpr std::uint32_t kUsualContext = 8192;  // as with llama: nobody wants pages of echo
     options.context_tokens = e.max_sequence != 0 ? e.max_sequence
                              : e.context != 0    ? e.context
                                                  : kUsualContext;
-    options.max_running = e.max_running;
-    options.max_waiting = e.max_waiting;
+    options.max_running = e.max_running.value_or(16);
+    options.max_waiting = e.max_waiting.value_or(256);
     options.step = std::chrono::microseconds(settings.echo.step_us);
     options.tokens_per_step = settings.echo.tokens_per_step;
     options.fail_after_tokens = settings.echo.fail_after;
@@ -173,6 +124,14 @@ Result<ServedEngine> open_engine(const config::Settings& settings, std::uint32_t
             return open_llama(settings, engine_threads, std::move(kv_events));
         case config::EngineKind::kEcho:
             return open_echo(settings);
+        case config::EngineKind::kMock: {
+            auto model = open_mock_model(settings);
+            if (!model) return tl::unexpected(model.error());
+            ServedEngine out = model->served;
+            // As the process of a real engine would.
+            out.engine = make_engine(*model, {}, die_at_once, std::move(kv_events));
+            return out;
+        }
     }
     return error(ErrorCode::kInternal, "This engine is unknown");
 }

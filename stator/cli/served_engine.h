@@ -7,6 +7,7 @@
 #include "stator/base/error.h"
 #include "stator/config/settings.h"
 #include "stator/engine/engine.h"
+#include "stator/engine/mock/live/mock_host.h"
 #include "stator/frontend/frontend.h"
 #include "stator/model/gguf_model.h"
 #include "stator/text/chat_template.h"
@@ -27,6 +28,7 @@ struct ServedEngine {
     std::string template_bos;
     std::string template_eos;
     frontend::SamplingDefaults defaults;
+    std::shared_ptr<engine::MockHost> mock_host;  ///< the mock engine's; outlives it
     std::shared_ptr<engine::Engine> engine;
 };
 

@@ -20,10 +20,9 @@ struct Kind {
     const config::TopologyWorker* from = nullptr;
 };
 
-bool sets_threads(const config::TopologyWorker* from) {
-    return from != nullptr && std::ranges::any_of(from->options, [](const auto& o) {
-               return o.first->key == "engine.threads";
-           });
+bool sets(const config::TopologyWorker* from, std::string_view key) {
+    return from != nullptr &&
+           std::ranges::any_of(from->options, [key](const auto& o) { return o.first->key == key; });
 }
 
 }  // namespace
@@ -53,15 +52,18 @@ std::vector<control::ChildSpec> worker_commands(const std::string& program,
                 child.command.push_back(fmt::format("{}={}", flag, value));
             };
             // Half of the cores, as one server would take, divided among all.
-            if (settings.engine.threads == 0 && !sets_threads(kind.from)) {
+            if (settings.engine.threads == 0 && !sets(kind.from, "engine.threads")) {
                 add("--engine-threads",
                     std::to_string(std::max<std::size_t>(1, usable_cores / 2 / total)));
             }
             add("--worker-name", child.name);
             add("--announce", announce_folder);
-            add("--listen", "unix:" + announce_folder + "/" + child.name + ".%p.sock");
+            const std::string place =
+                child.name +
+                (settings.worker.count > 1 || sets(kind.from, "worker.count") ? ".%p.%i" : ".%p");
+            add("--listen", "unix:" + announce_folder + "/" + place + ".sock");
             if (settings.worker.events.empty()) {
-                add("--events", "ipc://" + announce_folder + "/" + child.name + ".%p.events");
+                add("--events", "ipc://" + announce_folder + "/" + place + ".events");
             }
             if (kind.from == nullptr) continue;
             for (const auto& [option, text] : kind.from->options) add(option->flag, text);

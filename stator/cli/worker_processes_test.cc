@@ -27,6 +27,9 @@ TEST(WorkerCommands, EachGetsOurFlagsThenItsOwn) {
     // A worker and its successor are there together for a while.
     EXPECT_THAT(command, Contains("--listen=unix:/run/x/worker-1.%p.sock"));
     EXPECT_THAT(command, Contains("--engine-threads=2"));
+    settings.worker.count = 3;
+    EXPECT_THAT(worker_commands("/bin/stator", {}, settings, {}, "/run/x", 8)[1].command,
+                Contains("--listen=unix:/run/x/worker-1.%p.%i.sock"));
 }
 
 TEST(WorkerCommands, ThreadsAreNotDividedWhereSomebodySaysHowMany) {

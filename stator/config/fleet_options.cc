@@ -89,6 +89,13 @@ void add_worker(std::vector<Option>& t) {
                                              "Name of the worker, kept over restarts. If empty: "
                                              "made from the host's name and the process.")
                     .in("name"));
+    t.push_back(option<&S::worker, &W::count>(
+                    "worker.count", "--worker-count",
+                    "So many workers in this one process, NAME-0 and on, which share its threads "
+                    "(mock engine alone). A port given counts up, %i in an address is the "
+                    "worker's number. `stator worker` takes --count for it, too.")
+                    .range(1, 4096)
+                    .in("workers"));
     t.push_back(option<&S::worker, &W::listen>(
                     "worker.listen", "--listen",
                     "Where the worker takes links from frontends: HOST:PORT or "

@@ -20,7 +20,7 @@ struct Names;
 
 template <>
 struct Names<EngineKind> {
-    static constexpr std::array<std::string_view, 2> kAll{"llama", "echo"};
+    static constexpr std::array<std::string_view, 3> kAll{"llama", "echo", "mock"};
 };
 template <>
 struct Names<LogLevel> {
@@ -145,5 +145,7 @@ inline constexpr double kDay_ms = 24.0 * 3600 * 1000;
 
 /// The options of a fleet's processes, kept in a source of their own.
 void add_fleet_options(std::vector<Option>& t);
+/// The mock engine's, likewise.
+void add_mock_options(std::vector<Option>& t);
 
 }  // namespace stator::config::table

@@ -80,7 +80,8 @@ void add_engine(std::vector<Option>& t) {
     t.push_back(option<&S::engine, &E::kind>("engine.kind", "--engine",
                                              "llama runs GGUF models; echo needs no model and "
                                              "repeats the prompt, for trying the API and "
-                                             "measuring HTTP alone."));
+                                             "measuring HTTP alone; mock needs none either and "
+                                             "imitates an engine's scheduler, memory and times."));
     t.push_back(
         option<&S::engine, &E::threads>(
             "engine.threads", "--engine-threads",
@@ -105,19 +106,22 @@ void add_engine(std::vector<Option>& t) {
                     "engine.max_running", "--max-running",
                     "Requests computed at the same time (llama: at most 128).")
                     .range(1, 4096)
-                    .in("requests"));
+                    .in("requests")
+                    .unset("16; mock: 256"));
     t.push_back(
         option<&S::engine, &E::max_waiting>(
             "engine.max_waiting", "--max-waiting",
             "Requests that may wait for a place; the next one is answered 429 with Retry-After.")
             .range(0, 100'000)
-            .in("requests"));
+            .in("requests")
+            .unset("256; mock: 1024"));
     t.push_back(option<&S::engine, &E::step_tokens>(
                     "engine.step_tokens", "--step-tokens",
                     "Most tokens in one step of the model. Long prompts are computed in pieces of "
                     "this size so that others' answers keep flowing.")
                     .range(1, 65'536)
-                    .in("tokens"));
+                    .in("tokens")
+                    .unset("512; mock: 8192"));
     t.push_back(option<&S::engine, &E::gpu_layers>(
                     "engine.gpu_layers", "--gpu-layers",
                     "Layers of the model to place on the GPU, in a build with CUDA. -1: all.")
@@ -273,11 +277,12 @@ std::vector<Option> make_options() {
     add_request_limits(all);
     add_time_limits(all);
     add_log_and_echo(all);
+    add_mock_options(all);
     add_fleet_options(all);
     return all;
 }
 
-constexpr std::array<Section, 12> kSections{{
+constexpr std::array<Section, 13> kSections{{
     {"model", "Model", ""},
     {"server", "Server", ""},
     {"auth", "Access", ""},
@@ -286,6 +291,7 @@ constexpr std::array<Section, 12> kSections{{
     {"limits", "Limits", "What one client, or all of them together, can make the server hold."},
     {"log", "Log", "Written to standard error."},
     {"echo", "Echo engine", "Only with --engine echo."},
+    {"mock", "Mock engine", "Only with --engine mock; docs/mock-engine.md."},
     {"supervisor", "Worker processes", "Only for `stator serve`."},
     {"fleet", "Fleet", "How a frontend finds and uses workers."},
     {"worker", "Worker", "Only for `stator worker`."},

@@ -16,7 +16,7 @@ struct ByteSize {
     constexpr auto operator<=>(const ByteSize&) const = default;
 };
 
-enum class EngineKind : std::uint8_t { kLlama, kEcho };
+enum class EngineKind : std::uint8_t { kLlama, kEcho, kMock };
 
 /// What the program is told, as plain values; the member initialisers are the defaults. Meanings,
 /// ranges and names are in the table of options (options.cc), which is also where a new member has
@@ -49,9 +49,9 @@ struct EngineSettings {
     std::uint32_t threads = 0;
     std::uint32_t context = 0;
     std::uint32_t max_sequence = 0;
-    std::uint32_t max_running = 16;
-    std::uint32_t max_waiting = 256;
-    std::uint32_t step_tokens = 512;
+    std::optional<std::uint32_t> max_running;
+    std::optional<std::uint32_t> max_waiting;
+    std::optional<std::uint32_t> step_tokens;
     std::uint32_t block_tokens = 16;
     bool prefix_cache = true;
     ByteSize prefix_cache_size{512ULL * 1024 * 1024};
@@ -100,6 +100,24 @@ struct EchoSettings {
     bool operator==(const EchoSettings&) const = default;
 };
 
+/// The mock engine; limits that other engines have, too, are in EngineSettings.
+struct MockSettings {
+    std::string preset = "llama-3.1-8b-fp8-h100";
+    std::string step_time;
+    double speedup = 1.0;
+    double noise = 0.0;
+    std::uint32_t mean_output = 256;
+    std::uint32_t ranks = 1;
+    std::optional<std::uint32_t> blocks;
+    std::uint32_t host_blocks = 0;
+    double host_bandwidth = 50.0;
+    std::uint32_t disk_blocks = 0;
+    double disk_bandwidth = 5.0;
+    std::string faults;
+    std::uint32_t threads = 1;
+    bool operator==(const MockSettings&) const = default;
+};
+
 /// How processes of a fleet trust each other: frontends, workers.
 struct LinkSettings {
     std::string secret_file;
@@ -129,6 +147,7 @@ struct FleetSettings {
 /// What a worker process says of itself and where it can be reached.
 struct WorkerSettings {
     std::string name;
+    std::uint32_t count = 1;
     std::string listen;
     std::string advertise;
     std::string announce;
@@ -159,6 +178,7 @@ struct Settings {
     LimitSettings limits;
     LogSettings log;
     EchoSettings echo;
+    MockSettings mock;
     LinkSettings link;
     FleetSettings fleet;
     WorkerSettings worker;

@@ -12,7 +12,7 @@ using protocol::KvEvent;
 using protocol::KvRemoved;
 using protocol::KvStored;
 
-constexpr std::size_t kEventOverhead = 64;
+constexpr std::size_t kEventOverhead = 80;
 
 /// No less than what the event takes in a batch.
 std::size_t encoded_bound(const KvEvent& event) {
@@ -65,7 +65,8 @@ void EventLog::append_large(std::uint32_t rank, const KvEvent& event, TimePoint 
             const auto begin = stored->blocks.begin();
             const KvEvent part{event.seq, KvStored{parent,
                                                    {begin + static_cast<std::ptrdiff_t>(at),
-                                                    begin + static_cast<std::ptrdiff_t>(end)}}};
+                                                    begin + static_cast<std::ptrdiff_t>(end)},
+                                                   stored->tier}};
             append_part(rank, {&part, 1}, now, out);
             parent = stored->blocks[end - 1].sequence;
         }
@@ -74,7 +75,8 @@ void EventLog::append_large(std::uint32_t rank, const KvEvent& event, TimePoint 
             const std::size_t end = std::min(removed->sequences.size(), at + per_part);
             const auto begin = removed->sequences.begin();
             const KvEvent part{event.seq, KvRemoved{{begin + static_cast<std::ptrdiff_t>(at),
-                                                     begin + static_cast<std::ptrdiff_t>(end)}}};
+                                                     begin + static_cast<std::ptrdiff_t>(end)},
+                                                    removed->tier}};
             append_part(rank, {&part, 1}, now, out);
         }
     }

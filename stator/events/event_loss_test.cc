@@ -34,6 +34,12 @@ class RandomCache {
         }
         if (kind < 35 && !held_.empty()) {
             protocol::KvRemoved removed;
+            removed.tier = static_cast<protocol::KvTier>(rng() % 3);
+            if (removed.tier != protocol::KvTier::kDevice) {
+                // Perhaps it lies there too.
+                removed.sequences.emplace_back(held_[rng() % held_.size()]);
+                return {seq, removed};
+            }
             for (std::size_t n = 1 + rng() % 3; n > 0 && !held_.empty(); --n) {
                 const std::size_t at = rng() % held_.size();
                 removed.sequences.emplace_back(held_[at]);
@@ -43,6 +49,12 @@ class RandomCache {
             return {seq, removed};
         }
         protocol::KvStored stored;
+        if (kind > 80 && !held_.empty()) {
+            stored.tier = static_cast<protocol::KvTier>(1 + rng() % 2);
+            const std::uint64_t again = held_[rng() % held_.size()];
+            stored.blocks.push_back({tokens::BlockHash(rng()), tokens::SequenceHash(again), {}});
+            return {seq, stored};
+        }
         if (!held_.empty() && rng() % 4 != 0) {
             stored.parent = tokens::SequenceHash(held_[rng() % held_.size()]);
         }

@@ -13,6 +13,7 @@ using protocol::KvCleared;
 using protocol::KvEvent;
 using protocol::KvRemoved;
 using protocol::KvStored;
+using protocol::KvTier;
 
 constexpr std::string_view kStored = "stored";
 constexpr std::string_view kRemoved = "removed";
@@ -46,8 +47,10 @@ void append_tokens(std::string& out, const KvStored& stored) {
 
 void append_stored(std::string& out, codec::MsgpackWriter& w, std::size_t pairs,
                    const KvStored& stored, bool with_tokens) {
-    w.map(pairs + 3 + (stored.parent ? 1U : 0U) + (with_tokens ? 1U : 0U));
+    const bool says_tier = stored.tier != KvTier::kDevice;
+    w.map(pairs + 3 + (stored.parent ? 1U : 0U) + (with_tokens ? 1U : 0U) + (says_tier ? 1U : 0U));
     w.string("op").string(kStored);
+    if (says_tier) w.string("tier").string(to_string(stored.tier));
     if (stored.parent) w.string("parent").number(stored.parent->value);
     w.string("blocks");
     append_column<std::uint64_t>(out, stored.blocks.size(),
@@ -71,6 +74,14 @@ Result<void> take(Result<T> value, std::optional<T>& into) {
     return {};
 }
 
+std::optional<KvTier> tier_of(const std::optional<std::string_view>& name) {
+    if (!name) return KvTier::kDevice;
+    for (const auto tier : {KvTier::kDevice, KvTier::kHost, KvTier::kDisk}) {
+        if (*name == to_string(tier)) return tier;
+    }
+    return std::nullopt;
+}
+
 tl::unexpected<Error> missing(std::string_view op, std::string_view what) {
     return error(ErrorCode::kInvalidArgument, "a KV event \"{}\" needs {}", op, what);
 }
@@ -88,7 +99,10 @@ void append_kv_batch(std::string& out, std::span<const KvEvent> events, bool wit
         if (const auto* stored = std::get_if<KvStored>(&event.what)) {
             append_stored(out, w, pairs, *stored, with_tokens);
         } else if (const auto* removed = std::get_if<KvRemoved>(&event.what)) {
-            w.map(pairs + 2).string("op").string(kRemoved).string("hashes");
+            const bool says_tier = removed->tier != KvTier::kDevice;
+            w.map(pairs + (says_tier ? 3U : 2U)).string("op").string(kRemoved);
+            if (says_tier) w.string("tier").string(to_string(removed->tier));
+            w.string("hashes");
             append_column<std::uint64_t>(out, removed->sequences.size(), [&](std::size_t i) {
                 return removed->sequences[i].value;
             });
@@ -101,6 +115,7 @@ void append_kv_batch(std::string& out, std::span<const KvEvent> events, bool wit
 
 struct KvBatchReader::Fields {
     std::optional<std::string_view> op;
+    std::optional<std::string_view> tier;
     std::optional<std::uint64_t> number;
     std::optional<std::uint64_t> parent;
     std::optional<std::string_view> blocks;
@@ -112,6 +127,7 @@ struct KvBatchReader::Fields {
         if (key == "hashes") return take(r.binary(), hashes);
         if (key == "blocks") return take(r.binary(), blocks);
         if (key == "parent") return take(r.number(), parent);
+        if (key == "tier") return take(r.string(), tier);
         if (key == "n") return take(r.number(), number);
         if (key == "tokens") return take(r.binary(), tokens);
         return r.skip();
@@ -169,7 +185,7 @@ Result<const KvEvent*> KvBatchReader::next() {
     }
 }
 
-/// Null where the kind is not known.
+/// Null where the kind or the memory is not known.
 Result<const KvEvent*> KvBatchReader::event() {
     const auto pairs = reader_.map();
     if (!pairs) return tl::unexpected(pairs.error());
@@ -181,14 +197,17 @@ Result<const KvEvent*> KvBatchReader::event() {
     }
     if (!f.op) return missing("?", "the key op");
     sequence_ = f.number.value_or(sequence_ + 1);
-    if (*f.op == kStored) return stored(f);
-    if (*f.op == kRemoved) return removed(f);
+    if (*f.op == kStored || *f.op == kRemoved) {
+        const auto tier = tier_of(f.tier);
+        if (!tier) return nullptr;
+        return *f.op == kStored ? stored(f, *tier) : removed(f, *tier);
+    }
     if (*f.op != kCleared) return nullptr;
     scratch_.cleared.seq = protocol::EventSeq(sequence_);
     return &scratch_.cleared;
 }
 
-Result<const KvEvent*> KvBatchReader::stored(const Fields& f) {
+Result<const KvEvent*> KvBatchReader::stored(const Fields& f, KvTier tier) {
     if (!f.hashes || !f.blocks || f.hashes->size() != f.blocks->size() ||
         f.hashes->size() % sizeof(std::uint64_t) != 0) {
         return missing(kStored,
@@ -201,6 +220,7 @@ Result<const KvEvent*> KvBatchReader::stored(const Fields& f) {
     }
     scratch_.stored.seq = protocol::EventSeq(sequence_);
     auto& to = std::get<KvStored>(scratch_.stored.what);
+    to.tier = tier;
     to.parent.reset();
     if (f.parent) to.parent = tokens::SequenceHash(*f.parent);
     to.blocks.resize(n);
@@ -215,11 +235,12 @@ Result<const KvEvent*> KvBatchReader::stored(const Fields& f) {
     return &scratch_.stored;
 }
 
-Result<const KvEvent*> KvBatchReader::removed(const Fields& f) {
+Result<const KvEvent*> KvBatchReader::removed(const Fields& f, KvTier tier) {
     if (!f.hashes || f.hashes->size() % sizeof(std::uint64_t) != 0) {
         return missing(kRemoved, "the key hashes, a binary of numbers of 8 bytes");
     }
     scratch_.removed.seq = protocol::EventSeq(sequence_);
+    std::get<KvRemoved>(scratch_.removed.what).tier = tier;
     auto& to = std::get<KvRemoved>(scratch_.removed.what).sequences;
     to.resize(f.hashes->size() / sizeof(std::uint64_t));
     for (std::size_t i = 0; i < to.size(); ++i) to[i].value = u64_at(*f.hashes, i);

@@ -34,8 +34,8 @@ class KvBatchReader {
     KvBatchReader(std::string_view payload, KvScratch& scratch)
         : reader_(payload), scratch_(scratch) {}
 
-    /// The next event, valid until the next call; null at the end. Events of an unknown kind are
-    /// passed over. After an error the reader is of no further use.
+    /// The next event, valid until the next call; null at the end. Events of an unknown kind or
+    /// memory are passed over. After an error the reader is of no further use.
     [[nodiscard]] Result<const protocol::KvEvent*> next();
 
   private:
@@ -44,8 +44,8 @@ class KvBatchReader {
     [[nodiscard]] Result<bool> enter_array();
     [[nodiscard]] Result<void> finish();
     [[nodiscard]] Result<const protocol::KvEvent*> event();
-    [[nodiscard]] Result<const protocol::KvEvent*> stored(const Fields& f);
-    [[nodiscard]] Result<const protocol::KvEvent*> removed(const Fields& f);
+    [[nodiscard]] Result<const protocol::KvEvent*> stored(const Fields& f, protocol::KvTier tier);
+    [[nodiscard]] Result<const protocol::KvEvent*> removed(const Fields& f, protocol::KvTier tier);
 
     codec::MsgpackReader reader_;
     KvScratch& scratch_;

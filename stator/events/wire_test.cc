@@ -118,6 +118,11 @@ TEST(Wire, AnswersRoundTripAndAreRefusedWhenCut) {
     EXPECT_FALSE(parse_snapshot(r));
 }
 
+protocol::KvTier random_tier() {
+    return *rc::gen::element(protocol::KvTier::kDevice, protocol::KvTier::kDevice,
+                             protocol::KvTier::kHost, protocol::KvTier::kDisk);
+}
+
 rc::Gen<std::uint64_t> hashes() { return rc::gen::inRange<std::uint64_t>(0, 40); }
 
 KvEvent random_event(std::uint64_t seq) {
@@ -127,6 +132,7 @@ KvEvent random_event(std::uint64_t seq) {
         case 1:
         case 2: {
             KvRemoved r;
+            r.tier = random_tier();
             for (const auto h : *rc::gen::container<std::vector<std::uint64_t>>(hashes())) {
                 r.sequences.emplace_back(h);
             }
@@ -134,6 +140,7 @@ KvEvent random_event(std::uint64_t seq) {
         }
         default: {
             KvStored s;
+            s.tier = random_tier();
             if (*rc::gen::arbitrary<bool>()) s.parent = SequenceHash(*hashes());
             for (const auto h : *rc::gen::container<std::vector<std::uint64_t>>(hashes())) {
                 s.blocks.push_back({BlockHash(h * 7), SequenceHash(h), {}});
@@ -190,6 +197,27 @@ TEST(KvBatch, UnknownKeysAndKindsArePassedOver) {
     EXPECT_EQ(*decode(payload), (std::vector<KvEvent>{{EventSeq(6), KvCleared{}}}));
 }
 
+TEST(KvBatch, UnknownMemoriesArePassedOver) {
+    std::string payload;
+    codec::MsgpackWriter w(payload);
+    w.map(1).string("events").array(3);
+    for (const std::string_view tier : {"external", "host"}) {
+        w.map(4).string("op").string("stored").string("tier").string(tier);
+        w.string("blocks").binary("12345678").string("hashes").binary("abcdefgh");
+    }
+    w.map(3).string("op").string("removed").string("tier").string("moon");
+    w.string("hashes").binary("abcdefgh");
+    const auto events = decode(payload);
+    ASSERT_TRUE(events);
+    ASSERT_EQ(events->size(), 1U);
+    EXPECT_EQ(events->front().seq, EventSeq(2));
+    EXPECT_EQ(std::get<KvStored>(events->front().what).tier, protocol::KvTier::kHost);
+    payload.clear();
+    w.map(1).string("events").array(1).map(2);
+    w.string("op").string("cleared").string("tier").number(3);
+    EXPECT_FALSE(decode(payload));  // what it means nobody knows
+}
+
 TEST(KvBatch, ColumnsThatDoNotFitAreRefused) {
     const auto stored = [](std::size_t blocks, std::size_t hashes, std::size_t tokens) {
         std::string payload;
@@ -214,11 +242,19 @@ struct NaiveMirror {
         if (const auto* s = std::get_if<KvStored>(&e.what)) {
             auto parent = s->parent;
             for (const auto& b : s->blocks) {
-                blocks[b.sequence] = {b.sequence, b.block, parent};
+                const auto tiers = static_cast<KvMirror::Tiers>(
+                    (blocks.contains(b.sequence) ? blocks[b.sequence].tiers : 0) |
+                    KvMirror::bit(s->tier));
+                blocks[b.sequence] = {b.sequence, b.block, parent, tiers};
                 parent = b.sequence;
             }
         } else if (const auto* r = std::get_if<KvRemoved>(&e.what)) {
-            for (const auto h : r->sequences) blocks.erase(h);
+            for (const auto h : r->sequences) {
+                const auto found = blocks.find(h);
+                if (found == blocks.end()) continue;
+                found->second.tiers &= static_cast<KvMirror::Tiers>(~KvMirror::bit(r->tier));
+                if (found->second.tiers == 0) blocks.erase(found);
+            }
         } else {
             blocks.clear();
         }
@@ -363,6 +399,29 @@ TEST(EventLog, RangesAreWhatTheRingHolds) {
     EXPECT_FALSE(log.append_kv(1, {&e, 1}, {}, out));
     EXPECT_FALSE(log.append("kv", 0, "", {}, out));
     EXPECT_FALSE(log.append("No Topic", 0, "", {}, out));
+}
+
+TEST(EventLog, PartsOfALargeEventStayInItsMemory) {
+    EventLog::Options o;
+    o.batch_bytes = 64;
+    EventLog log(Incarnation(1), 1, o);
+    EventLog::Out out;
+    KvStored stored{SequenceHash(7), {}, protocol::KvTier::kHost};
+    KvRemoved removed{{}, protocol::KvTier::kHost};
+    for (std::uint64_t i = 100; i < 150; ++i) {
+        stored.blocks.push_back({BlockHash(i * 3), SequenceHash(i), {}});
+        if (i > 100) removed.sequences.emplace_back(i);
+    }
+    const std::vector<KvEvent> events{{EventSeq(1), stored}, {EventSeq(2), removed}};
+    ASSERT_TRUE(log.append_kv(0, events, {}, out));
+    EXPECT_GT(out.size(), 10U);
+    const auto snapshot = log.snapshot("kv", 0);
+    ASSERT_TRUE(snapshot);
+    KvMirror mirror;
+    for (const auto& e : *decode(parse_snapshot(**snapshot)->state)) mirror.apply(e);
+    EXPECT_EQ(mirror.sorted(),
+              (std::vector<KvMirror::Block>{{SequenceHash(100), BlockHash(300), SequenceHash(7),
+                                             KvMirror::bit(protocol::KvTier::kHost)}}));
 }
 
 }  // namespace

@@ -14,7 +14,8 @@ namespace stator::protocol {
 /// Position in one rank's stream of events; starts at 1, no gaps.
 using EventSeq = Strong<std::uint64_t, struct EventSeqTag>;
 
-/// One block whose KV a rank now holds. `tokens` has exactly the pool's block size.
+/// One block whose KV a rank now holds. `tokens` has exactly the pool's block size, or nothing
+/// where the block only goes from one memory to another.
 struct StoredBlock {
     tokens::BlockHash block;
     tokens::SequenceHash sequence;

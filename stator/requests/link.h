@@ -84,6 +84,9 @@ class LinkServer {
     virtual void stop_accepting() = 0;
     /// Closes all links, returns when their on_lost() has been called. Not on a loop.
     virtual void stop() = 0;
+    /// The same, but nothing more is sent, not even what is queued: peers see what they would see
+    /// if the process had died.
+    virtual void cut() = 0;
     struct Stats {
         std::uint64_t links = 0;  ///< open now
         std::uint64_t accepted = 0;

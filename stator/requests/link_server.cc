@@ -355,11 +355,25 @@ class Server final : public LinkServer {
 
     const net::SocketAddress& address() const override { return listener_->address(); }
     void stop_accepting() override { listener_->stop(); }
-    void stop() override {
+    void stop() override { end(false); }
+    void cut() override { end(true); }
+    Stats stats() const override {
+        Registry& r = shared_->registry;
+        const std::scoped_lock lock(r.mutex);
+        return {.links = r.links.size(), .accepted = r.accepted, .refused = r.refused};
+    }
+
+  private:
+    void end(bool at_once) {
         listener_->stop();
         Registry& r = shared_->registry;
         std::unique_lock lock(r.mutex);
         r.stopping = true;
+        if (at_once) {
+            for (const auto& weak : r.lanes) {
+                if (const auto lane = weak.lock()) lane->loop.post([lane] { lane->abort(); });
+            }
+        }
         for (const auto& [id, link] : r.links) {
             link->loop().post([link] { link->close(); });
         }
@@ -371,13 +385,7 @@ class Server final : public LinkServer {
         }
         r.gone.wait(lock, [&] { return r.links.empty() && r.connections == 0; });
     }
-    Stats stats() const override {
-        Registry& r = shared_->registry;
-        const std::scoped_lock lock(r.mutex);
-        return {.links = r.links.size(), .accepted = r.accepted, .refused = r.refused};
-    }
 
-  private:
     std::shared_ptr<Shared> shared_;
     std::unique_ptr<net::StreamListener> listener_;
 };

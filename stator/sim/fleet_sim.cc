@@ -186,7 +186,10 @@ report::Report FleetSim::run() {
                          ? static_cast<std::int64_t>(scenario_.end_after_s * 1e9)
                          : std::numeric_limits<std::int64_t>::max());
     while (!events_.empty() && !stopped) {
-        if (events_.next_time() > last) break;
+        if (events_.next_time() > last) {
+            now_ = last;
+            break;
+        }
         now_ = events_.next_time();
         handle(events_.take());
         if (++progress_.events % kProgressEvery == 0 && options_.go_on) {
@@ -201,7 +204,7 @@ report::Report FleetSim::run() {
     if (moved_ > 0) {
         collector_.set_fact("moved to another worker", fmt::format("{} requests", moved_));
     }
-    return collector_.finish(seconds(std::min(now_, last)), stopped);
+    return collector_.finish(seconds(now_), stopped);
 }
 
 void FleetSim::handle(const Event& event) {

@@ -50,9 +50,7 @@ Result<std::shared_ptr<EventOutlet>> EventOutlet::open(Options options,
     outlet->ranks_ = options.ranks;
     if (options.address.empty()) return outlet;
     outlet->configured_ = true;
-    auto host = events::start_publishers(std::move(options.host));
-    if (!host) return tl::unexpected(std::move(host.error()));
-    outlet->host_ = std::move(*host);
+    outlet->host_ = std::move(options.host);
     auto publisher = outlet->host_->bind(options.address, options.incarnation, options.ranks);
     if (!publisher) return tl::unexpected(std::move(publisher.error()));
     outlet->publisher_ = std::move(*publisher);

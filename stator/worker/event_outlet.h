@@ -26,7 +26,7 @@ class EventOutlet {
     struct Options {
         std::string address;    ///< empty = no event plane
         std::string advertise;  ///< empty = as bound; a port "*" or 0 stands for the bound one
-        events::PublisherHostOptions host;
+        std::shared_ptr<events::PublisherHost> host;  ///< set where there is an address
         protocol::Incarnation incarnation;
         std::uint32_t ranks = 1;
     };
@@ -59,7 +59,7 @@ class EventOutlet {
     std::uint32_t ranks_ = 0;
     bool configured_ = false;
     std::shared_mutex mutex_;  ///< shared: publishing; alone: close()
-    std::unique_ptr<events::PublisherHost> host_;
+    std::shared_ptr<events::PublisherHost> host_;
     std::shared_ptr<events::Publisher> publisher_;
 };
 

@@ -5,20 +5,14 @@
 #include "stator/worker/worker_link.h"
 
 namespace stator::worker {
-namespace {
-
-/// A client fetches a snapshot when it joins; more than so many at once wait at the client, which
-/// asks again.
-constexpr std::size_t kMaxQueuedFetches = 256;
-
-}  // namespace
 
 Station::Station(const Clock& clock_, std::chrono::milliseconds load_every_,
-                 metrics::Registry& registry, WorkerState state)
+                 metrics::Registry& registry, std::shared_ptr<runtime::CpuPool> fetches_,
+                 WorkerState state)
     : clock(clock_),
       load_every(load_every_),
       metrics(registry),
-      fetches(1, kMaxQueuedFetches, "fetch"),
+      fetches(std::move(fetches_)),
       state_(std::make_shared<const WorkerState>(std::move(state))) {}
 
 Station::~Station() = default;

@@ -32,7 +32,7 @@ struct WorkerState {
 class Station {
   public:
     Station(const Clock& clock_, std::chrono::milliseconds load_every_, metrics::Registry& registry,
-            WorkerState state);
+            std::shared_ptr<runtime::CpuPool> fetches_, WorkerState state);
     ~Station();
 
     const Clock& clock;
@@ -40,9 +40,9 @@ class Station {
     WorkerMetrics metrics;
     OpenRequests open;
     std::shared_ptr<EventOutlet> events;  ///< set before there is a link
-    runtime::CpuPool fetches;             ///< copies snapshots and ranges, which takes too long
-                                          ///< for a loop
-    std::function<void()> on_work;        ///< a request was accepted; set before there is a link
+    /// Copies snapshots and ranges, which takes too long for a loop.
+    const std::shared_ptr<runtime::CpuPool> fetches;
+    std::function<void()> on_work;  ///< a request was accepted; set before there is a link
 
     [[nodiscard]] std::shared_ptr<const WorkerState> state() const;
     /// Replaces the state by a changed copy and tells every link of it.

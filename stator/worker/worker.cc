@@ -26,6 +26,9 @@ constexpr std::size_t kMaxLabels = 64;
 constexpr std::uint32_t kMaxRanks = 1024;
 /// How often a drain asks whether clients have taken what was generated for them.
 constexpr auto kUnsentEvery = std::chrono::milliseconds(10);
+/// A client fetches a snapshot when it joins; more than so many at once wait at the client, which
+/// asks again.
+constexpr std::size_t kMaxQueuedFetches = 256;
 /// After its deadline a drain waits so long for the loops to carry out the end of what is left.
 constexpr auto kEndWithin = std::chrono::milliseconds(1'000);
 
@@ -111,10 +114,11 @@ class WorkerImpl final : public Worker {
     void set_ready(protocol::ModelCard card, ArtifactStore artifacts,
                    std::vector<engine::Engine*> engines) override;
     void drain(Deadline deadline) override;
+    void begin_drain(Deadline deadline) override;
+    void vanish() override;
     void stop() override;
 
   private:
-    void take_announcement_back();
     [[nodiscard]] std::size_t unsent_streams() const;
     void wait_until_sent(Deadline deadline) const;
     void end_open_requests();
@@ -125,6 +129,8 @@ class WorkerImpl final : public Worker {
     std::unique_ptr<requests::LinkServer> server_;
     std::mutex mutex_;  ///< drain() and stop() may come from different threads
     std::unique_ptr<discovery::Announcement> announcement_;
+    bool draining_ = false;
+    bool vanished_ = false;
     bool stopped_ = false;
 };
 
@@ -195,13 +201,12 @@ void WorkerImpl::set_ready(protocol::ModelCard card, ArtifactStore artifacts,
     log_info("The worker is ready.", {{"name", options_.name}});
 }
 
-void WorkerImpl::take_announcement_back() {
-    const std::scoped_lock lock(mutex_);
-    announcement_.reset();
-}
-
-void WorkerImpl::drain(Deadline deadline) {
-    take_announcement_back();
+void WorkerImpl::begin_drain(Deadline deadline) {
+    {
+        const std::scoped_lock lock(mutex_);
+        if (vanished_ || std::exchange(draining_, true)) return;
+        announcement_.reset();
+    }
     station_->open.close();
     station_->change([](WorkerState& state) { state.info.draining = true; });
     const auto left = deadline.left(station_->clock.now());
@@ -213,7 +218,10 @@ void WorkerImpl::drain(Deadline deadline) {
     station_->events->lifecycle("draining", options_.name);
     log_info("The worker drains: it takes no new requests.",
              {{"name", options_.name}, {"requests", station_->open.count()}});
+}
 
+void WorkerImpl::drain(Deadline deadline) {
+    begin_drain(deadline);
     if (!station_->open.wait_empty(deadline, station_->clock)) {
         log_warn("The grace time is over; what still runs is ended.",
                  {{"requests", station_->open.count()}});
@@ -267,22 +275,47 @@ void WorkerImpl::wait_until_sent(Deadline deadline) const {
     }
 }
 
+void WorkerImpl::vanish() {
+    {
+        const std::scoped_lock lock(mutex_);
+        if (stopped_ || std::exchange(vanished_, true)) return;
+    }
+    log_warn("The worker vanishes.", {{"name", options_.name}});
+    watch_->stop();
+    server_->cut();
+    station_->events->close();
+    station_->open.close();
+    if (!options_.services) station_->fetches->stop();
+}
+
 void WorkerImpl::stop() {
     {
         const std::scoped_lock lock(mutex_);
         if (std::exchange(stopped_, true)) return;
         announcement_.reset();
+        if (vanished_) return;
     }
     station_->open.close();
     if (station_->events) station_->events->lifecycle("stopping", options_.name);
     watch_->stop();
     if (server_) server_->stop();
-    station_->fetches.stop();
+    if (!options_.services) station_->fetches->stop();
     if (station_->events) station_->events->close();
     log_info("The worker has stopped.", {{"name", options_.name}});
 }
 
 }  // namespace
+
+Result<WorkerServices> start_worker_services(std::optional<events::PublisherHostOptions> events) {
+    WorkerServices out;
+    if (events) {
+        auto host = events::start_publishers(std::move(*events));
+        if (!host) return tl::unexpected(std::move(host.error()));
+        out.events = std::move(*host);
+    }
+    out.fetches = std::make_shared<runtime::CpuPool>(1, kMaxQueuedFetches, "fetch");
+    return out;
+}
 
 Result<std::unique_ptr<Worker>> start_worker(WorkerOptions options,
                                              protocol::ModelCard card_while_loading,
@@ -293,12 +326,21 @@ Result<std::unique_ptr<Worker>> start_worker(WorkerOptions options,
     }
     WorkerState state;
     state.info = first_info(options, std::move(card_while_loading));
-    const auto station =
-        std::make_shared<Station>(clock, options.load_every, registry, std::move(state));
+    WorkerServices services;
+    if (options.services) {
+        services = *options.services;
+    } else {
+        auto own = start_worker_services(
+            options.events_address.empty() ? std::nullopt : std::optional(options.events));
+        if (!own) return tl::unexpected(std::move(own.error()));
+        services = std::move(*own);
+    }
+    const auto station = std::make_shared<Station>(clock, options.load_every, registry,
+                                                   services.fetches, std::move(state));
     EventOutlet::Options o;
     o.address = options.events_address;
     o.advertise = options.events_advertise;
-    o.host = options.events;
+    o.host = services.events;
     o.incarnation = station->state()->info.incarnation;
     o.ranks = options.ranks;
     auto events = EventOutlet::open(std::move(o), station->metrics);

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,10 +18,21 @@
 #include "stator/net/tls.h"
 #include "stator/protocol/worker_info.h"
 #include "stator/requests/worker_session.h"
+#include "stator/runtime/cpu_pool.h"
 #include "stator/runtime/loop.h"
 #include "stator/worker/artifact_store.h"
 
 namespace stator::worker {
+
+/// What the workers of one process share: a ZeroMQ context with its thread, and a thread that
+/// copies snapshots and ranges. The pool must be stopped before the loops are.
+struct WorkerServices {
+    std::shared_ptr<events::PublisherHost> events;  ///< none where there is no event plane
+    std::shared_ptr<runtime::CpuPool> fetches;
+};
+/// Without an event plane, `events` says nothing.
+[[nodiscard]] Result<WorkerServices> start_worker_services(
+    std::optional<events::PublisherHostOptions> events);
 
 struct WorkerOptions {
     std::string name;  ///< stable over restarts; at most 256 bytes
@@ -34,6 +46,7 @@ struct WorkerOptions {
     std::string events_address;    ///< "tcp://127.0.0.1:*", "ipc:///path"; empty = no event plane
     std::string events_advertise;  ///< as `advertise`, ZeroMQ's form
     events::PublisherHostOptions events;
+    std::optional<WorkerServices> services;  ///< shared with others; none = its own by `events`
     requests::WorkerSessionOptions session;
     std::function<std::string()> secret;
     std::function<std::shared_ptr<const net::TlsContext>()> tls;
@@ -62,6 +75,12 @@ class Worker {
     /// Says go-away, refuses new requests, waits until the open ones have ended or the deadline is
     /// reached. The engines are still running afterwards. Not on a loop.
     virtual void drain(Deadline deadline) = 0;
+    /// The first half of it: says go-away and refuses, and returns. drain() then does the rest, by
+    /// this deadline. Of many workers none is to take requests while another still drains.
+    virtual void begin_drain(Deadline deadline) = 0;
+    /// Gone without a word, as if its process had been killed: links, listener, events. What was
+    /// announced stays so until stop(). Not on a loop.
+    virtual void vanish() = 0;
     /// Takes the announcement back and closes everything; what is open is lost.
     virtual void stop() = 0;
 };

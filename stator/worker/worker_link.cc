@@ -238,7 +238,7 @@ void WorkerLink::answer_artifact(std::uint64_t fetch, const requests::Fetch& wha
 }
 
 void WorkerLink::answer_events(std::uint64_t fetch, const requests::Fetch& what) {
-    const bool queued = station_->fetches.try_submit(
+    const bool queued = station_->fetches->try_submit(
         [weak = weak_from_this(), events = station_->events, &loop = loop_, fetch, what] {
             auto body =
                 std::make_shared<Result<std::shared_ptr<const std::string>>>(events->fetch(what));

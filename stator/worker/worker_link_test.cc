@@ -44,7 +44,9 @@ class WorkerLinkTest : public testing::Test {
         auto artifacts = std::make_shared<ArtifactStore>();
         artifact = artifacts->add("chat-template", "hello").sha256;
         state.artifacts = artifacts;
-        station = std::make_shared<Station>(Clock::real(), 1h, registry, std::move(state));
+        station = std::make_shared<Station>(Clock::real(), 1h, registry,
+                                            std::make_shared<runtime::CpuPool>(1, 16, "fetch"),
+                                            std::move(state));
         auto events = EventOutlet::open({}, station->metrics);
         ASSERT_TRUE(events);
         station->events = *events;

@@ -323,6 +323,27 @@ TEST_F(WorkerTest, ADrainsDeadlineEndsTheRestSoThatItCanGoOnElsewhere) {
     EXPECT_TRUE(engines_are_empty());
 }
 
+TEST_F(WorkerTest, OneThatVanishesSaysNothing) {
+    options.events_address = "tcp://127.0.0.1:*";
+    start_ready({.step = 1ms});
+    Client client(worker->address());
+    ASSERT_TRUE(client.ready());
+    const auto id = client.open({1}, 100'000);
+    ASSERT_TRUE(client.wait_tokens(id, 1));
+    worker->vanish();
+    ASSERT_TRUE(client.wait([](const auto& s) { return s.lost.has_value(); }));
+    EXPECT_TRUE(client.seen().go_aways.empty());
+    EXPECT_FALSE(client.seen().infos.back().draining);
+    EXPECT_TRUE(std::filesystem::exists(folder / "announced" / "worker-1.worker"));
+    EXPECT_TRUE(engines_are_empty());
+    Client late(worker->address());
+    ASSERT_TRUE(late.wait([](const auto& s) { return s.lost.has_value(); }));
+    EXPECT_TRUE(late.seen().infos.empty());
+    worker->drain(Deadline::after(now(), 10s));
+    worker->stop();
+    EXPECT_FALSE(std::filesystem::exists(folder / "announced" / "worker-1.worker"));
+}
+
 TEST_F(WorkerTest, AClientThatStopsReadingIsLostAndOthersGoOn) {
     options.session.max_unsent_bytes = 256 * 1024;
     start_ready({.max_running = 64, .step = 1ms, .tokens_per_step = 10});
@@ -504,6 +525,34 @@ TEST_F(WorkerTest, KvEventsReachASubscriberAndCanBeFetched) {
     worker->stop();
     sink({stored(7, 107)});
     EXPECT_EQ(metric("stator_worker_events_dropped_total"), 1.0);
+}
+
+TEST_F(WorkerTest, SeveralShareTheirServices) {
+    auto services = start_worker_services(events::PublisherHostOptions{});
+    ASSERT_TRUE(services) << services.error().message;
+    options.services = *services;
+    options.events_address = "tcp://127.0.0.1:*";
+    start_ready({.max_running = 4});
+    WorkerOptions second = options;
+    second.name = "worker-2";
+    auto other = start_worker(second, card(), loops, registry);
+    ASSERT_TRUE(other) << other.error().message;
+    const auto a = worker->info().events;
+    const auto b = (*other)->info().events;
+    ASSERT_TRUE(a && b);
+    EXPECT_NE(a->address, b->address);
+    (*other)->stop();
+    // What one lets go of the other still has.
+    Client client(worker->address());
+    ASSERT_TRUE(client.ready());
+    worker->kv_sink(0)({stored(1, 101)});
+    requests::Fetch snapshot;
+    snapshot.kind = requests::Fetch::Kind::kSnapshot;
+    snapshot.topic = "kv";
+    const auto state = client.fetch(snapshot);
+    EXPECT_TRUE(state) << state.error().message;
+    worker->stop();
+    services->fetches->stop();
 }
 
 TEST_F(WorkerTest, LoadAndLifecycleArePublished) {

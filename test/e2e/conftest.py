@@ -134,6 +134,11 @@ class Fleet:
             worker.wait_ready()
         return workers
 
+    def mock_worker(self, name, **options):
+        """Started and ready: an imitated engine with steps of 10 ms that ends at max_tokens."""
+        options = {"mock_preset": "constant-10ms", "mock_mean_output": 0, **options}
+        return self.worker(name, engine="mock", **options).start()
+
     def _keep(self, child):
         self.started.append(child)
         return child

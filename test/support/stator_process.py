@@ -363,5 +363,6 @@ class StatorWorker(ChildProcess):
 
     def address(self):
         """Where it takes links, once it is ready."""
-        found = re.search(r"^Worker \S+ offers \S+ on ([^\s,;]+)", self.log(), re.MULTILINE)
+        who = r"(?:Worker \S+ offers \S+|\d+ workers, \S+ to \S+, offer \S+, the first)"
+        found = re.search(rf"^{who} on ([^\s,;]+)", self.log(), re.MULTILINE)
         return found.group(1) if found else ""

@@ -10,12 +10,14 @@ build_stator() {
 
 # True if the arguments (or the environment, or a configuration file) say which model or engine to use.
 names_model() {
-    local argument
+    local argument last=
     [ -z "${STATOR_MODEL:-}" ] || return 0
     for argument in "$@"; do
         case $argument in
-            --model | --model=* | --config | --config=* | --help | -h | --engine=echo | --topology | --topology=*) return 0 ;;
+            --model | --model=* | --config | --config=* | --help | -h | --engine=echo | --engine=mock | --topology | --topology=*) return 0 ;;
         esac
+        [ "$last $argument" != "--engine echo" ] && [ "$last $argument" != "--engine mock" ] || return 0
+        last=$argument
     done
     return 1
 }

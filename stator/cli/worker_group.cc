@@ -1,0 +1,138 @@
+#include "stator/cli/worker_group.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "stator/base/clock.h"
+#include "stator/cli/kv_event_metrics.h"
+#include "stator/cli/mock_model.h"
+#include "stator/cli/worker_model.h"
+
+namespace stator::cli {
+namespace {
+
+/// For the last batches of all publishers of a process together.
+constexpr std::size_t kRingBytes = 512UL * 1024 * 1024;
+constexpr std::size_t kLeastRingBytes = 256UL * 1024;
+
+Result<worker::WorkerServices> services_of(const std::vector<worker::WorkerOptions>& options) {
+    const worker::WorkerOptions& first = options.front();
+    if (first.events_address.empty()) return worker::start_worker_services(std::nullopt);
+    events::PublisherHostOptions events = first.events;
+    events.ring_bytes = std::clamp(kRingBytes / options.size(), kLeastRingBytes, events.ring_bytes);
+    return worker::start_worker_services(std::move(events));
+}
+
+}  // namespace
+
+WorkerGroup::WorkerGroup(const config::Settings& settings, runtime::LoopPool& loops,
+                         metrics::Registry& registry)
+    : settings_(settings), loops_(loops), registry_(registry) {}
+
+WorkerGroup::~WorkerGroup() { stop(); }
+
+Result<void> WorkerGroup::start(std::vector<worker::WorkerOptions> options) {
+    if (options.size() > 1 && settings_.engine.kind != config::EngineKind::kMock) {
+        return error(ErrorCode::kInvalidArgument,
+                     "--count is for mock engines; others have a process each: stator serve "
+                     "--workers {}.",
+                     options.size());
+    }
+    auto services = services_of(options);
+    if (!services) return tl::unexpected(services.error());
+    services_ = std::move(*services);
+    ranks_ = options.front().ranks;
+    if (options.size() > 1) {
+        undertaker_ = std::make_unique<runtime::CpuPool>(1, options.size(), "undertaker");
+    }
+    protocol::ModelCard loading;
+    const std::string& name = settings_.model.served_name;
+    loading.name = name.empty() ? "loading" : name;
+    members_.reserve(options.size());
+    for (worker::WorkerOptions& o : options) {
+        o.services = services_;
+        auto worker = worker::start_worker(std::move(o), loading, loops_, registry_);
+        if (!worker) return tl::unexpected(worker.error());
+        members_.push_back({std::move(*worker), {}});
+    }
+    return {};
+}
+
+engine::KvEventSink WorkerGroup::kv_sink(Member& member, std::uint32_t rank) {
+    return [publish = member.worker->kv_sink(rank),
+            count = count_kv_events(registry_)](const std::vector<protocol::KvEvent>& events) {
+        count(events);
+        publish(events);
+    };
+}
+
+std::function<void()> WorkerGroup::crash_of(Member& member) {
+    if (!undertaker_) return die_at_once;
+    return [this, &member] {
+        // Only a second rank's crash can find the queue full.
+        static_cast<void>(undertaker_->try_submit([&member] { member.worker->vanish(); }));
+    };
+}
+
+Result<ServedEngine> WorkerGroup::open_engines(std::uint32_t engine_threads) {
+    if (settings_.engine.kind != config::EngineKind::kMock) {
+        auto opened = open_engine(settings_, engine_threads, kv_sink(members_.front(), 0));
+        if (opened) members_.front().engines.push_back(opened->engine);
+        return opened;
+    }
+    auto model = open_mock_model(settings_);
+    if (!model) return tl::unexpected(model.error());
+    mock_host_ = model->served.mock_host;
+    mock_host_->show(registry_);
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+        Member& member = members_[i];
+        for (std::uint32_t rank = 0; rank < ranks_; ++rank) {
+            member.engines.push_back(
+                make_engine(*model, {.worker = static_cast<std::uint32_t>(i), .rank = rank},
+                            crash_of(member), kv_sink(member, rank)));
+        }
+    }
+    model->served.engine = members_.front().engines.front();
+    return std::move(model->served);
+}
+
+Result<void> WorkerGroup::load(std::uint32_t engine_threads) {
+    auto served = open_engines(engine_threads);
+    if (!served) return tl::unexpected(served.error());
+    auto model = describe_model(settings_, *served);
+    if (!model) return tl::unexpected(model.error());
+    model_name_ = model->card.name;
+    for (Member& member : members_) {
+        std::vector<engine::Engine*> engines;
+        for (const auto& engine : member.engines) engines.push_back(engine.get());
+        member.worker->set_ready(model->card, model->artifacts, std::move(engines));
+    }
+    return {};
+}
+
+protocol::WorkerInfo WorkerGroup::info() const {
+    protocol::WorkerInfo info = members_.front().worker->info();
+    for (std::size_t i = 1; i < members_.size() && !info.loading && !info.draining; ++i) {
+        info = members_[i].worker->info();
+    }
+    return info;
+}
+
+void WorkerGroup::drain(Deadline deadline) {
+    for (Member& member : members_) member.worker->begin_drain(deadline);
+    for (Member& member : members_) member.worker->drain(deadline);
+}
+
+void WorkerGroup::stop() {
+    if (undertaker_) undertaker_->stop();
+    for (Member& member : members_) member.worker->stop();
+    for (Member& member : members_) {
+        for (const auto& engine : member.engines) {
+            engine->stop(Deadline::at(Clock::real().now()));
+        }
+    }
+    if (services_.fetches) services_.fetches->stop();
+}
+
+}  // namespace stator::cli

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "stator/base/error.h"
+#include "stator/cli/served_engine.h"
+#include "stator/config/settings.h"
+#include "stator/metrics/registry.h"
+#include "stator/protocol/worker_info.h"
+#include "stator/runtime/loop.h"
+#include "stator/worker/worker.h"
+
+namespace stator::cli {
+
+/// All workers of a process, one as a rule, with their engines. They share loops, metrics, the
+/// event plane's thread and, as mock engines, the threads that drive them. stop() ends it, in the
+/// order that everybody's lives ask for.
+class WorkerGroup {
+  public:
+    WorkerGroup(const config::Settings& settings, runtime::LoopPool& loops,
+                metrics::Registry& registry);
+    ~WorkerGroup();  ///< stop() must have been called, or start() never
+    WorkerGroup(const WorkerGroup&) = delete;
+    WorkerGroup& operator=(const WorkerGroup&) = delete;
+
+    /// On the planes, loading.
+    [[nodiscard]] Result<void> start(std::vector<worker::WorkerOptions> options);
+    /// Opens the engines and says that all are ready.
+    [[nodiscard]] Result<void> load(std::uint32_t engine_threads);
+
+    [[nodiscard]] const std::string& model_name() const { return model_name_; }
+    [[nodiscard]] std::size_t size() const { return members_.size(); }
+    [[nodiscard]] const worker::Worker& at(std::size_t i) const { return *members_[i].worker; }
+    /// Of one that is not ready, where there is one: a process is as ready as its last worker.
+    /// Thread-safe.
+    [[nodiscard]] protocol::WorkerInfo info() const;
+
+    /// None takes requests from here on; returns when all are done or the deadline is reached.
+    void drain(Deadline deadline);
+    void stop();
+
+  private:
+    struct Member {
+        std::unique_ptr<worker::Worker> worker;
+        std::vector<std::shared_ptr<engine::Engine>> engines;  ///< by rank
+    };
+    [[nodiscard]] Result<ServedEngine> open_engines(std::uint32_t engine_threads);
+    [[nodiscard]] engine::KvEventSink kv_sink(Member& member, std::uint32_t rank);
+    [[nodiscard]] std::function<void()> crash_of(Member& member);
+
+    const config::Settings& settings_;
+    runtime::LoopPool& loops_;
+    metrics::Registry& registry_;
+    std::uint32_t ranks_ = 1;
+    worker::WorkerServices services_;
+    /// Ends workers that crash: their engines' thread can't wait for that.
+    std::unique_ptr<runtime::CpuPool> undertaker_;
+    std::shared_ptr<engine::MockHost> mock_host_;
+    std::vector<Member> members_;  ///< does not change after start()
+    std::string model_name_;
+};
+
+}  // namespace stator::cli
