@@ -2,6 +2,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,6 +22,7 @@
 #include "stator/loadgen/load_run.h"
 #include "stator/loadgen/server.h"
 #include "stator/report/compare.h"
+#include "stator/report/figure.h"
 #include "stator/report/knee.h"
 #include "stator/report/render.h"
 #include "stator/runtime/loop.h"
@@ -226,7 +229,8 @@ class Bench {
             loadgen::RunOptions run = options_.run;
             // A rate far above the knee must not take ages to empty the server's queue.
             if (run.drain.count() == 0) run.drain = knee_drain();
-            const Measured m = measure(*server, w, seed++, fmt::format("{:.3g} req/s", *rate), run);
+            const Measured m =
+                measure(*server, w, seed++, fmt::format("{} req/s", report::figure(*rate)), run);
             if (m.end != loadgen::RunEnd::kDone) {
                 exit = outcome_of(m);
                 break;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "stator/cli/terminal.h"
+#include "stator/report/figure.h"
 
 namespace stator::cli {
 namespace {
@@ -30,8 +31,8 @@ std::string progress_text(const loadgen::Progress& p) {
                                   p.in_flight, s.ok);
     if (s.failed > 0) out += fmt::format(", {} failed", s.failed);
     if (s.ok > 0) {
-        out += fmt::format("; TTFT {:.3g} ms, p99 {:.3g} ms; {:.0f} tokens/s", s.ttft_p50_ms,
-                           s.ttft_p99_ms, s.recent_output_rate);
+        out += fmt::format("; TTFT {}, p99 {}; {} tokens/s", report::latency(s.ttft_p50_ms),
+                           report::latency(s.ttft_p99_ms), report::figure(s.recent_output_rate));
     }
     if (p.stopping) out += "; stopping";
     return out;

@@ -8,6 +8,7 @@
 #include "stator/codec/json.h"
 #include "stator/codec/json_writer.h"
 #include "stator/config/value.h"
+#include "stator/report/figure.h"
 #include "stator/report/render.h"
 
 namespace stator::cli {
@@ -83,21 +84,21 @@ Result<std::vector<report::Report>> read_results(std::string_view json, const st
 }
 
 std::string knee_line(const report::Report& report, double rate, bool met) {
-    return fmt::format(
-        "{:>8.3g} req/s: {:.1f} % good, TTFT p99 {:.0f} ms, TPOT p99 {:.1f} ms: {}\n", rate,
-        100 * report.good_share, report.ttft.p99, report.tpot.p99,
-        met ? "meets the SLO" : "misses it");
+    return fmt::format("{:>8} req/s: {} good, TTFT p99 {}, TPOT p99 {}: {}\n", report::figure(rate),
+                       report::percent(report.good_share), report::latency(report.ttft.p99),
+                       report::latency(report.tpot.p99), met ? "meets the SLO" : "misses it");
 }
 
 std::string knee_sentence(const report::KneeResult& knee) {
     const std::string runs = fmt::format(" ({} runs)\n", knee.runs.size());
     if (knee.met && knee.unmet) {
-        return fmt::format(
-            "The highest rate that meets the SLO is {:.3g} req/s; {:.3g} misses it{}", *knee.met,
-            *knee.unmet, runs);
+        return fmt::format("The highest rate that meets the SLO is {} req/s; {} misses it{}",
+                           report::figure(*knee.met), report::figure(*knee.unmet), runs);
     }
-    if (knee.met) return fmt::format("Even {:.3g} req/s meets the SLO{}", *knee.met, runs);
-    if (knee.unmet) return fmt::format("Not even {:.3g} req/s meets the SLO{}", *knee.unmet, runs);
+    if (knee.met)
+        return fmt::format("Even {} req/s meets the SLO{}", report::figure(*knee.met), runs);
+    if (knee.unmet)
+        return fmt::format("Not even {} req/s meets the SLO{}", report::figure(*knee.unmet), runs);
     return "Nothing was found: no run came to its end\n";
 }
 

@@ -85,6 +85,7 @@ struct LoadRun::Impl : std::enable_shared_from_this<LoadRun::Impl> {
     std::uint64_t pieces = 0;
     std::uint64_t shorter = 0;  ///< answers of fewer tokens than asked
     std::uint64_t without_usage = 0;
+    std::uint64_t sent_again = 0;
     std::uint32_t failures_in_a_row = 0;
     std::optional<TimePoint> all_started;
     bool pumping_later = false;
@@ -262,6 +263,7 @@ void LoadRun::Impl::stop(RunEnd the_end, std::string the_sentence) {
 
 void LoadRun::Impl::finish_if_done() {
     if (!schedule->done() || done) return;
+    if (pool) sent_again = pool->counts().stale_retries;
     pool.reset();
     start_timer.cancel();
     progress_timer.cancel();
@@ -287,6 +289,11 @@ void LoadRun::Impl::add_warnings() {
     if (without_usage > 0) {
         collector.warn(fmt::format("{} answers have no usage: every piece counts as one token.",
                                    without_usage));
+    }
+    if (sent_again > 0) {
+        collector.warn(fmt::format(
+            "{} requests were sent again: the server had closed the idle connection they found.",
+            sent_again));
     }
     if (cut_off) {
         collector.warn(fmt::format("What still ran {:.0f} s after the last start was cut off.",

@@ -23,7 +23,7 @@ struct RunOptions {
     std::chrono::nanoseconds drain{0};
     /// So many connections in a row that can't be made end the run.
     std::uint32_t max_connect_failures = 50;
-    report::CollectorOptions report;
+    report::CollectorOptions report = {};
 };
 
 struct Progress {

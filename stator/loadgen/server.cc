@@ -129,6 +129,8 @@ Result<Server> server_of(const ServerOptions& options) {
     }
     server.pool.connect_timeout = options.connect_timeout;
     server.pool.silence_timeout = options.silence_timeout;
+    // Servers close what idles for seconds; one that resets a connection in use has failed.
+    server.pool.stale_after = std::chrono::seconds(1);
     server.dialect.api = options.api;
     server.dialect.model = options.model;
     server.dialect.strict = options.strict;

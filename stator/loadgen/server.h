@@ -16,13 +16,13 @@ namespace stator::loadgen {
 
 struct ServerOptions {
     /// "http://host:port", "https://…", "unix:/path"; a trailing slash or /v1 does not matter.
-    std::string url;
-    std::string api_key;       ///< empty: none is sent
-    net::HttpHeaders headers;  ///< sent with every request
-    std::string model;         ///< empty: the first that the server lists
+    std::string url = {};
+    std::string api_key = {};       ///< empty: none is sent
+    net::HttpHeaders headers = {};  ///< sent with every request
+    std::string model = {};         ///< empty: the first that the server lists
     Api api = Api::kChat;
-    bool strict = false;  ///< see Dialect
-    std::string extra;    ///< see Dialect
+    bool strict = false;     ///< see Dialect
+    std::string extra = {};  ///< see Dialect
     /// Ask how many tokens a word is; else a word counts as 1.3 tokens.
     bool calibrate = true;
     std::chrono::milliseconds connect_timeout{5'000};

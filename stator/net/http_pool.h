@@ -72,7 +72,10 @@ struct HttpPoolOptions {
     std::chrono::milliseconds connect_timeout{5'000};    ///< TLS handshake included
     std::chrono::milliseconds silence_timeout{300'000};  ///< without a byte, once connected
     std::chrono::milliseconds idle_timeout{60'000};      ///< then an unused connection is closed
-    std::size_t read_bytes = 16 * 1024;                  ///< a buffer of this size per connection
+    /// A kept connection that was idle this long may have been closed by the server meanwhile: only
+    /// then a call that finds it closed is sent once more.
+    std::chrono::milliseconds stale_after{0};
+    std::size_t read_bytes = 16 * 1024;  ///< a buffer of this size per connection
     std::size_t max_head_bytes = 64 * 1024;
     HttpHeaders headers = {};                    ///< sent with every request: keys, agents
     std::shared_ptr<const TlsContext> tls = {};  ///< https; null: the system's authorities

@@ -74,7 +74,9 @@ void PoolConnection::begin(std::shared_ptr<PoolCall> call) {
     parser_.begin(call_->request().method == "HEAD");
     answered_ = false;
     head_told_ = false;
-    active_ = clock_.now();
+    const TimePoint now = clock_.now();
+    may_be_stale_ = served_ && now - active_ >= limits_.stale_after;
+    active_ = now;
     call_->append_to(socket_->out());
     socket_->flush_later();
     arm(next_limit());
@@ -183,7 +185,7 @@ void PoolConnection::on_lost(const Error& why, TimePoint at) {
     }
     if (!answered_) {
         const auto pool = pool_.lock();
-        if (served_ && pool && !pool->stopped) {
+        if (may_be_stale_ && pool && !pool->stopped) {
             const auto call = std::exchange(call_, nullptr);
             retire();
             pool->serve_fresh(call);

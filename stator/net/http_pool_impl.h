@@ -88,8 +88,9 @@ class PoolConnection final : public StreamHandler,
     TimePoint active_;  ///< the last byte, or the begin of the call or of idleness
     bool open_ = false;
     bool retired_ = false;
-    bool served_ = false;    ///< has answered a call before
-    bool answered_ = false;  ///< a byte of the present call's answer has come
+    bool may_be_stale_ = false;  ///< the present call found it idle for long
+    bool served_ = false;        ///< has answered a call before
+    bool answered_ = false;      ///< a byte of the present call's answer has come
     bool head_told_ = false;
 };
 

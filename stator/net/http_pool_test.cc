@@ -373,6 +373,18 @@ TEST_F(HttpPoolTest, AStaleConnectionCostsOneRetry) {
     EXPECT_EQ(server.connections(), 2u);
 }
 
+TEST_F(HttpPoolTest, AConnectionInUseIsNotStale) {
+    ScriptedServer server([&](ScriptedConnection& c) {
+        c.read_request();
+        c.answer("x");
+        c.read_request();
+    });
+    connect_to(server.url(), {.stale_after = milliseconds(100'000)});
+    EXPECT_EQ(start({})->body(), "x");
+    EXPECT_EQ(start({})->kind(), Kind::kLost);
+    EXPECT_EQ(server.connections(), 1u);
+}
+
 TEST_F(HttpPoolTest, NoRetryOnceAByteHasCome) {
     ScriptedServer server([&](ScriptedConnection& c) {
         c.read_request();
