@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""The planes between processes: request plane, event plane, requests, idle workers, failover, a
-fleet of mock engines.
+"""The planes between processes: request plane, event plane, requests, idle workers, failover.
 
     STATOR_BIN=… STATOR_BUILD=… bench/planes/run.py [--quick] [--only PART …]
 
@@ -28,15 +27,12 @@ from harness.fleet import Frontend, ManyWorkers, Worker, meeting_place  # noqa: 
 from harness.results import Row, paired_row  # noqa: E402
 from harness.wrk import WrkLoad  # noqa: E402
 from metrics_text import Metrics  # noqa: E402
-from stator_process import StatorServer, StatorWorker  # noqa: E402
+from stator_process import StatorServer  # noqa: E402
 
 CHAT = "/v1/chat/completions"
 MODEL = chat_load.MODEL_NAME
 CONNECTIONS = 16
 IDLE_WORKERS = 200
-MOCK_WORKERS = 256
-MOCK_RATE = 2000
-MOCK_LENGTHS = [(500, 50), (2000, 200)]  # prompt, output
 STREAMS = 8
 STEP_US = 5000
 # The requests of bench/http.
@@ -213,40 +209,6 @@ def idle_workers(args):
     return rows
 
 
-# --- a fleet of mock engines
-
-
-def mock_figures(args, prompt, output):
-    """What bench_mock_fleet says of a fresh process of mock workers."""
-    with folder() as meeting:
-        options = {"count": MOCK_WORKERS, "mock_blocks": 8192, "log_level": "warn"}
-        with StatorWorker(meeting, "gpu", engine="mock", **options) as worker:
-            arguments = [meeting_place(meeting), "gpu", MOCK_WORKERS, worker.pid, MOCK_RATE]
-            arguments += [max(4, 3 * args.seconds), prompt, output]
-            command = [args.build / "bench" / "bench_mock_fleet", *arguments]
-            done = subprocess.run(
-                [str(word) for word in command], capture_output=True, text=True, timeout=300
-            )
-            if done.returncode != 0:
-                raise RuntimeError(f"bench_mock_fleet failed:\n{done.stdout}{done.stderr}")
-            return json.loads(done.stdout)
-
-
-def mock_fleet(args):
-    rows = []
-    for prompt, output in MOCK_LENGTHS:
-        runs = [mock_figures(args, prompt, output) for _ in range(args.runs)]
-        if any(run["refused"] or run["failed"] for run in runs):
-            raise RuntimeError(f"requests were refused or failed: {runs}")
-        cores = [run["worker_cores"] for run in runs]
-        tokens = statistics.median(run["tokens_per_s"] for run in runs)
-        name = f"{MOCK_WORKERS} mock workers, {MOCK_RATE} requests/s of {prompt} + {output} tokens"
-        note = f"{tokens:.0f} tokens/s; runs: {min(cores):.2f} to {max(cores):.2f}"
-        rows.append(Row(name, statistics.median(cores), "cores", target="<= 1", note=note))
-    print(results.table(rows) + "\n", flush=True)
-    return rows
-
-
 # --- failover
 
 
@@ -310,7 +272,6 @@ PARTS = {
     "short_requests": short_requests,
     "idle_workers": idle_workers,
     "failover": failover,
-    "mock_fleet": mock_fleet,
 }
 
 

@@ -1,113 +1,126 @@
 #!/usr/bin/env python3
-"""The simulator's speed and truth, and a fleet of mock engines in one process.
+"""The simulator's speed, memory and truth, and what a fleet of mock engines costs.
 
     STATOR_BIN=… STATOR_BUILD=… STATOR_DATA=… bench/sim/run.py [--quick] [--only PART …]
 
-Parts: conversation (an hour of a public trace on 64 workers), fleet_10000 (a million requests), repeat (one seed, one
-report), mock_fleet (256 workers in one process), agreement (one scenario with real processes and simulated).
+See bench/README.md.
 """
 
 import argparse
 import json
 import os
 import pathlib
-
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "test" / "support")]
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "test" / "support")]
 
-from harness import fleet, procfs, results  # noqa: E402
+from harness import procfs, results  # noqa: E402
+from harness.fleet import Frontend, meeting_place  # noqa: E402
 from harness.results import Row  # noqa: E402
-from stator_process import StatorWorker  # noqa: E402
+from stator_process import StatorWorker, binary  # noqa: E402
 
 TRACE = "mooncake_conversation.jsonl"
 PRESET = "llama-3.1-8b-fp8-h100"
-LIMITS = {"max_running": 256, "max_waiting": 1024, "step_tokens": 8192}
-
-
-def binary():
-    return os.environ["STATOR_BIN"]
+MOCK_WORKERS = 256
+MOCK_RATE = 2000
+MOCK_LENGTHS = [(500, 50), (2000, 200)]  # prompt, output
+AGREEING_WORKERS = 4
 
 
 def trace():
     folder = os.environ.get("STATOR_DATA")
     path = pathlib.Path(folder) / TRACE if folder else None
     if path is None or not path.is_file():
-        sys.exit(f"$STATOR_DATA names no folder with {TRACE}: it is in Mooncake's FAST'25 trace release")
+        sys.exit(
+            f"$STATOR_DATA names no folder with {TRACE}; it is part of Mooncake's trace release"
+        )
     return path
 
 
-def simulate(scenario, folder, *arguments):
-    """Runs a scenario (YAML text, or a dictionary): its report, CPU seconds, wall seconds and peak memory in bytes."""
-    path = pathlib.Path(folder) / "scenario.yaml"
-    path.write_text(json.dumps(scenario))  # JSON is YAML
-    begin = time.monotonic()
-    child = subprocess.Popen(
-        [binary(), "sim", str(path), "--json", *arguments], stdout=subprocess.PIPE, text=True
-    )
-    text = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+def simulate(scenario, *arguments):
+    """Runs `stator sim --json`: its output, CPU seconds, wall seconds, peak memory in bytes."""
+    with tempfile.TemporaryDirectory(prefix="stator-bench-") as folder:
+        path = pathlib.Path(folder) / "scenario.yaml"
+        path.write_text(json.dumps(scenario))  # JSON is YAML
+        begin = time.monotonic()
+        command = [binary(), "sim", str(path), "--json", *arguments]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        text = child.stdout.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
         sys.exit(f"stator sim ended with {child.returncode}")
     wall = time.monotonic() - begin
     return text, usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * 1024
 
 
+def answered(report):
+    return sum(o["count"] for o in report["outcomes"] if o["outcome"] == "ok")
+
+
+# --- speed and memory
+
+
 def conversation(args):
-    """64 workers, the whole conversation trace."""
     scenario = {
-        "name": "conversation",
+        "name": "an hour of conversations, 64 workers",
         "fleet": {"workers": 64, "preset": PRESET},
         "workload": {"kind": "mooncake", "trace": str(trace())},
     }
     if args.quick:
         scenario["workload"]["requests"] = 500
-    cpu, wall, memory = [], [], []
-    for _ in range(1 if args.quick else 3):
-        with tempfile.TemporaryDirectory() as folder:
-            text, c, w, m = simulate(scenario, folder)
-        cpu.append(c), wall.append(w), memory.append(m)
-    report = json.loads(text)
-    ok = {o["outcome"]: o["count"] for o in report["outcomes"]}
-    note = f"{ok.get('ok', 0)} requests, {report['output_tokens']} tokens; wall {min(wall):.2f} to {max(wall):.2f} s"
+    runs = [simulate(scenario) for _ in range(args.runs)]
+    report = json.loads(runs[0][0])
+    cpu = [run[1] for run in runs]
+    wall = [run[2] for run in runs]
+    note = (
+        f"{answered(report)} of {report['requests']} requests answered, {report['output_tokens']} tokens; "
+        f"one thread; runs: {min(wall):.2f} to {max(wall):.2f} s by the wall clock"
+    )
     return [
-        Row("conversation.cpu", sorted(cpu)[len(cpu) // 2], "s", target="<= 10", note=note),
-        Row("conversation.memory", max(memory) / 2**20, "MiB"),
+        Row(
+            "conversation trace, 64 workers: CPU",
+            statistics.median(cpu),
+            "s",
+            target="<= 10",
+            note=note,
+        ),
+        Row("the same: peak memory", max(run[3] for run in runs) / 2**20, "MiB"),
     ]
 
 
 def fleet_10000(args):
-    """10,000 workers of 4,096 blocks, an hour of a million requests."""
-    requests = 10_000 if args.quick else 1_000_000
+    """Once: it takes minutes."""
     scenario = {
-        "name": "ten thousand workers",
+        "name": "10,000 workers, an hour",
         "fleet": {"workers": 10_000, "preset": PRESET, "blocks": 4096, "block_tokens": 16},
         "workload": {
             "kind": "shared-prefix",
             "rate": 1e6 / 3600,
-            "requests": requests,
+            "requests": 10_000 if args.quick else 1_000_000,
             "isl": 2000,
             "prefix": 1000,
             "groups": 5000,
             "osl": 200,
         },
     }
-    with tempfile.TemporaryDirectory() as folder:
-        _, cpu, wall, memory = simulate(scenario, folder)
+    text, cpu, wall, memory = simulate(scenario)
+    report = json.loads(text)
+    note = f"{answered(report)} of {report['requests']} requests answered; one thread"
     return [
-        Row("fleet_10000.wall", wall, "s", target="<= 600", note="one thread"),
-        Row("fleet_10000.cpu", cpu, "s"),
-        Row("fleet_10000.memory", memory / 2**30, "GiB", target="<= 8"),
+        Row("10,000 workers, 1 M requests", wall, "s", target="<= 600", note=note),
+        Row("the same: CPU", cpu, "s"),
+        Row("the same: peak memory", memory / 2**30, "GiB", target="<= 8"),
     ]
 
 
-def repeat(args):
-    """The same seed twice, byte for byte."""
+def repeat(_):
+    """All that draws at random: times, lengths, noise of steps, the router, a crash."""
     scenario = {
         "name": "repeat",
         "fleet": {"workers": 8, "preset": PRESET, "noise": 0.1, "blocks": 2000},
@@ -115,96 +128,138 @@ def repeat(args):
         "faults": "worker=3:crash@40s",
         "workload": {"kind": "chat", "rate": 6, "requests": 2000, "turns": 4},
     }
-    texts = []
-    for _ in range(2):
-        with tempfile.TemporaryDirectory() as folder:
-            texts.append(simulate(scenario, folder, "--seed", "5")[0])
-    same = texts[0] == texts[1]
-    return [Row("repeat.identical", float(same), "1 = to the byte", target=">= 1")]
-
-
-def mock_worker(folder, name, **options):
-    return StatorWorker(folder, name, engine="mock", access_log=False, **LIMITS, **options)
-
-
-def mock_fleet(args):
-    """256 workers in one process, 2,000 requests a second."""
-    count, seconds = (16, 3) if args.quick else (256, 20)
-    rate = 2000 * count // 256
-    with tempfile.TemporaryDirectory() as folder:
-        with mock_worker(folder, "gpu", count=count, threads=1) as worker:
-            time.sleep(2)
-            memory = procfs._status_kb(worker.process.pid, "VmRSS") * 1024
-            out = subprocess.run(
-                [
-                    *(str(args.build / "bench" / "bench_mock_fleet"), str(fleet.meeting_place(folder))),
-                    *("gpu", str(count), str(worker.process.pid), str(rate), str(seconds), "1000", "50"),
-                ],
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-    figures = json.loads(out.stdout)
-    note = json.dumps(figures)
+    first, second, other = (simulate(scenario, "--seed", seed)[0] for seed in ("5", "5", "6"))
+    if first == other:
+        sys.exit("the seed has no influence")
     return [
-        Row("mock_fleet.cores", figures["cores"], "cores", target="<= 1", note=note),
-        Row("mock_fleet.memory_idle", memory / 2**20, "MiB"),
+        Row("two runs of one seed, same bytes", float(first == second), "1 = yes", target=">= 1")
     ]
 
 
+# --- a fleet of mock engines
+
+
+def mock_figures(args, prompt, output):
+    """What bench_mock_fleet says of a fresh process of mock workers, and the process's memory."""
+    with tempfile.TemporaryDirectory(prefix="stator-bench-") as folder:
+        options = {"count": MOCK_WORKERS, "mock_blocks": 8192, "log_level": "warn"}
+        with StatorWorker(folder, "gpu", engine="mock", **options) as worker:
+            command = [
+                args.build / "bench" / "bench_mock_fleet",
+                meeting_place(folder),
+                "gpu",
+                MOCK_WORKERS,
+            ]
+            command += [worker.pid, MOCK_RATE, 4 if args.quick else 20, prompt, output]
+            done = subprocess.run(
+                [str(word) for word in command], capture_output=True, text=True, timeout=300
+            )
+            if done.returncode != 0:
+                raise RuntimeError(f"bench_mock_fleet failed:\n{done.stdout}{done.stderr}")
+            figures = json.loads(done.stdout)
+            return {**figures, "mib": procfs.rss_bytes(worker.pid) / 2**20}
+
+
+def mock_fleet(args):
+    rows = []
+    for prompt, output in MOCK_LENGTHS:
+        runs = [mock_figures(args, prompt, output) for _ in range(args.runs)]
+        if any(run["refused"] or run["failed"] for run in runs):
+            raise RuntimeError(f"requests were refused or failed: {runs}")
+        cores = [run["worker_cores"] for run in runs]
+        tokens = statistics.median(run["tokens_per_s"] for run in runs)
+        name = f"{MOCK_WORKERS} mock workers, {MOCK_RATE} requests/s of {prompt} + {output} tokens"
+        note = f"{tokens:.0f} tokens/s; runs: {min(cores):.2f} to {max(cores):.2f} cores"
+        rows.append(Row(name, statistics.median(cores), "cores", target="<= 1", note=note))
+        rows.append(Row("the same: memory", max(run["mib"] for run in runs), "MiB"))
+    return rows
+
+
+# --- one scenario with real processes, and simulated
+
+
 def agreement(args):
-    """Four workers, a slice of the conversation trace: real processes at ten times the speed, and simulated."""
-    requests = 150 if args.quick else 1500
-    speed = args.speedup
-    with tempfile.TemporaryDirectory() as folder:
-        real = run_for_real(folder, requests, speed)
-        text, *_ = simulate(
-            {
-                "name": "simulated",
-                "fleet": {"workers": 4, "preset": PRESET},
-                "workload": {"kind": "mooncake", "trace": str(trace()), "requests": requests},
-            },
-            folder,
-        )
-    simulated = json.loads(text)
+    requests = 300 if args.quick else 3000
+    workload = {
+        "kind": "mooncake",
+        "trace": str(trace()),
+        "requests": requests,
+        "spread-ties": True,
+    }
+    scenario = {
+        "name": "simulated",
+        "fleet": {"workers": AGREEING_WORKERS, "preset": PRESET},
+        "workload": workload,
+    }
+    seeds = range(1, 4 if args.quick else 11)
+    simulated = [json.loads(simulate(scenario, "--seed", str(seed))[0]) for seed in seeds]
+    real = [run_for_real(workload, args.speedup) for _ in range(1 if args.quick else 2)]
+
+    def sides(figure):
+        ours = statistics.mean(figure(report, args.speedup) for report in real)
+        model = [figure(report, 1) for report in simulated]
+        return ours, statistics.mean(model), f"seeds {min(model):.4g} to {max(model):.4g}"
+
     bound = 20 if args.quick else 5
     rows = []
     for name in ("ttft", "itl"):
-        ours = real[f"{name}_ms"]["mean"] * speed
-        theirs = simulated[f"{name}_ms"]["mean"]
+        ours, model, spread = sides(lambda report, speed: report[f"{name}_ms"]["mean"] * speed)
+        note = f"real {ours:.2f} ms, simulated {model:.2f} ms ({spread}), {requests} requests"
+        difference = abs(ours / model - 1) * 100
         rows.append(
-            Row(f"agreement.{name}_mean_difference", abs(ours / theirs - 1) * 100, "%", target=f"<= {bound}",
-                note=f"real {ours:.2f} ms, simulated {theirs:.2f} ms, {requests} requests")
+            Row(
+                f"{name.upper()} mean, real against simulated",
+                difference,
+                "%",
+                target=f"<= {bound}",
+                note=note,
+            )
         )
+    ours, model, spread = sides(lambda report, _: report["cached_ratio"])
+    note = f"real {ours:.4f}, simulated {model:.4f} ({spread})"
+    difference = abs(ours - model) * 100
     rows.append(
-        Row("agreement.cached_ratio_difference", abs(real["cached_ratio"] - simulated["cached_ratio"]) * 100,
-            "points", target="<= 2",
-            note=f"real {real['cached_ratio']:.4f}, simulated {simulated['cached_ratio']:.4f}")
+        Row("cached tokens, real against simulated", difference, "points", target="<= 2", note=note)
     )
     return rows
 
 
-def run_for_real(folder, requests, speed):
-    workers = [mock_worker(folder, f"worker-{i}", speedup=speed, threads=1) for i in range(4)]
-    try:
-        for worker in workers:
-            worker.start()
-        with fleet.Frontend(folder, access_log=False, threads=1, max_inflight=4096) as frontend:
-            frontend.wait_for_workers(4)
-            path = pathlib.Path(folder) / "real.json"
-            subprocess.run(
-                [
-                    *(binary(), "bench", "--url", f"http://{frontend.host}:{frontend.port}", "--api", "tokens", "--kind", "mooncake"),
-                    *("--trace", str(trace()), "--requests", str(requests), "--speed", str(speed)),
-                    *("--json", str(path)),
-                ],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-            return json.loads(path.read_text())
-    finally:
-        for worker in workers:
-            worker.stop()
+def run_for_real(workload, speed):
+    """Frontend, workers and `stator bench` as processes, `speed` times as fast: the report."""
+    with tempfile.TemporaryDirectory(prefix="stator-bench-") as folder:
+        options = {
+            "max_running": 256,
+            "max_waiting": 1024,
+            "step_tokens": 8192,
+            "log_level": "warn",
+        }
+        workers = [
+            StatorWorker(folder, f"worker-{i}", engine="mock", speedup=speed, threads=1, **options)
+            for i in range(AGREEING_WORKERS)
+        ]
+        try:
+            for worker in workers:
+                worker.start()
+            with Frontend(folder, access_log="false", threads=1, max_inflight=4096) as frontend:
+                frontend.wait_for_workers(AGREEING_WORKERS)
+                path = pathlib.Path(folder) / "real.json"
+                command = [binary(), "bench", "--url", frontend.base_url, "--api", "tokens"]
+                command += [
+                    "--kind",
+                    workload["kind"],
+                    "--trace",
+                    workload["trace"],
+                    "--spread-ties",
+                ]
+                command += ["--requests", str(workload["requests"]), "--speed", str(speed)]
+                command += ["--json", str(path)]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+                if done.returncode != 0:
+                    raise RuntimeError(f"stator bench failed:\n{done.stdout}{done.stderr}")
+                return json.loads(path.read_text())
+        finally:
+            for worker in workers:
+                worker.stop()
 
 
 PARTS = {f.__name__: f for f in (conversation, fleet_10000, repeat, mock_fleet, agreement)}
@@ -213,30 +268,38 @@ PARTS = {f.__name__: f for f in (conversation, fleet_10000, repeat, mock_fleet, 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="once and short: does it run at all")
-    parser.add_argument("--speedup", type=float, default=10, help="of the real run in agreement; at most 10")
-    parser.add_argument("--only", nargs="+", choices=PARTS, help="writes no result by itself")
+    parser.add_argument("--runs", type=int, help="of each quick measurement (3)")
+    parser.add_argument(
+        "--speedup", type=float, default=10, help="of the real run of agreement, at most 10 (10)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, metavar="PART", help="writes no result by itself"
+    )
     parser.add_argument("--output", type=pathlib.Path, help="default: bench/results/sim.json")
     args = parser.parse_args()
+    if not 1 <= args.speedup <= 10:
+        parser.error("--speedup must be from 1 to 10")
     if args.output is None and not args.quick and not args.only:
         args.output = results.RESULTS / "sim.json"
+    args.runs = args.runs or (1 if args.quick else 3)
     args.build = pathlib.Path(os.environ["STATOR_BUILD"])
     return args
 
 
 def main():
     args = arguments()
-    rows, loads = [], []
+    rows, loads = [], {}
     for name in args.only or PARTS:
-        loads.append(round(os.getloadavg()[0], 1))
-        print(f"{name} (load average {loads[-1]}) …", flush=True)
+        loads[name] = round(os.getloadavg()[0], 1)
+        print(f"{name} (load average {loads[name]}) …", flush=True)
         part = PARTS[name](args)
-        print(results.table(part), flush=True)
+        print(results.table(part) + "\n", flush=True)
         rows += part
     if args.output is not None:
         about = {
             "preset": PRESET,
             "speedup_of_the_real_run": args.speedup,
-            "load_average_before_each_part": loads,
+            "load_average_before": loads,
         }
         results.write(args.output, " ".join(["./dev bench sim", *sys.argv[1:]]), rows, about)
         print(f"written: {args.output}")

@@ -159,6 +159,7 @@ class TraceReplay final : public Workload {
           draws_(o, seed),
           counter_(o),
           at_(o.skip) {
+        if (o.spread_ties) spread_ties();
         if (at_ < trace_.requests.size()) begin_s_ = trace_.requests[at_].start_s;
     }
 
@@ -191,6 +192,23 @@ class TraceReplay final : public Workload {
     }
 
   private:
+    /// The last requests go on at the pace of those before them.
+    void spread_ties() {
+        std::vector<Trace::Request>& all = trace_.requests;
+        double gap = 0;
+        for (std::size_t first = 0; first < all.size();) {
+            const double start = all[first].start_s;
+            std::size_t end = first + 1;
+            while (end < all.size() && all[end].start_s == start) ++end;
+            if (end < all.size()) gap = all[end].start_s - start;
+            const double step = gap / static_cast<double>(end - first);
+            for (std::size_t i = first; i < end; ++i) {
+                all[i].start_s = start + static_cast<double>(i - first) * step;
+            }
+            first = end;
+        }
+    }
+
     WorkloadOptions options_;
     Trace trace_;
     ArrivalTimes times_;

@@ -156,6 +156,11 @@ std::vector<Entry> make_table() {
          whole(&W::max_isl, 0, kMaxTokens)},
         {{"skip-bad", "true|false", "Pass over bad lines of a trace and count them.", "false"},
          yes_or_no(&W::skip_bad)},
+        {{"spread-ties", "true|false",
+          "Requests of a trace that carry the same time start evenly until the next time: traces "
+          "are often rounded to seconds.",
+          "false"},
+         yes_or_no(&W::spread_ties)},
         {{"images", "NUMBER", "Images in a request.", "0"}, whole(&W::images, 0, 100)},
         {{"image-share", "SHARE", "Share of the requests that have images.", "1"},
          real(&W::image_share, 0, 1)},

@@ -52,6 +52,7 @@ struct WorkloadOptions {
     std::uint32_t calls = 4;
     std::uint32_t max_isl = 0;
     bool skip_bad = false;
+    bool spread_ties = false;
     std::uint32_t images = 0;
     double image_share = 1.0;
     std::uint32_t image_size = 512;

@@ -14,6 +14,7 @@
 namespace stator::workload {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 std::vector<RequestSpec> all_of(const WorkloadOptions& o, std::string_view trace = {},
@@ -201,6 +202,24 @@ TEST(Workload, MooncakeBlocksBecomeSegments) {
     o.arrivals = Arrivals::kConstant;
     o.rate = 4;
     EXPECT_EQ(all_of(o, kMooncakeLines).front().start, std::chrono::milliseconds(250));
+}
+
+TEST(Workload, EqualTimesOfATraceAreSpreadIfWished) {
+    std::string trace;
+    for (const char* at : {"1000", "1000", "1000", "1000", "3000", "3000"}) {
+        trace += std::string("{\"timestamp\": ") + at +
+                 ", \"input_length\": 5, \"output_length\": 1, \"hash_ids\": [1]}\n";
+    }
+    const auto starts = [&](std::initializer_list<std::pair<std::string_view, std::string_view>> set) {
+        std::vector<std::int64_t> ms;
+        for (const auto& r : all_of(with(set), trace)) ms.push_back(r.start.count() / 1'000'000);
+        return ms;
+    };
+    EXPECT_THAT(starts({{"kind", "mooncake"}}), ElementsAre(0, 0, 0, 0, 2000, 2000));
+    EXPECT_THAT(starts({{"kind", "mooncake"}, {"spread-ties", "true"}}),
+                ElementsAre(0, 500, 1000, 1500, 2000, 3000));
+    EXPECT_THAT(starts({{"kind", "mooncake"}, {"spread-ties", "true"}, {"speed", "2"}, {"skip", "1"}}),
+                ElementsAre(0, 250, 500, 750, 1250));
 }
 
 TEST(Workload, BadLinesAreNamedAndMayBeSkipped) {
