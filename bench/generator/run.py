@@ -152,7 +152,7 @@ def cost(args):
                 subprocess.run(command, check=True, capture_output=True, timeout=600)
                 facts = {f["name"]: f["value"] for f in json.loads(out.read_text())["facts"]}
                 seconds, chunks = re.match(
-                    r"([\d.]+) CPU s for (\d+) chunks", facts["cost of the generator"]
+                    r"([\d.]+) CPU s for (\d+) chunks", facts["own cost"]
                 ).groups()
                 rates.append(int(chunks) / float(seconds))
     note = f"{chunks} chunks in a run; runs: {min(rates):.0f} to {max(rates):.0f}"
