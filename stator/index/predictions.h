@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+#include "stator/base/clock.h"
+
+namespace stator::index {
+
+/// When predicted blocks expire: pieces [begin, end) of runs, by rank. The writer's own.
+class Predictions {
+  public:
+    struct Piece {
+        std::uint32_t begin;
+        std::uint32_t end;
+        TimePoint expires_at;
+    };
+    struct Expired {
+        std::uint32_t rank;
+        std::uint32_t run;
+        std::uint32_t begin;
+        std::uint32_t end;
+    };
+
+    /// Each block of the piece expires at the later of this and what it had.
+    void set(std::uint32_t rank, std::uint32_t run, Piece piece);
+    void erase(std::uint32_t rank, std::uint32_t run, std::uint32_t begin, std::uint32_t end);
+    /// Takes out a piece whose time is over; false if there is none.
+    bool take_expired(TimePoint now, Expired& out);
+    [[nodiscard]] bool empty() const { return pieces_.empty(); }
+    [[nodiscard]] std::size_t memory_bytes() const;
+
+  private:
+    struct Due {
+        TimePoint at;
+        std::uint64_t key;
+        bool operator<(const Due& other) const { return at > other.at; }  // the soonest on top
+    };
+    static std::uint64_t key(std::uint32_t rank, std::uint32_t run) {
+        return std::uint64_t{rank} << 32 | run;
+    }
+    void push(Due due);
+
+    std::unordered_map<std::uint64_t, std::vector<Piece>> pieces_;  // sorted, apart
+    std::size_t count_ = 0;                                         // of pieces
+    std::vector<Due> due_;  // a heap; may have entries of pieces that are no more
+};
+
+}  // namespace stator::index
