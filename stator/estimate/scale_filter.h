@@ -5,12 +5,12 @@
 namespace stator::estimate {
 
 struct ScaleFilterOptions {
-    /// Of ln(scale), before the first observation. 0.5: between 0.6 and 1.6 times the prior.
-    double initial_std = 0.5;
+    /// Of ln(scale), before the first observation. 0.25: mostly between 0.6 and 1.6 times the prior.
+    double initial_std = 0.25;
     /// How much ln(scale) may wander from one observation to the next.
     double process_std = 0.02;
     /// Of one observation's logarithm, to begin with; learned from then on, within these bounds.
-    double measurement_std = 0.2;
+    double measurement_std = 0.1;
     double least_measurement_std = 0.02;
     double most_measurement_std = 1.0;
     /// An observation so many standard deviations off is an outlier …

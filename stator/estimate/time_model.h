@@ -12,7 +12,11 @@ struct PrefillTime {
     /// base + per_token · n + per_token_context · n · (context + n/2), where n tokens are to be
     /// computed after `context` others that are there already. Never negative.
     [[nodiscard]] double seconds(double tokens, double context) const {
-        return base_s + tokens * (per_token_s + per_token_context_s * (context + 0.5 * tokens));
+        return base_s + token_seconds(tokens, context);
+    }
+    /// The same without the base: what it adds where others are computed in the same steps.
+    [[nodiscard]] double token_seconds(double tokens, double context) const {
+        return tokens * (per_token_s + per_token_context_s * (context + 0.5 * tokens));
     }
     bool operator==(const PrefillTime&) const = default;
 };

@@ -32,15 +32,17 @@ struct PolicyOptions {
     // expected-ttft.
     /// Seconds charged for each second of prefill that the request takes of a rank: whoever comes
     /// next waits for it. What keeps siblings together and prefers reuse to an idle rank.
-    double work_weight = 1.0;
+    double work_weight = 0.25;
     /// Seconds charged for each second by which each sequence that decodes there is held up.
-    double itl_weight = 0.01;
+    double itl_weight = 0.03;
     /// Ranks within so many standard deviations of the best one's prediction are as good as it.
-    double error_band = 0.25;
+    double error_band = 0.5;
 
     // dynamo. Defaults and names are the reference's.
     double overlap_weight = 1.0;
     double temperature = 0.0;
+    /// Prompt tokens of requests without a first token count as load of their rank.
+    bool track_prefill_tokens = true;
     double host_weight = 0.75;  ///< of blocks in host memory or on disk, against device memory
 
     // consistent-hash.

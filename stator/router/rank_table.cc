@@ -92,10 +92,11 @@ void RankTable::enqueue(RankIndex rank, std::uint64_t booking, double prior_s, s
     Rank& r = ranks_[rank];
     Columns& c = columns_;
     if (r.pending.empty()) {
+        prior_s += r.description.prefill.base_s;
         c.anchor[rank] = now_s;
         c.head[rank] = prior_s;
         r.busy_since_s = now_s;
-        r.work_done_s = 0;
+        r.work_done_s = r.description.prefill.base_s;
         r.prompts_done = 0;
     }
     r.pending.push_back({booking, prior_s, level});
@@ -113,8 +114,7 @@ void RankTable::first_token(RankIndex rank, std::uint64_t booking, double real_p
     take_out(rank, static_cast<std::size_t>(found - r.pending.begin()), now_s);
     if (!r.pending.empty() && r.prompts_done < kPromptsPerObservation) return;
     // What is mostly waiting for a step says little about how fast prompts are computed.
-    const double base = r.description.prefill.base_s * r.prompts_done;
-    const double weight = r.work_done_s / (r.work_done_s + 4 * base);
+    const double weight = r.work_done_s / (r.work_done_s + 4 * r.description.prefill.base_s);
     r.speed.observe_prefill(now_s - r.busy_since_s, r.work_done_s, weight * weight);
     r.busy_since_s = now_s;
     r.work_done_s = 0;

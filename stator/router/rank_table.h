@@ -59,11 +59,13 @@ class RankTable {
         return ranks_[rank].speed;
     }
 
-    /// A booking's prefill work is on its way.
+    /// A booking's prefill work is on its way: seconds of its tokens. What a step takes whatever it
+    /// computes (the prior's base) counts once for all that are queued together, for they share
+    /// steps.
     void enqueue(RankIndex rank, std::uint64_t booking, double prior_s, std::size_t level,
                  double now_s);
-    /// Its first token came: its work is done, of which `real_prior_s` was really needed (less
-    /// where more was cached than thought). Learns the rank's scale.
+    /// Its first token came: its work is done, of which `real_prior_s` was really needed for
+    /// its tokens (less where more was cached than thought). Learns the rank's scale.
     void first_token(RankIndex rank, std::uint64_t booking, double real_prior_s, double now_s);
     /// It went away before its first token.
     void withdraw(RankIndex rank, std::uint64_t booking, double now_s);

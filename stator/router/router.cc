@@ -369,9 +369,9 @@ BookingId Router::enter(const RouteRequest& request, const Decision& decision, N
         // What is copied, encoded or loaded holds up those behind it too.
         const double scale = table_.columns().scale[c.rank];
         const double extra = c.encode_s + c.adapter_s;
+        const estimate::PrefillTime& time = table_.speed(c.rank).prefill_prior();
         const double prior =
-            table_.speed(c.rank).prefill_prior().seconds(b.uncached_tokens, c.cached_tokens) +
-            extra / scale;
+            time.token_seconds(b.uncached_tokens, c.cached_tokens) + extra / scale;
         table_.enqueue(b.rank, b.id, prior, b.level, seconds(now));
         accounts_[b.rank].waiting_tokens += b.prompt_tokens;
         scorer_.prefill_tokens[b.rank] += static_cast<float>(b.uncached_tokens);
@@ -457,7 +457,7 @@ void Router::finish_prefill(Booking& b, std::uint32_t cached_tokens, Nanos now) 
     b.prefilled = true;
     const std::uint32_t cached = std::min(cached_tokens, b.prompt_tokens);
     const double prior =
-        table_.speed(b.rank).prefill_prior().seconds(b.prompt_tokens - cached, cached);
+        table_.speed(b.rank).prefill_prior().token_seconds(b.prompt_tokens - cached, cached);
     table_.first_token(b.rank, b.id, prior, seconds(now));
     accounts_[b.rank].waiting_tokens -= b.prompt_tokens;
     scorer_.prefill_tokens[b.rank] -= static_cast<float>(b.uncached_tokens);

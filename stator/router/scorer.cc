@@ -136,7 +136,8 @@ void Scorer::dynamo(const ActivePrefixes& active, const PolicyOptions& options,
         const double device = device_[r];
         const double fresh =
             std::max(0.0, request.prompt_tokens - device - options.host_weight * host_[r]);
-        const double prefill_blocks = (prefill_tokens[r] + fresh) / block;
+        const double queued = options.track_prefill_tokens ? prefill_tokens[r] : 0.0;
+        const double prefill_blocks = (queued + fresh) / block;
         const double decode_blocks = active.distinct_blocks(static_cast<RankIndex>(r)) +
                                      static_cast<double>(request.blocks.size()) - active_depth_[r];
         cost_[r] = options.overlap_weight * prefill_blocks + decode_blocks;

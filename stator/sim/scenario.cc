@@ -164,6 +164,7 @@ class ScenarioReader {
         r.number("error_band", o.error_band, 0, 100);
         r.number("overlap_weight", o.overlap_weight, 0, kMost);
         r.number("temperature", o.temperature, 0, kMost);
+        r.flag("track_prefill_tokens", o.track_prefill_tokens);
         r.number("host_weight", o.host_weight, 0, 1);
         r.count("prefix_blocks", o.prefix_blocks, 1, 1'000'000);
         r.seconds("session_slack", o.session_slack_s, 0, kMost);
