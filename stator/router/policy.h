@@ -32,11 +32,11 @@ struct PolicyOptions {
     // expected-ttft.
     /// Seconds charged for each second of prefill that the request takes of a rank: whoever comes
     /// next waits for it. What keeps siblings together and prefers reuse to an idle rank.
-    double work_weight = 0.25;
+    double work_weight = 0.5;
     /// Seconds charged for each second by which each sequence that decodes there is held up.
     double itl_weight = 0.03;
     /// Ranks within so many standard deviations of the best one's prediction are as good as it.
-    double error_band = 0.5;
+    double error_band = 0.25;
 
     // dynamo. Defaults and names are the reference's.
     double overlap_weight = 1.0;
