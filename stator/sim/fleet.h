@@ -6,11 +6,11 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "stator/engine/mock/core.h"
 #include "stator/engine/mock/faults.h"
-#include "stator/protocol/load.h"
 #include "stator/sim/scenario.h"
 
 namespace stator::sim {
@@ -20,13 +20,17 @@ struct SimWorker {
     std::unique_ptr<engine::mock::Core> core;
     engine::mock::FaultPlan faults;
     std::uint32_t group = 0;
+    double speed = 1.0;            ///< of its group, and its own factor
+    std::uint64_t booking = 0;     ///< the last that came to it: what its reports say it has seen
+    engine::mock::StepShape step;  ///< under way
+    Nanos step_length{0};
     bool up = false;    ///< takes requests
     bool gone = false;  ///< crashed
     bool in_step = false;
     std::uint64_t wake_up = 0;  ///< number of the last one ordered: earlier ones do not count
 };
 
-/// The workers of a scenario, their loads, and the choice among them. Not thread-safe.
+/// The workers of a scenario. Not thread-safe.
 class Fleet {
   public:
     static constexpr std::uint32_t kNobody = ~std::uint32_t{0};
@@ -42,10 +46,9 @@ class Fleet {
     [[nodiscard]] std::uint32_t up(std::size_t group) const;
     [[nodiscard]] bool anybody_up(protocol::Role role) const;
 
-    /// Who should get a request, by the scenario's policy; kNobody: all are full or away.
-    [[nodiscard]] std::uint32_t choose(protocol::Role role);
-    /// The worker's load has changed.
-    void note_load(std::uint32_t worker) { loads_[worker] = workers_[worker].core->load(); }
+    [[nodiscard]] const std::vector<std::uint32_t>& of_role(protocol::Role role) const {
+        return by_role_[std::to_underlying(role)];
+    }
     /// Makes workers until the group has so many that are up or on their way: these are returned,
     /// not yet up. Takes the last ones down where there are more; they end what they have.
     [[nodiscard]] std::vector<std::uint32_t> resize(std::size_t group, std::uint32_t workers);
@@ -55,11 +58,9 @@ class Fleet {
 
     const Scenario& scenario_;
     std::uint64_t seed_;
-    std::minstd_rand random_;
+    std::mt19937_64 random_;  ///< of the workers' speeds
     std::vector<SimWorker> workers_;
-    std::vector<protocol::LoadReport> loads_;  ///< side by side: every choice reads them all
     std::array<std::vector<std::uint32_t>, 5> by_role_;
-    std::array<std::size_t, 5> turn_{};
 };
 
 }  // namespace stator::sim

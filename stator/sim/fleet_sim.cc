@@ -12,6 +12,7 @@
 #include "stator/sim/event_queue.h"
 #include "stator/sim/fleet.h"
 #include "stator/sim/prompt_builder.h"
+#include "stator/sim/routing.h"
 #include "stator/sim/sessions.h"
 
 namespace stator::sim {
@@ -44,6 +45,12 @@ struct Live {
     std::uint64_t id = 0;         ///< of its leg, at the workers; 0 = none
     Leg leg = Leg::kWhole;
     std::uint32_t worker = kNobody;
+    std::uint32_t decoder = kNobody;   ///< chosen together with the prefiller
+    CoreRequest request;               ///< on its way to the worker
+    router::BookingId booking;         ///< of its leg; 0 = none
+    std::vector<std::uint32_t> tried;  ///< workers that refused it
+    double booked = 0;
+    double predicted = -1;              ///< seconds to its first token; negative: not said
     std::uint32_t prefiller = kNobody;  ///< holds the KV of its prompt, under prefill_id
     std::uint64_t prefill_id = 0;
     std::uint32_t moves = 0;
@@ -57,7 +64,10 @@ struct Event {
     enum class Kind : std::uint8_t {
         kArrival,
         kStart,
-        kSubmit,
+        kRoute,
+        kArrive,
+        kNotice,
+        kReport,
         kStepEnd,
         kWake,
         kCrash,
@@ -66,7 +76,7 @@ struct Event {
     };
     Kind kind = Kind::kArrival;
     std::uint32_t what = 0;    ///< a worker, a request's place or the number of a resize
-    std::uint64_t detail = 0;  ///< kWake: the wake-up's number
+    std::uint64_t detail = 0;  ///< kWake: the wake-up's number; kNotice: its place
 };
 
 double seconds(Nanos t) { return to_seconds(t); }
@@ -84,10 +94,15 @@ class FleetSim {
     void pull();
     std::uint32_t take_place(RequestSpec spec);
     void start(std::uint32_t place);
-    void submit(std::uint32_t place);
+    void route(std::uint32_t place);
+    void arrive(std::uint32_t place);
     [[nodiscard]] Leg first_leg(const Live& live) const;
-    [[nodiscard]] CoreRequest leg_request(Live& live, std::uint32_t worker, std::uint32_t place);
+    [[nodiscard]] CoreRequest leg_request(Live& live, std::uint32_t block, std::uint32_t place);
+    [[nodiscard]] std::uint32_t block_tokens(Leg leg) const;
     void nobody_takes(std::uint32_t place);
+    void unbook(Live& live);
+    void tell(const Notice& notice);
+    void report(std::uint32_t worker);
     void end(std::uint32_t place, Outcome outcome, std::string reason);
     void release_prefill(Live& live);
     void lose(std::uint32_t place);
@@ -97,6 +112,7 @@ class FleetSim {
     void end_step(std::uint32_t worker);
     void output(const CoreOutput& out);
     void leg_ended(std::uint32_t place, const CoreOutput& out);
+    void go_on_with_decode(std::uint32_t place);
     void crash(std::uint32_t worker);
     void resize(const Resize& resize);
     void note_workers();
@@ -106,6 +122,9 @@ class FleetSim {
     const RunOptions& options_;
     report::Collector collector_;
     Fleet fleet_;
+    Routing routing_;
+    std::vector<Notice> notices_;  ///< on their way
+    std::vector<std::uint32_t> free_notices_;
     EventQueue<Event> events_;
     Nanos now_{0};
 
@@ -140,7 +159,7 @@ report::CollectorOptions collector_options(const Scenario& s, std::uint64_t seed
     }
     o.facts = {{"simulated", "yes: virtual time"},
                {"fleet", fleet},
-               {"router", std::string(to_string(s.policy))},
+               {"router", std::string(router::to_string(s.router.policy))},
                {"seed", fmt::format("{}", seed)}};
     if (!s.trace_file.empty()) o.facts.push_back({"trace", s.trace_file});
     return o;
@@ -153,6 +172,7 @@ FleetSim::FleetSim(const Scenario& scenario, workload::Workload& workload,
       options_(options),
       collector_(collector_options(scenario, options.seed)),
       fleet_(scenario, options.seed),
+      routing_(scenario, fleet_, options.seed),
       closed_(scenario.workload.effective_arrivals() == workload::Arrivals::kClosed),
       keeps_outputs_(scenario.workload.kind == workload::Kind::kChat ||
                      scenario.workload.kind == workload::Kind::kAgent || !scenario.faults.empty()),
@@ -173,6 +193,13 @@ void FleetSim::prepare() {
                 "Lost events and wrong tokens change nothing here: no part of this scenario reads "
                 "them.");
             break;
+        }
+    }
+    if (scenario_.report_every.count() > 0) {
+        // Spread over the period, so that they do not all come at once.
+        for (std::uint32_t w = 0; w < fleet_.size(); ++w) {
+            events_.add(scenario_.report_every * (w + 1) / fleet_.size(),
+                        {Event::Kind::kReport, w, 0});
         }
     }
     note_workers();
@@ -204,6 +231,11 @@ report::Report FleetSim::run() {
     if (moved_ > 0) {
         collector_.set_fact("moved to another worker", fmt::format("{} requests", moved_));
     }
+    if (const auto error = routing_.median_error_percent()) {
+        collector_.set_fact("predicted TTFT",
+                            fmt::format("median error {:.1f} %, median bias {:+.1f} %", *error,
+                                        routing_.median_bias_percent().value_or(0)));
+    }
     return collector_.finish(seconds(now_), stopped);
 }
 
@@ -217,8 +249,19 @@ void FleetSim::handle(const Event& event) {
         }
         case Event::Kind::kStart:
             return start(event.what);
-        case Event::Kind::kSubmit:
-            return submit(event.what);
+        case Event::Kind::kRoute:
+            return route(event.what);
+        case Event::Kind::kArrive:
+            return arrive(event.what);
+        case Event::Kind::kNotice:
+            free_notices_.push_back(static_cast<std::uint32_t>(event.detail));
+            return routing_.hear(notices_[event.detail], now_);
+        case Event::Kind::kReport:
+            if (progress_.started > progress_.ended || !exhausted_) {
+                report(event.what);
+                events_.add(now_ + scenario_.report_every, event);
+            }
+            return;
         case Event::Kind::kStepEnd:
             return end_step(event.what);
         case Event::Kind::kWake:
@@ -229,7 +272,10 @@ void FleetSim::handle(const Event& event) {
         case Event::Kind::kResize:
             return resize(scenario_.resizes[event.what]);
         case Event::Kind::kUp:
-            if (!fleet_.worker(event.what).gone) fleet_.worker(event.what).up = true;
+            if (!fleet_.worker(event.what).gone) {
+                fleet_.worker(event.what).up = true;
+                routing_.set_open(event.what, true);
+            }
             return note_workers();
     }
 }
@@ -284,8 +330,7 @@ void FleetSim::start(std::uint32_t place) {
     live.record.intended = seconds(now_);
     live.record.sent = live.record.intended;
     ++progress_.started;
-    if (scenario_.request_delay.count() == 0) return submit(place);
-    events_.add(now_ + scenario_.request_delay, {Event::Kind::kSubmit, place, 0});
+    route(place);
 }
 
 Leg FleetSim::first_leg(const Live& live) const {
@@ -294,41 +339,90 @@ Leg FleetSim::first_leg(const Live& live) const {
     return fleet_.has(Role::kPrefill) ? Leg::kPrefill : Leg::kWhole;
 }
 
-Role role_of(Leg leg) {
-    switch (leg) {
-        case Leg::kWhole:
-            return Role::kAggregated;
-        case Leg::kPrefill:
-            return Role::kPrefill;
-        case Leg::kDecode:
-            return Role::kDecode;
-        case Leg::kEncode:
-            return Role::kEncode;
+/// The size of the blocks that workers for this leg cut prompts into: the first group's.
+std::uint32_t FleetSim::block_tokens(Leg leg) const {
+    const Role role = role_of(leg);
+    for (const Group& g : scenario_.groups) {
+        if (g.role == role) return g.core.block_tokens;
     }
-    return Role::kAggregated;
+    return 1;
 }
 
-void FleetSim::submit(std::uint32_t place) {
+/// Decides who gets its next leg, and sends it there.
+void FleetSim::route(std::uint32_t place) {
     Live& live = live_[place];
     if (live.leg != Leg::kDecode) live.leg = first_leg(live);
-    const std::uint32_t worker = fleet_.choose(role_of(live.leg));
-    if (worker == kNobody) return nobody_takes(place);
-    auto taken = fleet_.worker(worker).core->submit(leg_request(live, worker, place));
-    if (!taken) {
-        STATOR_ASSERT(taken.error().code != ErrorCode::kOverloaded);
-        return end(place, Outcome::kHttpError, "http 400: does not fit the cache or context");
+    live.request = leg_request(live, block_tokens(live.leg), place);
+    auto decision = routing_.book(live.spec, live.request, live.tried, now_);
+    if (!decision) return nobody_takes(place);
+    live.worker = decision->chosen.rank;
+    live.decoder = decision->chosen.decode_rank;
+    live.booking = decision->booking;
+    const bool whole = live.leg == Leg::kWhole || live.decoder != kNobody;
+    if (whole && live.moves == 0 && live.tried.empty()) {
+        live.booked = seconds(now_);
+        live.predicted = decision->chosen.ttft_s();
     }
-    live.worker = worker;
-    live.record.worker = worker;
-    fleet_.note_load(worker);
-    step(worker);
+    if (scenario_.request_delay.count() == 0 || live.leg == Leg::kDecode) return arrive(place);
+    events_.add(now_ + scenario_.request_delay, {Event::Kind::kArrive, place, 0});
 }
 
-CoreRequest FleetSim::leg_request(Live& live, std::uint32_t worker, std::uint32_t place) {
+/// The leg reaches its worker.
+void FleetSim::arrive(std::uint32_t place) {
+    Live& live = live_[place];
+    SimWorker& worker = fleet_.worker(live.worker);
+    if (worker.gone) return lose(place);
+    const std::uint32_t block = fleet_.group_of(live.worker).core.block_tokens;
+    if (block != block_tokens(live.leg)) live.request = leg_request(live, block, place);
+    auto taken = worker.core->submit(std::move(live.request));
+    if (!taken && taken.error().code == ErrorCode::kOverloaded) {
+        unbook(live);
+        live.tried.push_back(live.worker);
+        return route(place);
+    }
+    if (!taken)
+        return end(place, Outcome::kHttpError, "http 400: does not fit the cache or context");
+    live.tried.clear();
+    live.record.worker = live.worker;
+    worker.booking = std::max(worker.booking, live.booking.value);
+    step(live.worker);
+}
+
+void FleetSim::unbook(Live& live) {
+    if (live.booking.value == 0) return;
+    Notice n;
+    n.kind = Notice::Kind::kEnded;
+    n.booking = std::exchange(live.booking, {});
+    tell(n);
+}
+
+/// The router hears of it, as late as a client would.
+void FleetSim::tell(const Notice& notice) {
+    if (scenario_.response_delay.count() == 0) return routing_.hear(notice, now_);
+    if (free_notices_.empty()) {
+        free_notices_.push_back(static_cast<std::uint32_t>(notices_.size()));
+        notices_.emplace_back();
+    }
+    const std::uint32_t at = free_notices_.back();
+    free_notices_.pop_back();
+    notices_[at] = notice;
+    events_.add(now_ + scenario_.response_delay, {Event::Kind::kNotice, 0, at});
+}
+
+void FleetSim::report(std::uint32_t index) {
+    const SimWorker& w = fleet_.worker(index);
+    if (w.gone) return;
+    Notice n;
+    n.worker = index;
+    n.booking = router::BookingId(w.booking);
+    n.load = w.core->load();
+    tell(n);
+}
+
+CoreRequest FleetSim::leg_request(Live& live, std::uint32_t block, std::uint32_t place) {
     CoreRequest r;
     live.id = (++next_id_ << kSlotBits) | place;
     r.id = RequestId(live.id);
-    const std::uint32_t block = fleet_.group_of(worker).core.block_tokens;
     PromptBuilder& builder = builders_.try_emplace(block, block).first->second;
     builder.build(
         live.spec, live.output,
@@ -353,7 +447,8 @@ void FleetSim::nobody_takes(std::uint32_t place) {
                    anybody ? "every worker is full" : "no worker is ready");
     }
     if (!anybody) return end(place, Outcome::kServerError, "no worker is left");
-    events_.add(now_ + kAskAgain, {Event::Kind::kSubmit, place, 0});
+    live.tried.clear();
+    events_.add(now_ + kAskAgain, {Event::Kind::kRoute, place, 0});
 }
 
 void FleetSim::release_prefill(Live& live) {
@@ -361,13 +456,13 @@ void FleetSim::release_prefill(Live& live) {
     const std::uint32_t worker = std::exchange(live.prefiller, kNobody);
     if (fleet_.worker(worker).gone) return;
     fleet_.worker(worker).core->release(RequestId(live.prefill_id));
-    fleet_.note_load(worker);
     step(worker);
 }
 
 void FleetSim::end(std::uint32_t place, Outcome outcome, std::string reason) {
     Live& live = live_[place];
     release_prefill(live);
+    unbook(live);
     live.record.outcome = outcome;
     live.record.reason = std::move(reason);
     live.record.end = outcome == Outcome::kOk
@@ -397,13 +492,15 @@ void FleetSim::lose(std::uint32_t place) {
     live.worker = kNobody;
     live.id = 0;
     release_prefill(live);
+    unbook(live);
+    live.predicted = -1;
     if (live.moves == scenario_.max_moves) {
         return end(place, Outcome::kServerError, "its workers were lost");
     }
     ++live.moves;
     ++moved_;
     live.leg = Leg::kWhole;
-    submit(place);
+    route(place);
 }
 
 void FleetSim::step(std::uint32_t index) {
@@ -417,18 +514,19 @@ void FleetSim::step(std::uint32_t index) {
     const auto plan = w.core->begin_step(now_);
     if (plan) {
         w.in_step = true;
-        const double speed = fleet_.group_of(index).speed;
-        const auto length = speed == 1.0
+        const auto length = w.speed == 1.0
                                 ? plan->duration
                                 : Nanos(static_cast<std::int64_t>(
-                                      static_cast<double>(plan->duration.count()) / speed));
-        events_.add(w.faults.step_end(now_, length), {Event::Kind::kStepEnd, index, 0});
+                                      static_cast<double>(plan->duration.count()) / w.speed));
+        const Nanos end = w.faults.step_end(now_, length);
+        w.step = plan->shape;
+        w.step_length = end - now_;
+        events_.add(end, {Event::Kind::kStepEnd, index, 0});
     } else if (const auto ready = w.core->next_ready()) {
         events_.add(std::max(now_, *ready), {Event::Kind::kWake, index, ++w.wake_up});
     }
     changes_.clear();
     w.core->take_changes(changes_);
-    fleet_.note_load(index);
 }
 
 void FleetSim::end_step(std::uint32_t index) {
@@ -438,10 +536,11 @@ void FleetSim::end_step(std::uint32_t index) {
     std::vector<CoreOutput> outputs = std::move(step_outputs_);
     outputs.clear();
     w.core->end_step(outputs);
-    fleet_.note_load(index);
+    routing_.step_ended(index, w.step_length, w.step);
     for (const CoreOutput& out : outputs) output(out);
     step_outputs_ = std::move(outputs);
     step(index);
+    if (scenario_.report_every.count() == 0) report(index);
 }
 
 void FleetSim::output(const CoreOutput& out) {
@@ -454,10 +553,18 @@ void FleetSim::output(const CoreOutput& out) {
         live.record.input_tokens = out.prompt_tokens;
         live.record.cached_tokens = out.cached_tokens;
     }
+    if (counts && (out.first || out.finish) && live.booking.value != 0) {
+        Notice n;
+        n.kind = Notice::Kind::kPromptDone;
+        n.booking = live.booking;
+        n.cached_tokens = out.cached_tokens;
+        tell(n);
+    }
     if (out.has_token) {
         const double at = seconds(now_ + scenario_.response_delay);
         if (live.record.output_tokens++ == 0) {
             live.record.first_token = at;
+            if (live.predicted >= 0) routing_.note_prediction(live.predicted, at - live.booked);
         } else {
             live.gaps.push_back(static_cast<float>(at - live.last_token));
         }
@@ -478,20 +585,35 @@ void FleetSim::leg_ended(std::uint32_t place, const CoreOutput&) {
             live.prefiller = live.worker;
             live.prefill_id = live.id;
             live.leg = Leg::kDecode;
-            return submit(place);
+            return go_on_with_decode(place);
         case Leg::kEncode:
             live.encoded = true;
             live.leg = Leg::kWhole;
+            unbook(live);
             events_.add(now_ + fleet_.group_of(live.worker).core.handoff_latency,
-                        {Event::Kind::kSubmit, place, 0});
+                        {Event::Kind::kRoute, place, 0});
             return;
     }
+}
+
+/// Its prompt is computed: on to the decode worker, who was chosen before or is chosen now.
+void FleetSim::go_on_with_decode(std::uint32_t place) {
+    Live& live = live_[place];
+    const std::uint32_t decoder = std::exchange(live.decoder, kNobody);
+    if (decoder == kNobody || fleet_.worker(decoder).gone) {
+        unbook(live);
+        return route(place);
+    }
+    live.request = leg_request(live, fleet_.group_of(decoder).core.block_tokens, place);
+    live.worker = decoder;
+    arrive(place);
 }
 
 void FleetSim::crash(std::uint32_t index) {
     SimWorker& w = fleet_.worker(index);
     w.up = false;
     w.gone = true;
+    routing_.set_open(index, false);
     note_workers();
     for (std::uint32_t place = 0; place < live_.size(); ++place) {
         if (live_[place].id != 0 && live_[place].worker == index) lose(place);
@@ -499,7 +621,10 @@ void FleetSim::crash(std::uint32_t index) {
 }
 
 void FleetSim::resize(const Resize& resize) {
-    for (const std::uint32_t w : fleet_.resize(resize.group, resize.workers)) {
+    const std::vector<std::uint32_t> made = fleet_.resize(resize.group, resize.workers);
+    routing_.add_workers();
+    for (std::uint32_t w = 0; w < fleet_.size(); ++w) routing_.set_open(w, fleet_.worker(w).up);
+    for (const std::uint32_t w : made) {
         events_.add(now_ + scenario_.start_up, {Event::Kind::kUp, w, 0});
         if (const auto at = fleet_.worker(w).faults.crash(); at && *at > now_) {
             events_.add(*at, {Event::Kind::kCrash, w, 0});

@@ -34,7 +34,8 @@ class ScenarioReader {
         YamlFields f(tree, file_, "the scenario", problems_);
         f.text("name", s_.name);
         fleet(f, tree);
-        router(f);
+        s_.router.policy = router::Policy::kLeastLoaded;
+        routing(f);
         planner(f);
         workload(f, tree);
         slo(f);
@@ -73,6 +74,7 @@ class ScenarioReader {
         role(f, g);
         f.count("workers", g.workers, 0, kMostWorkers);
         f.number("speed", g.speed, 0.001, 1000);
+        f.number("speed_noise", g.speed_noise, 0, 1);
         engine(f, node, g);
         f.finish();
         s_.groups.push_back(std::move(g));
@@ -143,24 +145,51 @@ class ScenarioReader {
         t.finish();
     }
 
-    void router(YamlFields& f) {
+    void routing(YamlFields& f) {
         const YamlTree* node = f.find("router");
         if (node == nullptr) return;
         YamlFields r(*node, file_, "router", problems_);
+        router::PolicyOptions& o = s_.router;
         std::string policy;
         r.text("policy", policy);
-        bool known = policy.empty();
-        for (const RoutePolicy p :
-             {RoutePolicy::kLeastLoaded, RoutePolicy::kRoundRobin, RoutePolicy::kRandom}) {
-            if (policy != to_string(p)) continue;
-            s_.policy = p;
-            known = true;
+        if (const auto known = router::find_policy(policy)) {
+            o.policy = *known;
+        } else if (!policy.empty()) {
+            std::string names;
+            for (const router::Policy p : router::all_policies()) {
+                names += fmt::format("{}{}", names.empty() ? "" : ", ", router::to_string(p));
+            }
+            r.problem(*r.find("policy"), fmt::format("policy is {}; it must be one of {}.",
+                                                     config::in_quotes(policy), names));
         }
-        if (!known) {
-            r.problem(*r.find("policy"), fmt::format("policy is {}; it must be least-loaded, "
-                                                     "round-robin or random.",
-                                                     config::in_quotes(policy)));
+        constexpr double kMost = 1e6;
+        r.count("fallbacks", o.fallbacks, 0, 64);
+        r.number("work_weight", o.work_weight, 0, kMost);
+        r.number("itl_weight", o.itl_weight, 0, kMost);
+        r.number("error_band", o.error_band, 0, 100);
+        r.number("overlap_weight", o.overlap_weight, 0, kMost);
+        r.number("temperature", o.temperature, 0, kMost);
+        r.flag("track_prefill_tokens", o.track_prefill_tokens);
+        r.number("host_weight", o.host_weight, 0, 1);
+        r.count("prefix_blocks", o.prefix_blocks, 1, 1'000'000);
+        r.seconds("session_slack", o.session_slack_s, 0, kMost);
+        r.seconds("session_ttl", o.session_ttl_s, 0, 31'536'000);
+        r.count("max_sessions", o.max_sessions, 0, 100'000'000);
+        r.flag("refuse_without_kv_room", o.refuse_without_kv_room);
+        std::string sessions = "none";
+        r.text("sessions", sessions);
+        if (sessions == "soft") {
+            s_.sessions = Scenario::Sessions::kSoft;
+        } else if (sessions == "hard") {
+            s_.sessions = Scenario::Sessions::kHard;
+        } else if (sessions != "none") {
+            r.problem(*r.find("sessions"), fmt::format("sessions is {}; it must be none, soft or "
+                                                       "hard.",
+                                                       config::in_quotes(sessions)));
         }
+        double report = 0;
+        r.seconds("report_every", report, 0, 60);
+        s_.report_every = nanos(report);
         double request = 0;
         double response = 0;
         r.seconds("request_delay", request, 0, 60);
@@ -330,18 +359,6 @@ YamlTree* step_into(YamlTree& tree, const std::string& word) {
 }
 
 }  // namespace
-
-std::string_view to_string(RoutePolicy policy) {
-    switch (policy) {
-        case RoutePolicy::kLeastLoaded:
-            return "least-loaded";
-        case RoutePolicy::kRoundRobin:
-            return "round-robin";
-        case RoutePolicy::kRandom:
-            return "random";
-    }
-    return "unknown";
-}
 
 std::uint32_t Scenario::workers() const {
     std::uint32_t n = 0;

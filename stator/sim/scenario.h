@@ -15,6 +15,7 @@
 #include "stator/engine/mock/faults.h"
 #include "stator/protocol/worker_info.h"
 #include "stator/report/report.h"
+#include "stator/router/policy.h"
 #include "stator/workload/options.h"
 
 namespace stator::sim {
@@ -29,10 +30,9 @@ struct Group {
     std::string engine;  ///< the preset's name, or what the step time is, for the report
     engine::mock::CoreOptions core;
     double speed = 1.0;  ///< everything these workers do takes 1 / speed as long
+    /// Each worker's own factor on top, for the whole run: log-normal with this standard deviation.
+    double speed_noise = 0.0;
 };
-
-enum class RoutePolicy : std::uint8_t { kLeastLoaded, kRoundRobin, kRandom };
-std::string_view to_string(RoutePolicy policy);
 
 /// A change of a group's size that was decided beforehand.
 struct Resize {
@@ -45,9 +45,12 @@ struct Resize {
 struct Scenario {
     std::string name;
     std::vector<Group> groups;
-    RoutePolicy policy = RoutePolicy::kLeastLoaded;
-    Nanos request_delay{0};   ///< from the client to the engine
-    Nanos response_delay{0};  ///< and back, for every token
+    router::PolicyOptions router;
+    enum class Sessions : std::uint8_t { kNone, kSoft, kHard };
+    Sessions sessions = Sessions::kNone;  ///< are requests of one session kept on one worker?
+    Nanos report_every{0};                ///< of a worker's load; 0 = after each step
+    Nanos request_delay{0};               ///< from the router to the engine
+    Nanos response_delay{0};              ///< and back, for every token and load report
     std::vector<Resize> resizes;
     Nanos start_up{0};  ///< of a worker that a resize adds
     workload::WorkloadOptions workload;

@@ -48,7 +48,7 @@ TEST(Scenario, IsRead) {
     EXPECT_EQ(s->groups[1].core.block_tokens, 32U);
     EXPECT_EQ(s->groups[1].core.host.blocks, 50U);
     EXPECT_EQ(s->groups[1].core.step_time.of({}), std::chrono::milliseconds(3));
-    EXPECT_EQ(s->policy, RoutePolicy::kRoundRobin);
+    EXPECT_EQ(s->router.policy, router::Policy::kRoundRobin);
     EXPECT_EQ(s->request_delay, std::chrono::milliseconds(2));
     ASSERT_EQ(s->resizes.size(), 1U);
     EXPECT_EQ(s->resizes[0].group, 1U);
@@ -79,7 +79,7 @@ TEST(Scenario, SaysWhatIsWrongAndWhere) {
     EXPECT_THAT(first_problem("fleet: {role: encode}\n" + work), HasSubstr("Nobody can answer"));
     EXPECT_THAT(first_problem("fleet: {role: chef}\n" + work), HasSubstr("role is \"chef\""));
     EXPECT_THAT(first_problem("fleet: {}\nrouter: {policy: best}\n" + work),
-                HasSubstr("policy is \"best\"; it must be least-loaded, round-robin or random"));
+                HasSubstr("policy is \"best\"; it must be one of expected-ttft, dynamo, "));
     EXPECT_THAT(first_problem("fleet: {}\nfaults: explode@3s\n" + work), HasSubstr("explode"));
     EXPECT_THAT(first_problem("fleet: {}\nflet: 1\n" + work), HasSubstr("nothing called \"flet\""));
     EXPECT_THAT(first_problem("fleet: {workers: 0}\n" + work), HasSubstr("no workers"));
@@ -104,7 +104,7 @@ TEST(Scenario, ValuesCanBeSetByTheirPlace) {
     ASSERT_TRUE(s);
     EXPECT_EQ(s->groups[1].workers, 7U);
     EXPECT_EQ(s->groups[0].core.max_running, 9U);
-    EXPECT_EQ(s->policy, RoutePolicy::kRandom);
+    EXPECT_EQ(s->router.policy, router::Policy::kRandom);
     EXPECT_EQ(s->slo.itl_ms, 20);
     EXPECT_EQ(set_value(*tree, "fleet.huge.workers", "7").error().message,
               "there is no \"fleet.huge.workers\" in the scenario, at \"huge\"");

@@ -214,6 +214,11 @@ std::optional<Nanos> Core::next_ready() const {
 
 void Core::take_changes(std::vector<KvChange>& changes) { impl_->memory.take_changes(changes); }
 
+Core::CachedPrefix Core::cached_prefix(std::span<const SequenceHash> blocks) const {
+    const Memory::Found found = impl_->memory.find(blocks);
+    return {found.device, found.slow};
+}
+
 protocol::LoadReport Core::load() const {
     const BlockPool& device = impl_->memory.device();
     const std::uint64_t block = impl_->options.block_tokens;

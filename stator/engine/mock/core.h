@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -166,6 +167,14 @@ class Core {
 
     /// Changes of the cache since the last call, in order. Takes them out.
     void take_changes(std::vector<KvChange>& changes);
+
+    /// How far these blocks, a prompt's from the first on, are here for reuse: the first `device`
+    /// of them in device memory, the next `slow` behind it.
+    struct CachedPrefix {
+        std::uint32_t device = 0;
+        std::uint32_t slow = 0;
+    };
+    [[nodiscard]] CachedPrefix cached_prefix(std::span<const SequenceHash> blocks) const;
 
     [[nodiscard]] protocol::LoadReport load() const;
     [[nodiscard]] protocol::ForwardPassMetrics metrics() const;

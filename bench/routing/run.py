@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+"""What each routing policy makes of the same traffic, how true predictions are, and what a decision costs.
+
+    STATOR_BIN=… STATOR_BUILD=… STATOR_DATA=… bench/routing/run.py [--quick] [--only PART …]
+
+See bench/README.md.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "test" / "support")]
+
+from harness import procfs, results  # noqa: E402
+from harness.results import Row  # noqa: E402
+from stator_process import binary  # noqa: E402
+
+TRACE = "mooncake_conversation.jsonl"
+CHUNK = 2048  # prompt tokens of a step
+SPEED_NOISE = 0.1  # between workers, standard deviation
+OURS = "expected-ttft"
+POLICIES = {
+    OURS: {},
+    "dynamo": {},
+    "dynamo, queued prompts not tracked": {
+        "policy": "dynamo",
+        "track_prefill_tokens": False,
+    },
+    "dynamo, overlap weight 4": {"policy": "dynamo", "overlap_weight": 4},
+    "least-loaded": {},
+    "power-of-two": {},
+    "round-robin": {},
+    "random": {},
+    "consistent-hash": {},
+}
+
+
+def trace():
+    folder = os.environ.get("STATOR_DATA")
+    path = pathlib.Path(folder) / TRACE if folder else None
+    if path is None or not path.is_file():
+        sys.exit(
+            f"$STATOR_DATA names no folder with {TRACE}; it is part of Mooncake's trace release"
+        )
+    return path
+
+
+def group(name, workers, tokens_per_s, blocks, step_ms):
+    """Workers that compute so many prompt tokens a second in full steps; a step has a fixed part,
+    which is what a step of decoding takes."""
+    token_us = (CHUNK / tokens_per_s - step_ms / 1000) / CHUNK * 1e6
+    return {
+        "name": name,
+        "workers": workers,
+        "step_time": {
+            "form": "linear",
+            "base_ms": step_ms,
+            "prefill_token_us": round(token_us, 3),
+        },
+        "blocks": blocks,
+        "block_tokens": 512,
+        "step_tokens": CHUNK,
+        "speed_noise": SPEED_NOISE,
+    }
+
+
+def eight(step_ms):
+    return [group("workers", 8, 7000, 4000, step_ms)]
+
+
+def sixteen(step_ms):
+    return [group("fast", 8, 4000, 2000, step_ms), group("slow", 8, 2000, 2000, step_ms)]
+
+
+def scenario(fleet, policy, args):
+    workload = {"kind": "mooncake", "trace": str(trace()), "spread-ties": True}
+    if args.quick:
+        workload["requests"] = 1500
+    return {
+        "name": policy,
+        "fleet": fleet,
+        "router": {"policy": policy, **POLICIES.get(policy, {})},
+        "workload": workload,
+    }
+
+
+def simulate(described, seed):
+    """The report of `stator sim --json`."""
+    with tempfile.TemporaryDirectory(prefix="stator-bench-") as folder:
+        path = pathlib.Path(folder) / "scenario.yaml"
+        path.write_text(json.dumps(described))  # JSON is YAML
+        command = [binary(), "sim", str(path), "--json", "--seed", str(seed)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"stator sim ended with {done.returncode}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def fact(report, key):
+    return next((f["value"] for f in report["facts"] if f["key"] == key), "")
+
+
+def prediction_error(report):
+    return float(re.match(r"median error ([0-9.]+) %", fact(report, "predicted TTFT")).group(1))
+
+
+def mean_s(report):
+    return report["ttft_ms"]["mean"] / 1000
+
+
+def p99_s(report):
+    return report["ttft_ms"]["p99"] / 1000
+
+
+def run_all(fleet, policies, args):
+    """Reports by policy, one a seed."""
+    seeds = range(1, args.seeds + 1)
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        started = {
+            policy: [pool.submit(simulate, scenario(fleet, policy, args), seed) for seed in seeds]
+            for policy in policies
+        }
+        return {policy: [run.result() for run in runs] for policy, runs in started.items()}
+
+
+def quality(title, fleet, args, against_dynamo, against_least_loaded):
+    reports = run_all(fleet, POLICIES, args)
+    rows = []
+    for policy, runs in reports.items():
+        times = [mean_s(r) for r in runs]
+        tails = [p99_s(r) for r in runs]
+        cached = statistics.mean(r["cached_ratio"] for r in runs)
+        itl = statistics.mean(r["itl_ms"]["mean"] for r in runs)
+        note = (
+            f"seeds {min(times):.3g} to {max(times):.3g}; p99 {statistics.median(tails):.3g} s; "
+            f"{100 * cached:.1f} % of prompt tokens cached; ITL {itl:.1f} ms"
+        )
+        rows.append(Row(f"{title}: mean TTFT, {policy}", statistics.median(times), "s", note=note))
+    for peer, bound in (("dynamo", against_dynamo), ("least-loaded", against_least_loaded)):
+        for name, figure, target in (("mean", mean_s, bound), ("p99", p99_s, "<= 1.0")):
+            rows.append(
+                results.paired_row(
+                    f"{title}: {name} TTFT against {peer}",
+                    "s",
+                    [figure(r) for r in reports[OURS]],
+                    [figure(r) for r in reports[peer]],
+                    peer,
+                    target,
+                )
+            )
+    errors = [prediction_error(r) for r in reports[OURS]]
+    rows.append(
+        Row(
+            f"{title}: predicted TTFT against real, median error",
+            statistics.median(errors),
+            "%",
+            target="<= 15",
+            note=f"seeds {min(errors):.1f} to {max(errors):.1f}",
+        )
+    )
+    return rows
+
+
+# --- parts
+
+
+def homogeneous(args):
+    return quality("8 workers of 7,000 tokens/s", eight(30), args, "<= 0.70", "<= 0.80")
+
+
+def mixed(args):
+    return quality("8 of 4,000 and 8 of 2,000 tokens/s", sixteen(30), args, "<= 0.70", "<= 0.75")
+
+
+def fast_decoding(args):
+    """The same fleets where a step of decoding takes 5 ms: how far the result depends on it."""
+    rows = []
+    for title, fleet in (("8 workers", eight(5)), ("16 workers", sixteen(5))):
+        reports = run_all(fleet, (OURS, "dynamo", "least-loaded"), args)
+        for peer in ("dynamo", "least-loaded"):
+            rows.append(
+                results.paired_row(
+                    f"{title}, steps of 5 ms: mean TTFT against {peer}",
+                    "s",
+                    [mean_s(r) for r in reports[OURS]],
+                    [mean_s(r) for r in reports[peer]],
+                    peer,
+                )
+            )
+    return rows
+
+
+def burst(args):
+    """64 identical prompts of 8,192 tokens at once, 16 idle workers."""
+    line = {"timestamp": 0, "input_length": 8192, "output_length": 50, "hash_ids": list(range(16))}
+    fleet = [group("workers", 16, 7000, 8000, 30) | {"block_tokens": 16, "speed_noise": 0}]
+    rows = []
+    with tempfile.NamedTemporaryFile("w", prefix="stator-bench-", suffix=".jsonl") as file:
+        file.write((json.dumps(line) + "\n") * 64)
+        file.flush()
+        for policy in (OURS, "dynamo", "least-loaded"):
+            described = {
+                "name": "burst",
+                "fleet": fleet,
+                "router": {"policy": policy},
+                "workload": {"kind": "mooncake", "trace": file.name},
+            }
+            report = simulate(described, 1)
+            computed = report["input_tokens"] - report["cached_tokens"]
+            rows.append(
+                Row(
+                    f"64 equal prompts on 16 workers: workers used, {policy}",
+                    report["workers"]["workers"],
+                    "workers",
+                    target="<= 3" if policy == OURS else None,
+                    note=f"{computed} prompt tokens computed, mean TTFT {mean_s(report):.3g} s",
+                )
+            )
+    return rows
+
+
+def decision(args):
+    """The micro-benchmark of the room, alone on its core."""
+    bench = args.build / "stator" / "router" / "router_bench"
+    command = [str(bench), "--benchmark_format=json"]
+    if args.quick:
+        command.append("--benchmark_min_time=0.05")
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{bench} ended with {done.returncode}: {done.stderr}")
+    found = {b["name"].split("/iterations")[0]: b for b in json.loads(done.stdout)["benchmarks"]}
+    targets = {1000: {"p50_us": "<= 20", "p99_us": "<= 50"}, 10000: {"p99_us": "<= 300"}}
+    rows = []
+    for name, measured in found.items():
+        workers = int(measured["workers"])
+        for counter in ("p50_us", "p99_us"):
+            target = targets.get(workers, {}).get(counter) if "expected" in name else None
+            rows.append(
+                Row(f"decision, {name}, {counter[:3]}", measured[counter], "us", target=target)
+            )
+    return rows
+
+
+PARTS = {f.__name__: f for f in (homogeneous, mixed, fast_decoding, burst, decision)}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="once and short: does it run at all")
+    parser.add_argument("--seeds", type=int, help="of the workers' speeds (10)")
+    parser.add_argument("--jobs", type=int, default=procfs.cores(), help="simulations at a time")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, metavar="PART", help="writes no result by itself"
+    )
+    parser.add_argument("--output", type=pathlib.Path, help="default: bench/results/routing.json")
+    args = parser.parse_args()
+    if args.output is None and not args.quick and not args.only:
+        args.output = results.RESULTS / "routing.json"
+    args.seeds = args.seeds or (2 if args.quick else 10)
+    args.build = pathlib.Path(os.environ["STATOR_BUILD"])
+    return args
+
+
+def main():
+    args = arguments()
+    rows = []
+    for name in args.only or PARTS:
+        print(f"{name} …", flush=True)
+        part = PARTS[name](args)
+        print(results.table(part) + "\n", flush=True)
+        rows += part
+    if args.output is not None:
+        about = {
+            "trace": TRACE,
+            "seeds": args.seeds,
+            "speed_noise_between_workers": SPEED_NOISE,
+            "tokens_of_a_step": CHUNK,
+            "load_average": round(os.getloadavg()[0], 1),
+        }
+        results.write(args.output, " ".join(["./dev bench routing", *sys.argv[1:]]), rows, about)
+        print(f"written: {args.output}")
+
+
+if __name__ == "__main__":
+    main()

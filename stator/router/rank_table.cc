@@ -1,0 +1,203 @@
+#include "stator/router/rank_table.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "stator/base/check.h"
+
+namespace stator::router {
+namespace {
+
+/// So many prompts are measured together, where a rank is never without work: first tokens come
+/// with whole steps, and what a step computed of the next prompt counts for that one.
+constexpr std::uint32_t kPromptsPerObservation = 8;
+
+/// FNV-1a, then mixed: names that differ in one letter get unlike hashes.
+std::uint64_t hash_of(const std::string& name) {
+    std::uint64_t h = 0xcbf29ce484222325U;
+    for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+    h ^= h >> 32U;
+    h *= 0xd6e8feb86659fd93U;
+    return h ^ (h >> 32U);
+}
+
+float narrow(double x) { return static_cast<float>(x); }
+
+template <typename... Columns>
+void grow_all(Columns&... columns) {
+    (columns.emplace_back(), ...);
+}
+
+}  // namespace
+
+RankIndex RankTable::add(RankDescription description) {
+    if (free_.empty()) {
+        free_.push_back(static_cast<RankIndex>(ranks_.size()));
+        ranks_.emplace_back();
+        Columns& c = columns_;
+        grow_all(c.total, c.anchor, c.head, c.level_work[0], c.level_work[1], c.level_work[2],
+                 c.foreign, c.scale, c.base, c.per_token, c.per_token_context, c.step,
+                 c.relative_std, c.onboarding, c.requests, c.own, c.running_limit, c.limit,
+                 c.decoding, c.kv_tokens, c.kv_total, c.role, c.distrusted, c.zone, c.name_hash);
+    }
+    const RankIndex rank = free_.back();
+    free_.pop_back();
+    ranks_[rank].present = true;
+    ranks_[rank].speed = estimate::RankSpeed(description.prefill, description.step);
+    describe(rank, std::move(description));
+    return rank;
+}
+
+void RankTable::describe(RankIndex rank, RankDescription description) {
+    Rank& r = ranks_[rank];
+    if (!r.description.taints.empty()) --tainted_;
+    r.description = std::move(description);
+    if (!r.description.taints.empty()) ++tainted_;
+    const RankDescription& d = r.description;
+    Columns& c = columns_;
+    c.role[rank] = r.present && d.open ? std::to_underlying(d.role) : 0;
+    c.distrusted[rank] = d.distrusted ? 1 : 0;
+    c.onboarding[rank] = narrow(d.onboarding_s_per_token);
+    c.zone[rank] = zone_number(d.zone);
+    c.name_hash[rank] = hash_of(d.name);
+    refresh_speed(rank);
+    refresh_step(rank);
+}
+
+void RankTable::remove(RankIndex rank) {
+    STATOR_CHECK(present(rank), "only ranks that are there are removed");
+    Rank& r = ranks_[rank];
+    r.present = false;
+    if (!r.description.taints.empty()) --tainted_;
+    r = Rank{};
+    Columns& c = columns_;
+    c.role[rank] = 0;
+    c.total[rank] = c.anchor[rank] = c.head[rank] = 0;
+    for (auto& level : c.level_work) level[rank] = 0;
+    c.foreign[rank] = c.step[rank] = c.decoding[rank] = c.kv_tokens[rank] = c.kv_total[rank] = 0;
+    c.requests[rank] = c.own[rank] = c.running_limit[rank] = c.limit[rank] = 0;
+    free_.push_back(rank);
+}
+
+std::uint32_t RankTable::zone_number(const std::string& zone) {
+    if (zone.empty()) return 0;
+    const auto found = std::ranges::find(zones_, zone);
+    if (found != zones_.end()) return static_cast<std::uint32_t>(found - zones_.begin()) + 1;
+    zones_.push_back(zone);
+    return static_cast<std::uint32_t>(zones_.size());
+}
+
+void RankTable::enqueue(RankIndex rank, std::uint64_t booking, double prior_s, std::size_t level,
+                        double now_s) {
+    Rank& r = ranks_[rank];
+    Columns& c = columns_;
+    if (r.pending.empty()) {
+        prior_s += r.description.prefill.base_s;
+        c.anchor[rank] = now_s;
+        c.head[rank] = prior_s;
+        r.busy_since_s = now_s;
+        r.work_done_s = r.description.prefill.base_s;
+        r.prompts_done = 0;
+    }
+    r.pending.push_back({booking, prior_s, level});
+    c.total[rank] += prior_s;
+    c.level_work[level][rank] += narrow(prior_s);
+}
+
+void RankTable::first_token(RankIndex rank, std::uint64_t booking, double real_prior_s,
+                            double now_s) {
+    Rank& r = ranks_[rank];
+    const auto found = std::ranges::find(r.pending, booking, &Pending::booking);
+    if (found == r.pending.end()) return;
+    r.work_done_s += real_prior_s;
+    ++r.prompts_done;
+    take_out(rank, static_cast<std::size_t>(found - r.pending.begin()), now_s);
+    if (!r.pending.empty() && r.prompts_done < kPromptsPerObservation) return;
+    // What is mostly waiting for a step says little about how fast prompts are computed.
+    const double weight = r.work_done_s / (r.work_done_s + 4 * r.description.prefill.base_s);
+    r.speed.observe_prefill(now_s - r.busy_since_s, r.work_done_s, weight * weight);
+    r.busy_since_s = now_s;
+    r.work_done_s = 0;
+    r.prompts_done = 0;
+    refresh_speed(rank);
+}
+
+void RankTable::withdraw(RankIndex rank, std::uint64_t booking, double now_s) {
+    Rank& r = ranks_[rank];
+    const auto found = std::ranges::find(r.pending, booking, &Pending::booking);
+    if (found == r.pending.end()) return;
+    take_out(rank, static_cast<std::size_t>(found - r.pending.begin()), now_s);
+    // How much of it was computed is not known.
+    r.busy_since_s = now_s;
+    r.work_done_s = 0;
+    r.prompts_done = 0;
+}
+
+void RankTable::take_out(RankIndex rank, std::size_t at, double now_s) {
+    Rank& r = ranks_[rank];
+    Columns& c = columns_;
+    const Pending out = r.pending[at];
+    r.pending.erase(r.pending.begin() + static_cast<std::ptrdiff_t>(at));
+    if (r.pending.empty()) {
+        c.total[rank] = c.head[rank] = 0;
+        for (auto& level : c.level_work) level[rank] = 0;
+        return;
+    }
+    c.total[rank] -= out.prior_s;
+    float& level = c.level_work[out.level][rank];
+    level = std::max(0.0F, level - narrow(out.prior_s));
+    if (at != 0) return;
+    c.anchor[rank] = now_s;
+    c.head[rank] = r.pending.front().prior_s;
+}
+
+void RankTable::observe_step(RankIndex rank, double seconds, double sequences, double kv_tokens) {
+    ranks_[rank].speed.observe_step(seconds, sequences, kv_tokens);
+    refresh_step(rank);
+}
+
+void RankTable::report(RankIndex rank, const protocol::LoadReport& load) {
+    ranks_[rank].load = load;
+    Columns& c = columns_;
+    c.running_limit[rank] = load.running_limit;
+    c.limit[rank] = load.running_limit == 0 ? 0 : load.running_limit + load.waiting_limit;
+    c.kv_total[rank] = static_cast<float>(load.kv_total_tokens);
+}
+
+void RankTable::note_own_waiting(RankIndex rank, std::uint64_t tokens) {
+    const std::uint64_t waiting = ranks_[rank].load.waiting_tokens;
+    const std::uint64_t others = waiting > tokens ? waiting - tokens : 0;
+    columns_.foreign[rank] =
+        narrow(static_cast<double>(others) * ranks_[rank].description.prefill.per_token_s);
+}
+
+double RankTable::queue_s(RankIndex rank, std::size_t level, double now_s) const {
+    const Columns& c = columns_;
+    const double scale = c.scale[rank];
+    double queue = scale * c.total[rank] - std::min(now_s - c.anchor[rank], scale * c.head[rank]);
+    double there = 0;
+    for (std::size_t l = level; l < kLevels; ++l) there += c.level_work[l][rank];
+    queue = std::min(queue, scale * there);
+    return std::max(queue, 0.0) + scale * c.foreign[rank];
+}
+
+void RankTable::refresh_speed(RankIndex rank) {
+    const Rank& r = ranks_[rank];
+    const double scale = r.speed.prefill_scale().scale();
+    const estimate::PrefillTime& prior = r.description.prefill;
+    Columns& c = columns_;
+    c.scale[rank] = narrow(scale);
+    c.base[rank] = narrow(scale * prior.base_s);
+    c.per_token[rank] = narrow(scale * prior.per_token_s);
+    c.per_token_context[rank] = narrow(scale * prior.per_token_context_s);
+    c.relative_std[rank] = narrow(r.speed.prefill_scale().relative_std());
+}
+
+void RankTable::refresh_step(RankIndex rank) {
+    Columns& c = columns_;
+    const double sequences = c.decoding[rank];
+    c.step[rank] =
+        sequences > 0 ? narrow(ranks_[rank].speed.step_s(sequences, c.kv_tokens[rank])) : 0;
+}
+
+}  // namespace stator::router

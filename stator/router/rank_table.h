@@ -1,0 +1,147 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "stator/estimate/rank_speed.h"
+#include "stator/protocol/load.h"
+#include "stator/protocol/worker_info.h"
+#include "stator/router/route.h"
+
+namespace stator::router {
+
+/// What the fleet knows of a rank, apart from its load.
+struct RankDescription {
+    std::string name;  ///< stable: survives restarts; "worker/rank"
+    protocol::Role role = protocol::Role::kAggregated;
+    estimate::PrefillTime prefill;  ///< priors of its pool
+    estimate::DecodeStepTime step;
+    double onboarding_s_per_token = 0;  ///< from host memory or disk
+    double handoff_latency_s = 0;       ///< of a decode rank: to get a prompt's KV
+    double handoff_s_per_token = 0;
+    double adapter_load_s = 0;
+    std::uint32_t chunk_tokens = 8192;  ///< budget of a step
+    std::uint32_t max_adapters = 4;
+    std::vector<std::uint32_t> adapters;  ///< loaded
+    std::vector<Label> labels;            ///< requests may require them
+    std::vector<Label> taints;            ///< exclude it unless tolerated
+    std::string zone;                     ///< handoffs within one are cheap; empty = any
+    bool open = true;                     ///< takes requests
+    bool distrusted = false;              ///< overlaps of it are not believed
+};
+
+/// The load of every rank, side by side: columns, since each decision reads all ranks. A rank's
+/// prefill queue is a fluid: work in seconds of its prior, taken off by passing time as far as its
+/// first unfinished prompt reaches, and set right whenever a first token comes. Not thread-safe.
+class RankTable {
+  public:
+    /// Prefills of lower priority do not hold up those of higher: three levels.
+    static constexpr std::size_t kLevels = 3;
+    [[nodiscard]] static std::size_t level_of(std::int32_t priority) {
+        return priority < 0 ? 0 : priority == 0 ? 1 : 2;
+    }
+
+    RankIndex add(RankDescription description);
+    void remove(RankIndex rank);
+    /// Everything but the priors' learned scales is replaced.
+    void describe(RankIndex rank, RankDescription description);
+    /// For what no column repeats: adapters.
+    [[nodiscard]] RankDescription& edit(RankIndex rank) { return ranks_[rank].description; }
+    [[nodiscard]] std::size_t size() const { return ranks_.size(); }
+    [[nodiscard]] bool present(RankIndex rank) const {
+        return rank < ranks_.size() && ranks_[rank].present;
+    }
+    [[nodiscard]] const RankDescription& description(RankIndex rank) const {
+        return ranks_[rank].description;
+    }
+    [[nodiscard]] const estimate::RankSpeed& speed(RankIndex rank) const {
+        return ranks_[rank].speed;
+    }
+
+    /// A booking's prefill work is on its way: seconds of its tokens. What a step takes whatever it
+    /// computes (the prior's base) counts once for all that are queued together, for they share
+    /// steps.
+    void enqueue(RankIndex rank, std::uint64_t booking, double prior_s, std::size_t level,
+                 double now_s);
+    /// Its first token came: its work is done, of which `real_prior_s` was really needed for
+    /// its tokens (less where more was cached than thought). Learns the rank's scale.
+    void first_token(RankIndex rank, std::uint64_t booking, double real_prior_s, double now_s);
+    /// It went away before its first token.
+    void withdraw(RankIndex rank, std::uint64_t booking, double now_s);
+    void observe_step(RankIndex rank, double seconds, double sequences, double kv_tokens);
+
+    void report(RankIndex rank, const protocol::LoadReport& load);
+    [[nodiscard]] const protocol::LoadReport& reported(RankIndex rank) const {
+        return ranks_[rank].load;
+    }
+
+    /// Seconds until the prefill work that is queued there now is done, for a request of this
+    /// level; what others than this router have queued included.
+    [[nodiscard]] double queue_s(RankIndex rank, std::size_t level, double now_s) const;
+
+    /// Read by the scoring loops; index = rank. Written by RankTable, but for the counts, which
+    /// the router keeps.
+    struct Columns {
+        // Fluid queue: total - min((now - anchor) / scale, head), in prior seconds.
+        std::vector<double> total;
+        std::vector<double> anchor;
+        std::vector<double> head;
+        std::vector<float> level_work[kLevels];  ///< of unfinished bookings, prior seconds
+        std::vector<float> foreign;              ///< queued by others, prior seconds
+        // Speed, the scale applied.
+        std::vector<float> scale;
+        std::vector<float> base, per_token, per_token_context;
+        std::vector<float> step;  ///< a decode step now; 0 = nobody decodes
+        std::vector<float> relative_std;
+        std::vector<float> onboarding;
+        // Counts: what the report says, and what it can't know yet.
+        std::vector<std::uint32_t> requests;
+        std::vector<std::uint32_t> own;  ///< bookings of ours
+        std::vector<std::uint32_t> running_limit;
+        std::vector<std::uint32_t> limit;  ///< of requests, running and waiting; 0 = none
+        std::vector<float> decoding;       ///< sequences that decode
+        std::vector<float> kv_tokens;      ///< that these need, and those booked
+        std::vector<float> kv_total;       ///< 0 = unknown
+        std::vector<std::uint8_t> role;    ///< 0 = gone or closed
+        std::vector<std::uint8_t> distrusted;
+        std::vector<std::uint32_t> zone;  ///< number of the zone's name; 0 = any
+        std::vector<std::uint64_t> name_hash;
+    };
+    [[nodiscard]] const Columns& columns() const { return columns_; }
+    [[nodiscard]] Columns& counts() { return columns_; }
+    /// After the counts of a rank changed: its step time.
+    void refresh_step(RankIndex rank);
+    /// Prompt tokens of our bookings that the engine's waiting tokens may contain.
+    void note_own_waiting(RankIndex rank, std::uint64_t tokens);
+    [[nodiscard]] bool any_taints() const { return tainted_ > 0; }
+
+  private:
+    struct Pending {
+        std::uint64_t booking = 0;
+        double prior_s = 0;
+        std::size_t level = 1;
+    };
+    struct Rank {
+        RankDescription description;
+        estimate::RankSpeed speed;
+        protocol::LoadReport load;
+        std::vector<Pending> pending;  ///< by arrival, without a first token yet
+        double busy_since_s = 0;       ///< of the stretch that is being measured
+        double work_done_s = 0;        ///< in it, prior seconds
+        std::uint32_t prompts_done = 0;
+        bool present = false;
+    };
+
+    void take_out(RankIndex rank, std::size_t at, double now_s);
+    void refresh_speed(RankIndex rank);
+    [[nodiscard]] std::uint32_t zone_number(const std::string& zone);
+
+    std::vector<Rank> ranks_;
+    std::vector<RankIndex> free_;
+    std::vector<std::string> zones_;
+    Columns columns_;
+    std::size_t tainted_ = 0;
+};
+
+}  // namespace stator::router

@@ -1,0 +1,521 @@
+#include "stator/router/router.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "stator/base/check.h"
+
+namespace stator::router {
+namespace {
+
+using protocol::Role;
+
+constexpr unsigned kSlotBits = 24;
+constexpr std::uint64_t kSlotMask = (1U << kSlotBits) - 1;
+constexpr std::uint32_t kRetryAfterMs = 1'000;
+
+double seconds(Nanos t) { return static_cast<double>(t.count()) * 1e-9; }
+
+Error refusal(ErrorCode code, std::string message) {
+    Error e;
+    e.code = code;
+    e.message = std::move(message);
+    e.retryable = true;
+    e.retry_after_ms = kRetryAfterMs;
+    return e;
+}
+
+}  // namespace
+
+Router::Router(PolicyOptions options, std::uint64_t seed)
+    : options_(options),
+      random_(static_cast<std::minstd_rand::result_type>(seed * 2'654'435'761U + 7)),
+      active_(options.policy == Policy::kDynamo),
+      sessions_(options.max_sessions) {
+    STATOR_CHECK(validate(options).has_value(), "the router's options are valid");
+}
+
+Result<void> Router::set_options(PolicyOptions options) {
+    if (auto ok = validate(options); !ok) return ok;
+    if ((options.policy == Policy::kDynamo) != (options_.policy == Policy::kDynamo)) {
+        // Blocks are counted one by one, or not.
+        active_ = ActivePrefixes(options.policy == Policy::kDynamo);
+        for (const Booking& b : bookings_) {
+            if (b.id != 0) active_.add(b.rank, b.blocks);
+        }
+    }
+    options_ = options;
+    return {};
+}
+
+RankIndex Router::add_rank(RankDescription description) {
+    const RankIndex rank = table_.add(std::move(description));
+    if (rank >= accounts_.size()) accounts_.resize(rank + 1);
+    accounts_[rank] = Account{};
+    if (rank >= scorer_.prefill_tokens.size()) scorer_.prefill_tokens.resize(rank + 1);
+    scorer_.prefill_tokens[rank] = 0;
+    return rank;
+}
+
+void Router::remove_rank(RankIndex rank) {
+    for (Booking& b : bookings_) {
+        if (b.id == 0 || (b.rank != rank && b.decode_rank != rank)) continue;
+        const RankIndex other = b.rank == rank ? b.decode_rank : b.rank;
+        active_.remove(b.rank, b.blocks);
+        if (other != kNoRank) {
+            if (!b.prefilled && other == b.rank) {
+                table_.withdraw(other, b.id, 0);
+                accounts_[other].waiting_tokens -= b.prompt_tokens;
+                scorer_.prefill_tokens[other] -= static_cast<float>(b.uncached_tokens);
+            }
+            if (other == b.decode_rank || !b.prefilled) close(other, b.id, b.kv_tokens);
+        }
+        free_.push_back(static_cast<std::uint32_t>(b.id & kSlotMask));
+        b = Booking{};
+        --live_;
+    }
+    table_.remove(rank);
+    accounts_[rank] = Account{};
+    scorer_.prefill_tokens[rank] = 0;
+}
+
+void Router::describe(RankIndex rank, RankDescription description) {
+    table_.describe(rank, std::move(description));
+}
+
+void Router::set_adapters(RankIndex rank, std::vector<std::uint32_t> adapters) {
+    table_.edit(rank).adapters = std::move(adapters);
+}
+
+void Router::set_open(RankIndex rank, bool open) {
+    RankDescription d = table_.description(rank);
+    d.open = open;
+    table_.describe(rank, std::move(d));
+}
+
+void Router::set_distrusted(RankIndex rank, bool distrusted) {
+    RankDescription d = table_.description(rank);
+    d.distrusted = distrusted;
+    table_.describe(rank, std::move(d));
+}
+
+Result<Decision> Router::book(const RouteRequest& request, Nanos now) {
+    auto decision = decide(request, now);
+    if (!decision) return decision;
+    decision->booking = enter(request, *decision, now);
+    if (options_.policy == Policy::kRoundRobin) turn_ = decision->chosen.rank + std::uint64_t{1};
+    if (request.session != 0) {
+        const RankIndex rank = decision->chosen.rank;
+        sessions_.put(request.session, rank, table_.columns().name_hash[rank], now);
+    }
+    return decision;
+}
+
+Result<Decision> Router::decide(const RouteRequest& request, Nanos now) {
+    if (options_.policy == Policy::kDirect && !request.pinned) {
+        return param_error("worker", "the policy direct needs the worker in the request");
+    }
+    scorer_.prepare(table_, active_, request);
+    scorer_.score(table_, active_, options_, request, seconds(now), turn_, random_);
+    Decision decision;
+    const RankIndex rank = pick(request, seconds(now), now, decision);
+    if (rank == kNoRank) return tl::unexpected(no_candidate(request));
+    decision.chosen = scorer_.candidate(table_, options_, request, rank, seconds(now));
+    list_fallbacks(decision);
+    decision.ttft_std_s = scorer_.std_s(table_, decision.chosen);
+    if (request.pair) {
+        if (auto ok = add_decode(request, now, decision); !ok) {
+            return tl::unexpected(std::move(ok.error()));
+        }
+    }
+    const double ttft = decision.chosen.ttft_s();
+    if (request.deadline) {
+        const double left = seconds(*request.deadline - now);
+        if (ttft - 2 * decision.ttft_std_s > left) {
+            return tl::unexpected(refusal(
+                ErrorCode::kDeadlineExceeded,
+                fmt::format("the first token is predicted in {:.3f} s at best, after the deadline "
+                            "in {:.3f} s",
+                            ttft, left)));
+        }
+    }
+    return decision;
+}
+
+Error Router::no_candidate(const RouteRequest& request) const {
+    bool there = false;
+    bool full = false;
+    bool constrained = false;
+    for (RankIndex r = 0; r < table_.size(); ++r) {
+        switch (scorer_.exclusion(r)) {
+            case Exclusion::kOtherRole:
+                break;
+            case Exclusion::kFull:
+                full = there = true;
+                break;
+            case Exclusion::kLabel:
+            case Exclusion::kTaint:
+                constrained = there = true;
+                break;
+            case Exclusion::kNone:
+            case Exclusion::kTried:
+            case Exclusion::kNotPinned:
+                there = true;
+        }
+    }
+    if (request.pinned && (!table_.present(*request.pinned) ||
+                           scorer_.exclusion(*request.pinned) == Exclusion::kOtherRole)) {
+        return refusal(ErrorCode::kNotFound, "the worker that the request names is not there");
+    }
+    if (!there) return refusal(ErrorCode::kUnavailable, "no worker is ready");
+    if (constrained && !full) {
+        return refusal(ErrorCode::kUnavailable,
+                       "no worker has the labels that the request asks for, without taints that it "
+                       "does not tolerate");
+    }
+    return refusal(ErrorCode::kOverloaded, "every worker is full");
+}
+
+RankIndex Router::pick(const RouteRequest& request, double now_s, Nanos now, Decision& decision) {
+    const std::vector<double>& costs = scorer_.costs();
+    double least = Scorer::kNever;
+    RankIndex best = kNoRank;
+    for (std::size_t r = 0; r < costs.size(); ++r) {
+        if (costs[r] < least) {
+            least = costs[r];
+            best = static_cast<RankIndex>(r);
+        }
+    }
+    if (best == kNoRank) return kNoRank;
+    if (request.session != 0) {
+        const RankIndex kept = of_session(request, best, now);
+        if (kept != kNoRank) {
+            decision.by_session = true;
+            return kept;
+        }
+    }
+    if (options_.policy == Policy::kPowerOfTwo) return power_of_two();
+    if (options_.policy == Policy::kDynamo && options_.temperature > 0) return softmax(least);
+    double band = 0;
+    if (options_.policy == Policy::kExpectedTtft) {
+        const Candidate c = scorer_.candidate(table_, options_, request, best, now_s);
+        band = options_.error_band * scorer_.std_s(table_, c);
+    }
+    // The k-th of equals takes the place with probability 1/k: each of them is as likely.
+    std::uint32_t equals = 0;
+    for (std::size_t r = 0; r < costs.size(); ++r) {
+        if (costs[r] > least + band) continue;
+        if (random_() % ++equals == 0) best = static_cast<RankIndex>(r);
+    }
+    return best;
+}
+
+RankIndex Router::of_session(const RouteRequest& request, RankIndex best, Nanos now) {
+    const Nanos ttl(std::llround(options_.session_ttl_s * 1e9));
+    const auto place = sessions_.find(request.session, now, ttl);
+    if (!place || !table_.present(place->rank) ||
+        table_.columns().name_hash[place->rank] != place->name_hash ||
+        scorer_.exclusion(place->rank) != Exclusion::kNone) {
+        return kNoRank;
+    }
+    if (request.session_hard) return place->rank;
+    if (options_.policy != Policy::kExpectedTtft) return kNoRank;
+    const std::vector<double>& costs = scorer_.costs();
+    return costs[place->rank] <= costs[best] + options_.session_slack_s ? place->rank : kNoRank;
+}
+
+RankIndex Router::power_of_two() {
+    const std::vector<double>& costs = scorer_.costs();
+    RankIndex drawn[2] = {kNoRank, kNoRank};
+    std::uint32_t seen = 0;
+    for (std::size_t r = 0; r < costs.size(); ++r) {
+        if (costs[r] >= Scorer::kNever) continue;
+        // A sample of two, each pair as likely.
+        if (seen < 2) {
+            drawn[seen] = static_cast<RankIndex>(r);
+        } else if (const auto at = random_() % (seen + 1); at < 2) {
+            drawn[at] = static_cast<RankIndex>(r);
+        }
+        ++seen;
+    }
+    if (drawn[1] == kNoRank) return drawn[0];
+    if (costs[drawn[0]] == costs[drawn[1]]) return drawn[random_() % 2];
+    return costs[drawn[0]] < costs[drawn[1]] ? drawn[0] : drawn[1];
+}
+
+/// With a temperature, the reference draws by softmax over costs normalised to their range.
+RankIndex Router::softmax(double least) {
+    const std::vector<double>& costs = scorer_.costs();
+    double most = least;
+    for (const double c : costs) {
+        if (c < Scorer::kNever) most = std::max(most, c);
+    }
+    const double range = most > least ? most - least : 1;
+    double sum = 0;
+    RankIndex chosen = kNoRank;
+    for (std::size_t r = 0; r < costs.size(); ++r) {
+        if (costs[r] >= Scorer::kNever) continue;
+        const double weight = std::exp(-(costs[r] - least) / range / options_.temperature);
+        sum += weight;
+        const double u = static_cast<double>(random_()) / std::minstd_rand::max();
+        if (u * sum <= weight) chosen = static_cast<RankIndex>(r);
+    }
+    return chosen;
+}
+
+void Router::list_fallbacks(Decision& decision) const {
+    const std::vector<double>& costs = scorer_.costs();
+    struct Entry {
+        double cost;
+        RankIndex rank;
+    };
+    std::vector<Entry> few;  // ascending
+    const std::size_t most = options_.fallbacks;
+    if (most == 0) return;
+    few.reserve(most + 1);
+    for (std::size_t r = 0; r < costs.size(); ++r) {
+        const double bound = few.size() < most ? Scorer::kNever : few.back().cost;
+        if (costs[r] >= bound || r == decision.chosen.rank) continue;
+        const auto at = std::ranges::upper_bound(few, costs[r], {}, &Entry::cost);
+        few.insert(at, {costs[r], static_cast<RankIndex>(r)});
+        if (few.size() > most) few.pop_back();
+    }
+    for (const Entry& e : few) decision.fallbacks.push_back(e.rank);
+}
+
+/// Chooses the decode rank for a prefill rank: the handoff, and how long steps are there. Within a
+/// zone a handoff needs no crossing, which is charged as a second latency.
+Result<void> Router::add_decode(const RouteRequest& request, Nanos now, Decision& decision) {
+    const RankTable::Columns& c = table_.columns();
+    const double ready_s = seconds(now) + decision.chosen.ttft_s();
+    const float needed = static_cast<float>(request.prompt_tokens + request.expected_output_tokens);
+    const std::uint32_t zone = c.zone[decision.chosen.rank];
+    double least = Scorer::kNever;
+    bool there = false;
+    double handoff_s = 0;
+    for (RankIndex d = 0; d < table_.size(); ++d) {
+        if (c.role[d] != std::to_underlying(Role::kDecode)) continue;
+        there = true;
+        if (c.limit[d] != 0 && c.requests[d] >= c.limit[d]) continue;
+        if (options_.refuse_without_kv_room && c.kv_total[d] > 0 &&
+            c.kv_tokens[d] + needed > c.kv_total[d] && kv_free_by(d, ready_s) < needed) {
+            continue;
+        }
+        const RankDescription& r = table_.description(d);
+        const bool crosses = zone != 0 && c.zone[d] != 0 && c.zone[d] != zone;
+        const double handoff = r.handoff_latency_s * (crosses ? 2 : 1) +
+                               r.handoff_s_per_token * request.prompt_tokens * (crosses ? 2 : 1);
+        const estimate::RankSpeed& speed = table_.speed(d);
+        const double with = speed.step_s(c.decoding[d] + 1, c.kv_tokens[d] + needed);
+        // What it and those already there wait longer, over its output.
+        const double harm = options_.itl_weight * c.decoding[d] * (with - c.step[d]) *
+                            request.expected_output_tokens;
+        const double memory = c.kv_total[d] > 0 ? 0.001 * c.kv_tokens[d] / c.kv_total[d] : 0;
+        const double cost = handoff + with + std::max(0.0, harm) + memory + 1e-6 * c.own[d];
+        if (cost >= least) continue;
+        least = cost;
+        handoff_s = handoff + with;
+        decision.chosen.decode_rank = d;
+    }
+    if (!there)
+        return tl::unexpected(refusal(ErrorCode::kUnavailable, "no decode worker is ready"));
+    if (decision.chosen.decode_rank == kNoRank) {
+        return tl::unexpected(
+            refusal(ErrorCode::kOverloaded, "no decode worker will have room for the request"));
+    }
+    decision.chosen.handoff_s = handoff_s;
+    return {};
+}
+
+/// KV room of a rank at a later time, when some of the requests there will have ended.
+float Router::kv_free_by(RankIndex rank, double when_s) const {
+    float used = table_.columns().kv_tokens[rank];
+    for (const Booking& b : bookings_) {
+        const RankIndex at = b.decode_rank != kNoRank ? b.decode_rank : b.rank;
+        if (b.id != 0 && at == rank && b.end_s <= when_s) used -= static_cast<float>(b.kv_tokens);
+    }
+    return table_.columns().kv_total[rank] - used;
+}
+
+BookingId Router::enter(const RouteRequest& request, const Decision& decision, Nanos now) {
+    if (free_.empty()) {
+        STATOR_CHECK(bookings_.size() < kSlotMask, "bookings have a number");
+        free_.push_back(static_cast<std::uint32_t>(bookings_.size()));
+        bookings_.emplace_back();
+    }
+    const std::uint32_t slot = free_.back();
+    free_.pop_back();
+    const Candidate& c = decision.chosen;
+    Booking& b = bookings_[slot];
+    b.id = (++serial_ << kSlotBits) | slot;
+    b.rank = c.rank;
+    b.decode_rank = c.decode_rank;
+    b.level = RankTable::level_of(request.priority);
+    b.prompt_tokens = request.prompt_tokens;
+    b.uncached_tokens = request.prompt_tokens - std::min(c.cached_tokens, request.prompt_tokens);
+    b.kv_tokens = request.prompt_tokens + request.expected_output_tokens;
+    const RankIndex decoder = c.decode_rank != kNoRank ? c.decode_rank : c.rank;
+    const double step = table_.speed(decoder).step_s(table_.columns().decoding[decoder] + 1,
+                                                     table_.columns().kv_tokens[decoder]);
+    b.end_s = seconds(now) + c.ttft_s() + step * request.expected_output_tokens;
+    b.prefilled = false;
+    b.blocks.assign(request.blocks.begin(), request.blocks.end());
+    if (request.adapter != 0) use_adapter(b.rank, request.adapter);
+    active_.add(b.rank, b.blocks);
+    ++live_;
+    const bool prefills = request.role != Role::kDecode && request.role != Role::kEncode;
+    if (prefills) {
+        // What is copied, encoded or loaded holds up those behind it too.
+        const double scale = table_.columns().scale[c.rank];
+        const double extra = c.encode_s + c.adapter_s;
+        const estimate::PrefillTime& time = table_.speed(c.rank).prefill_prior();
+        const double prior =
+            time.token_seconds(b.uncached_tokens, c.cached_tokens) + extra / scale;
+        table_.enqueue(b.rank, b.id, prior, b.level, seconds(now));
+        accounts_[b.rank].waiting_tokens += b.prompt_tokens;
+        scorer_.prefill_tokens[b.rank] += static_cast<float>(b.uncached_tokens);
+    } else {
+        b.prefilled = true;
+        ++accounts_[b.rank].own_decoding;
+    }
+    open(b.rank, b.id, b.decode_rank == kNoRank ? b.kv_tokens : b.prompt_tokens);
+    if (b.decode_rank != kNoRank) open(b.decode_rank, b.id, b.kv_tokens);
+    return BookingId(b.id);
+}
+
+/// It will be loaded there; where there is no room, the least recently used one goes.
+void Router::use_adapter(RankIndex rank, std::uint32_t adapter) {
+    RankDescription& d = table_.edit(rank);
+    std::erase(d.adapters, adapter);
+    d.adapters.push_back(adapter);
+    if (d.adapters.size() > std::max(1U, d.max_adapters)) d.adapters.erase(d.adapters.begin());
+}
+
+void Router::open(RankIndex rank, std::uint64_t id, std::uint32_t kv_tokens) {
+    Account& a = accounts_[rank];
+    a.unseen.push_back(id);
+    a.own_kv += static_cast<float>(kv_tokens);
+    ++table_.counts().own[rank];
+    refresh(rank);
+}
+
+void Router::close(RankIndex rank, std::uint64_t id, std::uint32_t kv_tokens) {
+    Account& a = accounts_[rank];
+    if (id > a.last_seen) std::erase(a.unseen, id);
+    a.own_kv = std::max(0.0F, a.own_kv - static_cast<float>(kv_tokens));
+    std::uint32_t& own = table_.counts().own[rank];
+    if (own > 0) --own;
+    if (own == 0) a.own_kv = 0;
+    refresh(rank);
+}
+
+void Router::refresh(RankIndex rank) {
+    const Account& a = accounts_[rank];
+    RankTable::Columns& c = table_.counts();
+    c.requests[rank] = c.own[rank] + a.foreign_requests;
+    c.decoding[rank] = static_cast<float>(a.own_decoding + a.foreign_decoding);
+    c.kv_tokens[rank] = a.own_kv + a.foreign_kv;
+    table_.note_own_waiting(rank, a.waiting_tokens);
+    table_.refresh_step(rank);
+}
+
+Router::Booking* Router::find(BookingId id) {
+    const std::uint64_t slot = id.value & kSlotMask;
+    if (slot >= bookings_.size() || bookings_[slot].id != id.value || id.value == 0) return nullptr;
+    return &bookings_[slot];
+}
+
+void Router::on_report(RankIndex rank, const protocol::LoadReport& load, BookingId seen) {
+    if (!table_.present(rank)) return;
+    Account& a = accounts_[rank];
+    a.last_seen = std::max(a.last_seen, seen.value);
+    const auto first_unseen = std::ranges::upper_bound(a.unseen, a.last_seen);
+    a.unseen.erase(a.unseen.begin(), first_unseen);
+    table_.report(rank, load);
+    const std::uint32_t own = table_.columns().own[rank];
+    const std::uint32_t counted = own - static_cast<std::uint32_t>(a.unseen.size());
+    const std::uint32_t there = load.running + load.waiting;
+    a.foreign_requests = there > counted ? there - counted : 0;
+    a.foreign_decoding = std::min(a.foreign_requests, load.running);
+    const float used = static_cast<float>(load.kv_used_tokens);
+    a.foreign_kv = a.foreign_requests == 0 ? 0 : std::max(0.0F, used - a.own_kv);
+    refresh(rank);
+}
+
+void Router::on_step(RankIndex rank, double seconds, double sequences, double kv_tokens) {
+    if (table_.present(rank)) table_.observe_step(rank, seconds, sequences, kv_tokens);
+}
+
+void Router::on_first_token(BookingId id, std::uint32_t cached_tokens, Nanos now) {
+    Booking* const b = find(id);
+    if (b == nullptr || b->prefilled) return;
+    finish_prefill(*b, cached_tokens, now);
+}
+
+void Router::finish_prefill(Booking& b, std::uint32_t cached_tokens, Nanos now) {
+    b.prefilled = true;
+    const std::uint32_t cached = std::min(cached_tokens, b.prompt_tokens);
+    const double prior =
+        table_.speed(b.rank).prefill_prior().token_seconds(b.prompt_tokens - cached, cached);
+    table_.first_token(b.rank, b.id, prior, seconds(now));
+    accounts_[b.rank].waiting_tokens -= b.prompt_tokens;
+    scorer_.prefill_tokens[b.rank] -= static_cast<float>(b.uncached_tokens);
+    if (b.decode_rank != kNoRank) {
+        ++accounts_[b.decode_rank].own_decoding;
+        close(b.rank, b.id, b.prompt_tokens);
+        refresh(b.decode_rank);
+    } else {
+        ++accounts_[b.rank].own_decoding;
+        refresh(b.rank);
+    }
+}
+
+void Router::on_end(BookingId id, Nanos now) {
+    Booking* const b = find(id);
+    if (b == nullptr) return;
+    active_.remove(b->rank, b->blocks);
+    const RankIndex decoder = b->decode_rank != kNoRank ? b->decode_rank : b->rank;
+    if (b->prefilled) {
+        --accounts_[decoder].own_decoding;
+    } else {
+        table_.withdraw(b->rank, b->id, seconds(now));
+        accounts_[b->rank].waiting_tokens -= b->prompt_tokens;
+        scorer_.prefill_tokens[b->rank] -= static_cast<float>(b->uncached_tokens);
+        if (b->decode_rank != kNoRank) close(b->rank, b->id, b->prompt_tokens);
+    }
+    close(decoder, b->id, b->kv_tokens);
+    free_.push_back(static_cast<std::uint32_t>(b->id & kSlotMask));
+    b->id = 0;
+    b->blocks.clear();
+    --live_;
+}
+
+Explanation Router::explain(const RouteRequest& request, Nanos now) {
+    Explanation out;
+    out.policy = options_.policy;
+    out.prompt_tokens = request.prompt_tokens;
+    const std::minstd_rand before = random_;
+    auto decision = decide(request, now);
+    random_ = before;  // what book() would do
+    if (decision) {
+        out.decision = std::move(*decision);
+    } else {
+        out.refused = std::move(decision.error());
+    }
+    if (options_.policy == Policy::kDirect && !request.pinned) return out;
+    for (RankIndex r = 0; r < table_.size(); ++r) {
+        if (!table_.present(r) || table_.description(r).role != request.role) continue;
+        Explanation::Entry e;
+        e.excluded = scorer_.exclusion(r);
+        e.candidate = scorer_.candidate(table_, options_, request, r, seconds(now));
+        out.ranks.push_back(std::move(e));
+    }
+    std::ranges::sort(out.ranks, {}, [](const Explanation::Entry& e) {
+        const double cost = e.excluded == Exclusion::kNone ? e.candidate.cost : Scorer::kNever;
+        return std::pair(cost, e.candidate.rank);
+    });
+    return out;
+}
+
+}  // namespace stator::router

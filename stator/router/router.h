@@ -1,0 +1,135 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "stator/base/error.h"
+#include "stator/protocol/load.h"
+#include "stator/router/active_prefixes.h"
+#include "stator/router/policy.h"
+#include "stator/router/rank_table.h"
+#include "stator/router/route.h"
+#include "stator/router/scorer.h"
+#include "stator/router/session_table.h"
+
+namespace stator::router {
+
+/// Everything about one decision: all ranks of the role, taken or not.
+struct Explanation {
+    struct Entry {
+        Candidate candidate;
+        Exclusion excluded = Exclusion::kNone;
+        std::string detail;  ///< which label or taint
+    };
+    Policy policy = Policy::kExpectedTtft;
+    std::uint32_t prompt_tokens = 0;
+    Decision decision;  ///< what it would be; of no rank where `refused`
+    std::optional<Error> refused;
+    std::vector<Entry> ranks;  ///< best first
+};
+
+/// Chooses a rank for each request of one pool and keeps account of what it has sent where. One
+/// step scores and books, so that requests of the same moment see each other. Load is what a rank
+/// reports plus the bookings that the report can't know. Pure: time is passed in, randomness comes
+/// from the seed. Not thread-safe: it lives on its owner's thread. Memory: some 250 bytes a rank,
+/// and for each booking its prompt's hashes.
+class Router {
+  public:
+    /// `options` must be valid (STATOR_CHECK).
+    explicit Router(PolicyOptions options = {}, std::uint64_t seed = 1);
+
+    RankIndex add_rank(RankDescription description);
+    /// Its bookings are forgotten; end() of them does nothing.
+    void remove_rank(RankIndex rank);
+    void describe(RankIndex rank, RankDescription description);
+    [[nodiscard]] const RankTable& ranks() const { return table_; }
+    [[nodiscard]] const PolicyOptions& options() const { return options_; }
+    /// Takes effect with the next decision. The dynamo policy counts blocks from then on.
+    [[nodiscard]] Result<void> set_options(PolicyOptions options);
+
+    /// Chooses and books. kUnavailable: no rank of that role is there; kOverloaded: all are full,
+    /// or no decode rank will have room; kDeadlineExceeded: predicted to be too late; kNotFound:
+    /// the pinned rank is not there.
+    [[nodiscard]] Result<Decision> book(const RouteRequest& request, Nanos now);
+    /// What book() would do, for all ranks; books nothing. Slow: for people.
+    [[nodiscard]] Explanation explain(const RouteRequest& request, Nanos now);
+
+    /// The rank's load; `seen` is the last booking that it knew of when it wrote this.
+    void on_report(RankIndex rank, const protocol::LoadReport& load, BookingId seen);
+    /// A step that computed no prompt took so long.
+    void on_step(RankIndex rank, double seconds, double sequences, double kv_tokens);
+    /// Its prompt is computed; of a pair: the decode rank goes on. `cached_tokens`: of the prompt,
+    /// as the engine says.
+    void on_first_token(BookingId booking, std::uint32_t cached_tokens, Nanos now);
+    /// It has ended, or was refused, or its rank was lost. Unknown ones are ignored.
+    void on_end(BookingId booking, Nanos now);
+
+    [[nodiscard]] std::size_t bookings() const { return live_; }
+    /// Adapters that a rank has loaded, as it says, the least recently used first. Until it says
+    /// so again, those of bookings are taken to be loaded too.
+    void set_adapters(RankIndex rank, std::vector<std::uint32_t> adapters);
+    void set_open(RankIndex rank, bool open);
+    void set_distrusted(RankIndex rank, bool distrusted);
+
+  private:
+    struct Booking {
+        std::uint64_t id = 0;  ///< 0 = free
+        RankIndex rank = kNoRank;
+        RankIndex decode_rank = kNoRank;
+        std::size_t level = 1;
+        std::uint32_t prompt_tokens = 0;
+        std::uint32_t uncached_tokens = 0;
+        std::uint32_t kv_tokens = 0;
+        double end_s = 0;  ///< predicted
+        bool prefilled = false;
+        std::vector<std::uint64_t> blocks;
+    };
+    /// Ours on one rank, and what the last report could not know of them.
+    struct Account {
+        std::vector<std::uint64_t> unseen;  ///< bookings, ascending
+        std::uint64_t last_seen = 0;
+        std::uint32_t foreign_requests = 0;
+        float foreign_kv = 0;
+        float own_kv = 0;
+        std::uint32_t own_decoding = 0;
+        std::uint32_t foreign_decoding = 0;
+        std::uint64_t waiting_tokens = 0;  ///< prompts of bookings without a first token
+    };
+
+    [[nodiscard]] Result<Decision> decide(const RouteRequest& request, Nanos now);
+    [[nodiscard]] Error no_candidate(const RouteRequest& request) const;
+    [[nodiscard]] RankIndex pick(const RouteRequest& request, double now_s, Nanos now,
+                                 Decision& decision);
+    [[nodiscard]] RankIndex of_session(const RouteRequest& request, RankIndex best, Nanos now);
+    void list_fallbacks(Decision& decision) const;
+    [[nodiscard]] RankIndex power_of_two();
+    [[nodiscard]] RankIndex softmax(double least);
+    [[nodiscard]] Result<void> add_decode(const RouteRequest& request, Nanos now,
+                                          Decision& decision);
+    [[nodiscard]] float kv_free_by(RankIndex rank, double when_s) const;
+    BookingId enter(const RouteRequest& request, const Decision& decision, Nanos now);
+    void use_adapter(RankIndex rank, std::uint32_t adapter);
+    void open(RankIndex rank, std::uint64_t id, std::uint32_t kv_tokens);
+    void close(RankIndex rank, std::uint64_t id, std::uint32_t kv_tokens);
+    void refresh(RankIndex rank);
+    [[nodiscard]] Booking* find(BookingId id);
+    void finish_prefill(Booking& booking, std::uint32_t cached_tokens, Nanos now);
+
+    PolicyOptions options_;
+    std::minstd_rand random_;
+    RankTable table_;
+    ActivePrefixes active_;
+    Scorer scorer_;
+    SessionTable sessions_;
+    std::vector<Account> accounts_;
+    std::vector<Booking> bookings_;
+    std::vector<std::uint32_t> free_;
+    std::uint64_t serial_ = 0;
+    std::uint64_t turn_ = 0;
+    std::size_t live_ = 0;
+};
+
+}  // namespace stator::router
