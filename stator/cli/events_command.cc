@@ -111,16 +111,6 @@ class Tail {
     std::uint64_t printed_ = 0;
 };
 
-Result<events::SubscriberHostOptions> subscriber_options(const config::Settings& settings) {
-    events::SubscriberHostOptions o;
-    if (!settings.worker.events_key_file.empty()) {
-        auto keys = read_curve_keys(settings.worker.events_key_file);
-        if (!keys) return tl::unexpected(keys.error());
-        o.curve = std::move(*keys);
-    }
-    return o;
-}
-
 ExitCode tail(const config::Settings& settings, TailOptions options) {
     const auto fail = [](const Error& why) {
         print_problem(why);

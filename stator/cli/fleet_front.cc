@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "stator/base/log.h"
+#include "stator/cli/curve_keys.h"
 #include "stator/cli/worker_processes.h"
+#include "stator/config/suggest.h"
 #include "stator/config/value.h"
 #include "stator/discovery/source.h"
 #include "stator/model/artifacts.h"
@@ -93,6 +95,44 @@ std::uint64_t random_number() {
     return (std::uint64_t{device()} << 32U) | device();
 }
 
+Result<routing::PoolRouterOptions> router_options(const config::RouterSettings& s) {
+    routing::PoolRouterOptions o;
+    const auto policy = router::find_policy(s.policy);
+    if (!policy || *policy == router::Policy::kDirect) {
+        std::vector<std::string_view> names;
+        for (const router::Policy p : router::all_policies()) {
+            if (p != router::Policy::kDirect) names.push_back(router::to_string(p));
+        }
+        return error(ErrorCode::kInvalidArgument, "--router-policy is {}; it must be one of {}.{}",
+                     config::in_quotes(s.policy), fmt::join(names, ", "),
+                     config::did_you_mean(s.policy, names));
+    }
+    o.policy.policy = *policy;
+    o.policy.work_weight = s.work_weight;
+    o.policy.itl_weight = s.itl_weight;
+    o.policy.error_band = s.error_band;
+    o.policy.overlap_weight = s.overlap_weight;
+    o.policy.temperature = s.temperature;
+    if (auto ok = router::validate(o.policy); !ok) return tl::unexpected(ok.error());
+    o.predict_ttl = s.predict_ttl;
+    o.index.max_bytes = s.index_size.bytes;
+    o.seed = random_number();
+    return o;
+}
+
+/// The receiver of the workers' KV events; none where it can't be had, which costs hits alone.
+Result<std::shared_ptr<routing::KvFeed>> kv_feed(const config::Settings& settings) {
+    if (!settings.router.kv_events) return nullptr;
+    auto options = subscriber_options(settings);
+    if (!options) return tl::unexpected(options.error());
+    constexpr std::size_t kExpectedWorkers = 256;
+    auto feed = routing::KvFeed::start(std::move(*options), kExpectedWorkers);
+    if (feed) return std::move(*feed);
+    log_warn("KV events can't be followed; prefixes are guessed.",
+             {{"reason", feed.error().message}});
+    return nullptr;
+}
+
 frontend::PoolModelsOptions models_options(const config::Settings& settings) {
     frontend::PoolModelsOptions o;
     o.aliases = read_aliases(settings.fleet).value_or(std::vector<Pair>{});
@@ -119,6 +159,15 @@ frontend::PoolModelsOptions models_options(const config::Settings& settings) {
 }
 
 }  // namespace
+
+Result<events::SubscriberHostOptions> subscriber_options(const config::Settings& settings) {
+    events::SubscriberHostOptions o;
+    if (settings.worker.events_key_file.empty()) return o;
+    auto keys = read_curve_keys(settings.worker.events_key_file);
+    if (!keys) return tl::unexpected(keys.error());
+    o.curve = std::move(*keys);
+    return o;
+}
 
 Result<void> check_fleet_settings(const config::FleetSettings& settings) {
     for (const std::string& source : settings.discover) {
@@ -160,12 +209,18 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     std::function<void(const protocol::ModelCard&)> served) {
     auto options_of_fleet = fleet_options_of(settings, std::move(sources), security, "frontend");
     if (!options_of_fleet) return tl::unexpected(options_of_fleet.error());
+    auto routing = router_options(settings.router);
+    if (!routing) return tl::unexpected(routing.error());
+    auto feed = kv_feed(settings);
+    if (!feed) return tl::unexpected(feed.error());
     auto fleet = fleet::start_fleet(std::move(*options_of_fleet), door.loops(), registry);
     if (!fleet) return tl::unexpected(fleet.error());
     std::unique_ptr<FleetFront> made(new FleetFront);
     made->fleet_ = std::move(*fleet);
     frontend::PoolModelsOptions options = models_options(settings);
     options.served = std::move(served);
+    options.router = std::move(*routing);
+    options.feed = std::move(*feed);
     made->models_ = std::make_unique<frontend::PoolModels>(std::move(options), *made->fleet_,
                                                            door.frontend(), door.loops(), registry);
     door.frontend().observe_fleet([&fleet = *made->fleet_](codec::JsonWriter& w) {

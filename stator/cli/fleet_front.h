@@ -9,6 +9,7 @@
 #include "stator/cli/http_door.h"
 #include "stator/cli/link_security.h"
 #include "stator/config/settings.h"
+#include "stator/events/subscriber.h"
 #include "stator/fleet/fleet.h"
 #include "stator/frontend/pools/pool_models.h"
 #include "stator/metrics/registry.h"
@@ -23,6 +24,10 @@ namespace stator::cli {
 [[nodiscard]] Result<fleet::FleetOptions> fleet_options_of(
     const config::Settings& settings, std::vector<std::string> sources,
     const std::shared_ptr<LinkSecurity>& security, std::string_view role);
+
+/// How to receive events: with the keys of the settings.
+[[nodiscard]] Result<events::SubscriberHostOptions> subscriber_options(
+    const config::Settings& settings);
 
 /// The fleet behind an HTTP door: discovery, links, and the models of the pools found there.
 class FleetFront {

@@ -82,6 +82,54 @@ void add_fleet(std::vector<Option>& t) {
                     .range(0, 1e15));
 }
 
+void add_router(std::vector<Option>& t) {
+    using S = Settings;
+    using R = RouterSettings;
+    t.push_back(option<&S::router, &R::policy>(
+                    "router.policy", "--router-policy",
+                    "How a worker is chosen: expected-ttft (least predicted seconds to the first "
+                    "token), dynamo, least-loaded, power-of-two, round-robin, random, "
+                    "consistent-hash.")
+                    .in("policy"));
+    t.push_back(option<&S::router, &R::work_weight>(
+                    "router.work_weight", "--router-work-weight",
+                    "expected-ttft: seconds charged for each second of prefill that a request "
+                    "takes of a worker. More prefers reuse to an idle worker.")
+                    .range(0, 1000));
+    t.push_back(option<&S::router, &R::itl_weight>(
+                    "router.itl_weight", "--router-itl-weight",
+                    "expected-ttft: seconds charged for each second by which each answer under "
+                    "way there is held up.")
+                    .range(0, 1000));
+    t.push_back(option<&S::router, &R::error_band>(
+                    "router.error_band", "--router-error-band",
+                    "expected-ttft: workers within so many standard deviations of the best "
+                    "prediction are as good as it, and one is drawn.")
+                    .range(0, 10));
+    t.push_back(option<&S::router, &R::overlap_weight>(
+                    "router.overlap_weight", "--router-overlap-weight",
+                    "dynamo: weight of blocks to prefill against blocks that decode.")
+                    .range(0, 1000));
+    t.push_back(option<&S::router, &R::temperature>(
+                    "router.temperature", "--router-temperature",
+                    "dynamo: 0 takes the cheapest worker, more draws among them.")
+                    .range(0, 1000));
+    t.push_back(option<&S::router, &R::kv_events>(
+        "router.kv_events", "--router-kv-events",
+        "Follow the workers' KV events, to know which prefixes they hold. Without, what was sent "
+        "to a worker is taken to be there."));
+    t.push_back(option<&S::router, &R::predict_ttl>(
+                    "router.predict_ttl", "--router-predict-ttl",
+                    "How long blocks sent to a worker that publishes no KV events are taken to be "
+                    "there.")
+                    .range(0, kDay_ms));
+    t.push_back(option<&S::router, &R::index_size>(
+                    "router.index_size", "--router-index-size",
+                    "Memory for knowing which worker holds which prefix, for each pool; beyond, "
+                    "what was stored long ago is forgotten.")
+                    .range(1024.0 * 1024, 1e15));
+}
+
 void add_worker(std::vector<Option>& t) {
     using S = Settings;
     using W = WorkerSettings;
@@ -176,6 +224,7 @@ void add_link(std::vector<Option>& t) {
 void add_fleet_options(std::vector<Option>& t) {
     add_supervisor(t);
     add_fleet(t);
+    add_router(t);
     add_worker(t);
     add_link(t);
 }

@@ -144,6 +144,20 @@ struct FleetSettings {
     bool operator==(const FleetSettings&) const = default;
 };
 
+/// How a frontend chooses workers.
+struct RouterSettings {
+    std::string policy = "expected-ttft";
+    double work_weight = 0.5;
+    double itl_weight = 0.03;
+    double error_band = 0.25;
+    double overlap_weight = 1.0;
+    double temperature = 0.0;
+    bool kv_events = true;
+    std::chrono::milliseconds predict_ttl{120'000};
+    ByteSize index_size{4ULL * 1024 * 1024 * 1024};
+    bool operator==(const RouterSettings&) const = default;
+};
+
 /// What a worker process says of itself and where it can be reached.
 struct WorkerSettings {
     std::string name;
@@ -181,6 +195,7 @@ struct Settings {
     MockSettings mock;
     LinkSettings link;
     FleetSettings fleet;
+    RouterSettings router;
     WorkerSettings worker;
     SupervisorSettings supervisor;
     bool operator==(const Settings&) const = default;

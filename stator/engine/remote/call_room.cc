@@ -23,8 +23,8 @@ CallRoom::CallRoom(PoolCalls& calls, runtime::Loop& loop)
 void CallRoom::arrive(const std::shared_ptr<Call>& call) {
     settle(call);
     if (call->cancelled.load(std::memory_order_seq_cst) || calls_.ending()) {
-        if (call->slot) call->slot->pending.fetch_sub(1, std::memory_order_relaxed);
-        call->slot.reset();
+        if (call->slot) PoolCalls::arrived(*call);
+        calls_.unbook(*call);
         return end(call, call->life.end(FinishReason::kCancelled));
     }
     if (call->slot) {
@@ -65,6 +65,10 @@ void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
         out.finish = FinishReason::kError;
         out.error = error(ErrorCode::kAborted, "the worker ended the request").value();
     }
+    if (!call.first_token && event.count > 0 && call.route) {
+        call.first_token = true;
+        calls_.router().first_token(*call.route, event.cached_tokens, call.chosen_at);
+    }
     if (call.life.take(out, tokens)) {
         append(call, out, tokens, top);
         if (!out.finish) return;
@@ -81,7 +85,7 @@ void CallRoom::on_stream_lost(std::uint64_t tag, const Error& why) {
     STATOR_ASSERT(tag < by_tag_.size() && by_tag_[tag]);
     const auto call = by_tag_[tag];
     call->stream.reset();
-    if (call->slot) call->tried.push_back(call->slot->key());
+    if (call->slot) call->tried.push_back(call->slot);
     let_go_of_worker(*call, false);
     if (const auto over = call->life.lost(why)) return end(call, *over);
     calls_.migrations.add();
@@ -118,24 +122,22 @@ void CallRoom::leave(Call& call) {
 
 void CallRoom::let_go_of_worker(Call& call, bool tell) {
     if (!call.slot) return;
-    call.slot->own.fetch_sub(1, std::memory_order_relaxed);
     if (tell && call.stream) call.slot->worker->cancel(*call.stream);
     call.stream.reset();
-    call.slot.reset();
+    calls_.unbook(call);
 }
 
 void CallRoom::open(const std::shared_ptr<Call>& call) {
     RankSlot& slot = *call->slot;
     auto stream = slot.worker->open(call->life.next_request(), slot.rank, *this, *call->tag);
-    // Counted before it is no longer pending: in between it is rather counted twice than not.
-    slot.own.fetch_add(1, std::memory_order_relaxed);
-    slot.pending.fetch_sub(1, std::memory_order_relaxed);
+    // Its load has it by now: in between it is rather counted twice than not.
+    PoolCalls::arrived(*call);
     if (!stream) return refused(call, std::move(stream.error()));
     call->stream = *stream;
 }
 
 void CallRoom::refused(const std::shared_ptr<Call>& call, Error why) {
-    call->tried.push_back(call->slot->key());
+    call->tried.push_back(call->slot);
     call->stream.reset();
     let_go_of_worker(*call, false);
     if (!legs::RequestLife::worth_another_try(why)) {
@@ -159,8 +161,7 @@ void CallRoom::place_later(const std::shared_ptr<Call>& call) {
 }
 
 void CallRoom::place(const std::shared_ptr<Call>& call) {
-    call->slot = calls_.choose(*calls_.ranks(), call->tried);
-    if (call->slot) {
+    if (calls_.choose(*call)) {
         if (call->slot->room == this) return open(call);
         CallRoom& next = *call->slot->room;
         leave(*call);

@@ -5,7 +5,6 @@
 
 #include "stator/base/check.h"
 #include "stator/engine/remote/call_room.h"
-#include "stator/router/rank_choice.h"
 
 namespace stator::engine {
 namespace {
@@ -32,7 +31,8 @@ PoolCalls::PoolCalls(PoolEngineOptions o, runtime::LoopPool& loops, metrics::Reg
                                          "Refusals by workers after which another one was tried.",
                                          labels(options))),
       waiting_gauge(registry.gauge("stator_pool_waiting_requests",
-                                   "Requests for which no worker is ready.", labels(options))) {
+                                   "Requests for which no worker is ready.", labels(options))),
+      router_(options.router, options.card, options.feed, registry, clock_) {
     for (std::size_t i = 0; i < loops.size(); ++i) {
         rooms_.push_back(std::make_unique<CallRoom>(*this, loops.at(i)));
     }
@@ -69,6 +69,14 @@ void PoolCalls::take_view(const fleet::FleetView& view) {
             }
         }
     }
+    std::vector<routing::PoolRank> members;
+    for (const auto& slot : next->ready) {
+        members.push_back({slot->worker, slot->rank, {slot, &slot->pending}});
+    }
+    const auto numbers = router_.set_ranks(members);
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+        if (next->ready[i]->route == router::kNoRank) next->ready[i]->route = numbers[i];
+    }
     {
         const std::scoped_lock lock(ranks_mutex_);
         ranks_ = next;
@@ -80,23 +88,34 @@ void PoolCalls::take_view(const fleet::FleetView& view) {
     }
 }
 
-std::shared_ptr<RankSlot> PoolCalls::choose(const Ranks& ranks,
-                                            std::span<const std::uint64_t> tried) {
-    std::minstd_rand random(
-        static_cast<std::uint32_t>(draws_.fetch_add(1, std::memory_order_relaxed) + 1));
-    random.discard(1);
-    router::RankChoice choice(random);
-    for (std::size_t i = 0; i < ranks.ready.size(); ++i) {
-        const RankSlot& slot = *ranks.ready[i];
-        if (!tried.empty() && std::ranges::find(tried, slot.key()) != tried.end()) continue;
-        choice.consider(i, slot.worker->load(slot.rank),
-                        slot.pending.load(std::memory_order_relaxed),
-                        slot.own.load(std::memory_order_relaxed));
+Result<void> PoolCalls::choose(Call& call) {
+    const auto now_ready = ranks();
+    std::vector<router::RankIndex> excluded;
+    for (const auto& slot : now_ready->ready) {
+        if (std::ranges::find(call.tried, slot) != call.tried.end()) {
+            excluded.push_back(slot->route);
+        }
     }
-    if (!choice.best()) return nullptr;
-    const auto& slot = ranks.ready[*choice.best()];
-    slot->pending.fetch_add(1, std::memory_order_relaxed);
-    return slot;
+    auto route = router_.choose(*call.life.next_request(), excluded);
+    if (!route) return tl::unexpected(std::move(route.error()));
+    const auto slot = std::ranges::find(now_ready->ready, route->rank, &RankSlot::route);
+    if (slot == now_ready->ready.end()) {
+        // It came or went between the two.
+        router_.ended(route->booking);
+        return tl::unexpected(none_ready(0));
+    }
+    call.slot = *slot;
+    call.slot->pending.fetch_add(1, std::memory_order_relaxed);
+    call.route = *route;
+    call.chosen_at = clock.now();
+    call.first_token = false;
+    return {};
+}
+
+void PoolCalls::unbook(Call& call) {
+    if (call.route) router_.ended(call.route->booking);
+    call.route.reset();
+    call.slot.reset();
 }
 
 Result<void> PoolCalls::submit(protocol::GenerateRequest request, std::shared_ptr<StepSink> sink) {
@@ -112,19 +131,23 @@ Result<void> PoolCalls::submit(protocol::GenerateRequest request, std::shared_pt
     }
     const auto now_ready = ranks();
     if (!now_ready->known) return tl::unexpected(none_ready(0));
-    std::shared_ptr<RankSlot> slot = choose(*now_ready, {});
-    if (!slot && !now_ready->ready.empty()) return tl::unexpected(refuse_full());
-    if (!slot && waiting.load(std::memory_order_relaxed) >= options.max_waiting) {
-        return tl::unexpected(none_ready(0));
+    const protocol::RequestId id = request.id;
+    auto call = std::make_shared<Call>(std::move(request), options.max_migrations, std::move(sink));
+    if (auto chosen = choose(*call); !chosen) {
+        if (!now_ready->ready.empty() && chosen.error().code != ErrorCode::kUnavailable) {
+            return chosen.error().code == ErrorCode::kOverloaded ? tl::unexpected(refuse_full())
+                                                                 : chosen;
+        }
+        if (waiting.load(std::memory_order_relaxed) >= options.max_waiting) {
+            return tl::unexpected(none_ready(0));
+        }
     }
     if (!begin()) {
-        if (slot) slot->pending.fetch_sub(1, std::memory_order_relaxed);
+        if (call->slot) arrived(*call);
+        unbook(*call);
         return error(ErrorCode::kUnavailable, "the engine is stopping");
     }
-    const protocol::RequestId id = request.id;
-    CallRoom& room = slot ? *slot->room : waiting_room(id);
-    auto call = std::make_shared<Call>(std::move(request), options.max_migrations, std::move(sink));
-    call->slot = std::move(slot);
+    CallRoom& room = call->slot ? *call->slot->room : waiting_room(id);
     call->home.store(&room, std::memory_order_seq_cst);
     {
         Shard& s = shard(id);
@@ -140,7 +163,8 @@ void PoolCalls::send(const std::shared_ptr<Call>& call, CallRoom& room, bool dir
     if (directly && room.loop().on_this_thread()) return room.arrive(call);
     if (room.loop().post([keep = shared_from_this(), &room, call] { room.arrive(call); })) return;
     // The loops are gone, and with them every other place where the call could end.
-    if (call->slot) call->slot->pending.fetch_sub(1, std::memory_order_relaxed);
+    if (call->slot) arrived(*call);
+    unbook(*call);
     protocol::StepBatch batch;
     batch.events.push_back(call->life.end(FinishReason::kCancelled));
     forget(call->life.original().id);

@@ -7,13 +7,13 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <random>
 #include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "stator/engine/remote/pool_engine.h"
 #include "stator/legs/request_life.h"
+#include "stator/routing/pool_router.h"
 
 namespace stator::engine {
 
@@ -23,11 +23,9 @@ class CallRoom;
 struct RankSlot {
     std::shared_ptr<fleet::Worker> worker;
     std::uint32_t rank = 0;
-    CallRoom* room = nullptr;               ///< of the worker's loop
-    std::atomic<std::uint32_t> pending{0};  ///< chosen, not opened yet
-    std::atomic<std::uint32_t> own{0};      ///< open from here
-
-    [[nodiscard]] std::uint64_t key() const { return (worker->id() << 16) | rank; }
+    CallRoom* room = nullptr;                   ///< of the worker's loop
+    std::atomic<std::uint32_t> pending{0};      ///< chosen, not opened yet
+    router::RankIndex route = router::kNoRank;  ///< its number in the router
 };
 
 /// One accepted request. It belongs to one room at a time: `home`. Only `cancelled` and `home` are
@@ -47,10 +45,13 @@ struct Call {
     // Of its room.
     std::optional<std::uint64_t> tag;  ///< its place in the room; none: on the way, or ended
     std::size_t sink_slot = 0;
-    std::shared_ptr<RankSlot> slot;            ///< asked, or on the way to it
-    std::optional<requests::StreamId> stream;  ///< while a worker computes it
-    std::vector<std::uint64_t> tried;          ///< RankSlot::key() of those that refused
-    std::optional<Error> refusal;              ///< the last one
+    std::shared_ptr<RankSlot> slot;       ///< asked, or on the way to it
+    std::optional<routing::Route> route;  ///< booked; goes with the slot
+    TimePoint chosen_at;
+    bool first_token = false;                      ///< on the present worker
+    std::optional<requests::StreamId> stream;      ///< while a worker computes it
+    std::vector<std::shared_ptr<RankSlot>> tried;  ///< those that refused
+    std::optional<Error> refusal;                  ///< the last one
     std::optional<TimePoint> waiting_since;
     std::chrono::nanoseconds waited{0};
 };
@@ -70,9 +71,13 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     // Any thread.
     [[nodiscard]] std::shared_ptr<const Ranks> ranks() const;
     void take_view(const fleet::FleetView& view);
-    /// Chosen ranks are counted as pending. `tried`: keys that are out of the question.
-    [[nodiscard]] std::shared_ptr<RankSlot> choose(const Ranks& ranks,
-                                                   std::span<const std::uint64_t> tried);
+    /// Gives the call a slot, booked and counted as pending, that is not among those tried.
+    [[nodiscard]] Result<void> choose(Call& call);
+    /// The slot is counted as pending no more.
+    static void arrived(Call& call) { call.slot->pending.fetch_sub(1, std::memory_order_relaxed); }
+    /// Takes slot and booking from the call.
+    void unbook(Call& call);
+    [[nodiscard]] routing::PoolRouter& router() { return router_; }
     [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,
                                       std::shared_ptr<StepSink> sink);
     void cancel(protocol::RequestId id);
@@ -111,7 +116,7 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     mutable std::mutex ranks_mutex_;
     std::shared_ptr<const Ranks> ranks_ = std::make_shared<Ranks>();
     std::array<Shard, 16> shards_;
-    std::atomic<std::uint64_t> draws_{0};
+    routing::PoolRouter router_;
     std::atomic<bool> stopping_{false};
     std::atomic<bool> ending_{false};
     std::mutex live_mutex_;

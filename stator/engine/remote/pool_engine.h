@@ -8,6 +8,7 @@
 #include "stator/engine/engine.h"
 #include "stator/fleet/fleet.h"
 #include "stator/metrics/registry.h"
+#include "stator/routing/pool_router.h"
 
 namespace stator::engine {
 
@@ -19,9 +20,11 @@ struct PoolEngineOptions {
     /// kUnavailable and Retry-After; counts once per request, and not beyond its deadline.
     std::chrono::milliseconds wait_for_worker{2'000};
     std::size_t max_waiting = 4096;  ///< requests that wait so; the next is refused
+    routing::PoolRouterOptions router = {};
+    std::shared_ptr<routing::KvFeed> feed = nullptr;  ///< null: nobody's KV events are followed
 };
 
-/// The ranks of one pool as one engine. submit() picks the least loaded ready rank; a worker that
+/// The ranks of one pool as one engine. submit() lets the router choose a ready rank; a worker that
 /// refuses for want of room is not asked again for that request as long as another one has room; a
 /// worker that is lost hands its requests to others, which go on with the prompt and the tokens so
 /// far (legs/request_life.h): every token is delivered once. Refusals and ends reach the sink as

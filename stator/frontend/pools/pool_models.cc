@@ -233,6 +233,8 @@ void PoolModels::Impl::serve(const std::string& id, Pool& pool) {
     engine_options.card = *pool.card;
     engine_options.max_migrations = options.max_migrations;
     engine_options.wait_for_worker = options.wait_for_worker;
+    engine_options.router = options.router;
+    engine_options.feed = options.feed;
     pool.engine =
         engine::make_pool_engine(std::move(engine_options), fleet, loops, registry, clock);
     pool.served_since = clock.unix_seconds();

@@ -30,6 +30,8 @@ struct PoolModelsOptions {
     ShareRules shares;
     std::uint32_t max_migrations = 3;
     std::chrono::milliseconds wait_for_worker{2'000};
+    routing::PoolRouterOptions router;
+    std::shared_ptr<routing::KvFeed> feed;  ///< of KV events; null: none are followed
     /// What requests leave out, where neither card nor options say: see SamplingDefaults.
     std::function<SamplingDefaults(const protocol::RecommendedSampling&)> defaults;
     /// Artifacts kept from earlier (a cache on disk). Run on a thread of their own, may block.

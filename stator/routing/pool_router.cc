@@ -1,0 +1,276 @@
+#include "stator/routing/pool_router.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "stator/base/log.h"
+#include "stator/tokens/hash.h"
+#include "stator/tokens/token_sequence.h"
+
+namespace stator::routing {
+namespace {
+
+/// Loads older than this are read again before a decision.
+constexpr std::chrono::milliseconds kLoadsKeep{2};
+/// Of a small fleet they are always read: it costs less than a microsecond.
+constexpr std::size_t kSmallFleet = 64;
+
+metrics::Labels labels(const protocol::ModelCard& card) { return {{"model", card.name}}; }
+
+std::uint64_t seed_of(std::uint64_t salt) {
+    return salt == 0 ? tokens::hash_seed() : tokens::hash_seed({}, std::to_string(salt));
+}
+
+/// Sequence hashes of the whole blocks of a prompt.
+void hash_prompt(std::span<const tokens::TokenId> prompt, std::size_t block_tokens,
+                 std::uint64_t salt, std::vector<tokens::SequenceHash>& out) {
+    out.clear();
+    const std::uint64_t seed = seed_of(salt);
+    for (std::size_t at = 0; at + block_tokens <= prompt.size(); at += block_tokens) {
+        const auto block = tokens::block_hash(prompt.subspan(at, block_tokens), seed);
+        out.push_back(out.empty() ? tokens::sequence_hash(block)
+                                  : tokens::sequence_hash(out.back(), block));
+    }
+}
+
+}  // namespace
+
+PoolRouter::PoolRouter(PoolRouterOptions options, protocol::ModelCard card,
+                       std::shared_ptr<KvFeed> feed, metrics::Registry& registry,
+                       const Clock& clock)
+    : options_(std::move(options)),
+      card_(std::move(card)),
+      feed_(std::move(feed)),
+      clock_(clock),
+      zero_(clock.now()),
+      decision_seconds_(registry.histogram(
+          "stator_router_decision_seconds", "From a prompt's tokens to a booked rank.",
+          {5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3}, labels(card_))),
+      ttft_error_(registry.histogram(
+          "stator_router_ttft_ratio",
+          "Real over predicted time from the booking to the first token.",
+          {0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0}, labels(card_))),
+      predicted_tokens_(registry.counter("stator_router_predicted_cached_tokens_total",
+                                         "Prompt tokens expected to be cached where they went.",
+                                         labels(card_))),
+      cached_tokens_(registry.counter("stator_router_cached_tokens_total",
+                                      "Prompt tokens that engines said were cached.",
+                                      labels(card_))),
+      prompt_tokens_(registry.counter("stator_router_prompt_tokens_total",
+                                      "Prompt tokens of requests with a first token.",
+                                      labels(card_))),
+      index_blocks_(registry.gauge("stator_router_index_blocks",
+                                   "Different KV blocks that the index knows.", labels(card_))),
+      index_bytes_(registry.gauge("stator_router_index_bytes", "Memory that the index uses.",
+                                  labels(card_))),
+      router_(options_.policy, options_.seed) {
+    if (card_.block_tokens > 0) index_ = std::make_shared<PoolIndex>(options_.index);
+}
+
+PoolRouter::~PoolRouter() = default;
+
+router::RankDescription PoolRouter::describe(const PoolRank& rank) {
+    const auto info = rank.worker->info();
+    router::RankDescription d;
+    d.name = fmt::format("{}/{}", info->name, rank.rank);
+    d.role = info->roles.empty() ? protocol::Role::kAggregated : info->roles.front();
+    for (const auto& [key, value] : info->labels) {
+        if (key == "zone") d.zone = value;
+        if (key == "taint") {
+            d.taints.push_back(value);
+        } else {
+            d.labels.push_back(key + "=" + value);
+        }
+    }
+    return d;
+}
+
+router::RankIndex PoolRouter::add(const PoolRank& rank) {
+    const router::RankIndex index = router_.add_rank(describe(rank));
+    if (index >= members_.size()) members_.resize(index + 1);
+    members_[index] = {rank, std::nullopt, nullptr, true};
+    if (index_) members_[index].slot = index_->add_rank(index);
+    router_.on_report(index, rank.worker->load(rank.rank), router::BookingId(last_booking_));
+    return index;
+}
+
+std::vector<router::RankIndex> PoolRouter::set_ranks(std::span<const PoolRank> ranks) {
+    std::vector<router::RankIndex> out;
+    std::vector<std::shared_ptr<fleet::Worker>> gone;
+    {
+        const std::scoped_lock lock(mutex_);
+        for (Member& m : members_) m.stays = false;
+        for (const PoolRank& rank : ranks) {
+            const auto known = std::ranges::find_if(members_, [&](const Member& m) {
+                return m.rank.worker == rank.worker && m.rank.rank == rank.rank;
+            });
+            if (known != members_.end()) {
+                known->stays = true;
+                out.push_back(static_cast<router::RankIndex>(known - members_.begin()));
+            } else {
+                out.push_back(add(rank));
+            }
+        }
+        for (std::size_t i = 0; i < members_.size(); ++i) {
+            Member& m = members_[i];
+            if (!m.rank.worker || m.stays) continue;
+            router_.remove_rank(static_cast<router::RankIndex>(i));
+            gone.push_back(m.rank.worker);
+        }
+    }
+    // The subscriptions first, then the slots: nothing is written to a slot that another has.
+    std::erase_if(following_,
+                  [&](const auto& f) { return std::ranges::find(gone, f.first) != gone.end(); });
+    {
+        const std::scoped_lock lock(mutex_);
+        for (Member& m : members_) {
+            if (!m.rank.worker || m.stays) continue;
+            if (m.slot) index_->remove_rank(*m.slot);
+            m = {};
+        }
+    }
+    follow_events();
+    return out;
+}
+
+/// Of workers that are new here.
+void PoolRouter::follow_events() {
+    if (!feed_ || !index_) return;
+    struct New {
+        std::shared_ptr<fleet::Worker> worker;
+        std::vector<std::optional<index::RankSlot>> slots;
+    };
+    std::vector<New> fresh;
+    {
+        const std::scoped_lock lock(mutex_);
+        for (const Member& m : members_) {
+            if (!m.rank.worker || m.writer || !m.rank.worker->info()->events) continue;
+            auto at = std::ranges::find(fresh, m.rank.worker, &New::worker);
+            if (at == fresh.end()) {
+                at = fresh.insert(at, {m.rank.worker, {}});
+                at->slots.resize(m.rank.worker->info()->ranks.size());
+            }
+            if (m.rank.rank < at->slots.size()) at->slots[m.rank.rank] = m.slot;
+        }
+    }
+    for (New& n : fresh) {
+        auto writer = std::make_shared<IndexWriter>(index_, n.slots);
+        auto made = feed_->follow(n.worker, writer);
+        if (!made) {
+            log_warn("A worker's KV events can't be followed; it gets requests by its load.",
+                     {{"worker", n.worker->info()->name}, {"reason", made.error().message}});
+            continue;
+        }
+        following_.emplace_back(n.worker, Following{std::move(*made), writer, n.slots});
+        const std::scoped_lock lock(mutex_);
+        for (Member& m : members_) {
+            if (m.rank.worker == n.worker) m.writer = writer;
+        }
+    }
+}
+
+/// Under the lock. What a worker's load does not know yet of our bookings is in `pending`.
+void PoolRouter::refresh_loads(TimePoint now) {
+    if (members_.size() > kSmallFleet && now - loads_at_ < kLoadsKeep) return;
+    loads_at_ = now;
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+        const Member& m = members_[i];
+        if (!m.rank.worker) continue;
+        protocol::LoadReport load = m.rank.worker->load(m.rank.rank);
+        load.waiting += m.rank.pending->load(std::memory_order_relaxed);
+        router_.on_report(static_cast<router::RankIndex>(i), load,
+                          router::BookingId(last_booking_));
+    }
+}
+
+Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
+                                 std::span<const router::RankIndex> excluded) {
+    thread_local std::vector<tokens::SequenceHash> blocks;
+    thread_local std::vector<router::Overlap> overlaps;
+    const TimePoint begin = clock_.now();
+    blocks.clear();
+    overlaps.clear();
+    if (index_) {
+        hash_prompt(request.prompt, card_.block_tokens, request.cache_salt, blocks);
+        index_->lookup(blocks, overlaps);
+        if (index_->tidy(begin)) show_index();
+    }
+    router::RouteRequest r;
+    r.prompt_tokens = static_cast<std::uint32_t>(request.prompt.size());
+    r.block_tokens = std::max(card_.block_tokens, 1U);
+    r.expected_output_tokens = std::min(request.max_tokens, 256U);
+    r.blocks = std::span(reinterpret_cast<const std::uint64_t*>(blocks.data()), blocks.size());
+    r.overlaps = overlaps;
+    r.priority = request.priority;
+    r.excluded = excluded;
+    if (!request.deadline.is_never()) r.deadline = now() + request.deadline.left(begin);
+
+    std::optional<index::RankSlot> predicted;
+    Route route;
+    {
+        const std::scoped_lock lock(mutex_);
+        refresh_loads(begin);
+        const auto decision = router_.book(r, now());
+        if (!decision) return tl::unexpected(decision.error());
+        route.rank = decision->chosen.rank;
+        route.booking = decision->booking;
+        route.cached_tokens = decision->chosen.cached_tokens;
+        route.ttft_s = decision->chosen.ttft_s();
+        last_booking_ = decision->booking.value;
+        const Member& m = members_[route.rank];
+        if (!m.writer) predicted = m.slot;
+    }
+    if (predicted) index_->predict(*predicted, blocks, begin + options_.predict_ttl);
+    decision_seconds_.observe(to_seconds(clock_.now() - begin));
+    return route;
+}
+
+void PoolRouter::first_token(const Route& route, std::uint32_t cached_tokens, TimePoint chosen_at) {
+    {
+        const std::scoped_lock lock(mutex_);
+        router_.on_first_token(route.booking, cached_tokens, now());
+    }
+    predicted_tokens_.add(route.cached_tokens);
+    cached_tokens_.add(cached_tokens);
+    if (route.ttft_s > 0) ttft_error_.observe(to_seconds(clock_.now() - chosen_at) / route.ttft_s);
+}
+
+void PoolRouter::ended(router::BookingId booking) {
+    const std::scoped_lock lock(mutex_);
+    router_.on_end(booking, now());
+}
+
+void PoolRouter::show_index() {
+    const auto size = index_->size();
+    index_blocks_.set(static_cast<double>(size.blocks));
+    index_bytes_.set(static_cast<double>(size.bytes));
+}
+
+Result<void> PoolRouter::set_policy(router::PolicyOptions policy) {
+    const std::scoped_lock lock(mutex_);
+    return router_.set_options(std::move(policy));
+}
+
+PoolRouter::State PoolRouter::state() const {
+    State out;
+    if (index_) out.index = index_->size();
+    const std::scoped_lock lock(mutex_);
+    out.policy = router_.options();
+    out.bookings = router_.bookings();
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+        const Member& m = members_[i];
+        if (!m.rank.worker) continue;
+        const auto rank = static_cast<router::RankIndex>(i);
+        RankState& s = out.ranks.emplace_back();
+        s.name = router_.ranks().description(rank).name;
+        s.rank = m.rank.rank;
+        s.follows_events = m.writer != nullptr;
+        s.live = m.writer && m.writer->is_live(m.rank.rank);
+        s.prefill_scale = router_.ranks().speed(rank).prefill_scale().scale();
+        s.queue_s = router_.ranks().queue_s(rank, 1, to_seconds(now()));
+        s.load = router_.ranks().reported(rank);
+    }
+    return out;
+}
+
+}  // namespace stator::routing

@@ -1,0 +1,137 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "stator/base/clock.h"
+#include "stator/base/error.h"
+#include "stator/fleet/fleet.h"
+#include "stator/metrics/registry.h"
+#include "stator/protocol/generate.h"
+#include "stator/protocol/worker_info.h"
+#include "stator/router/router.h"
+#include "stator/routing/kv_feed.h"
+#include "stator/routing/pool_index.h"
+
+namespace stator::routing {
+
+struct PoolRouterOptions {
+    router::PolicyOptions policy;
+    index::IndexOptions index;
+    /// How long blocks sent to a rank that publishes no events are taken to be there.
+    std::chrono::milliseconds predict_ttl{120'000};
+    std::uint64_t seed = 1;
+};
+
+/// A rank that takes requests.
+struct PoolRank {
+    std::shared_ptr<fleet::Worker> worker;
+    std::uint32_t rank = 0;
+    /// Requests chosen for it that its load does not know yet.
+    std::shared_ptr<const std::atomic<std::uint32_t>> pending;
+};
+
+/// Where a request goes, booked.
+struct Route {
+    router::RankIndex rank = router::kNoRank;
+    router::BookingId booking;
+    std::uint32_t cached_tokens = 0;  ///< predicted
+    double ttft_s = 0;                ///< predicted, from the booking on
+};
+
+/// Chooses ranks of one pool by what they hold and what they have to do, and keeps account of what
+/// was sent where. Any thread.
+class PoolRouter {
+  public:
+    /// `feed`: null where nobody follows events; then what was sent to a rank is taken to be there.
+    PoolRouter(PoolRouterOptions options, protocol::ModelCard card, std::shared_ptr<KvFeed> feed,
+               metrics::Registry& registry, const Clock& clock);
+    ~PoolRouter();
+    PoolRouter(const PoolRouter&) = delete;
+    PoolRouter& operator=(const PoolRouter&) = delete;
+
+    /// The ranks there are now; those that were there keep their numbers. What they hold is
+    /// followed from now on. By the order of `ranks`. One thread at a time.
+    std::vector<router::RankIndex> set_ranks(std::span<const PoolRank> ranks);
+
+    /// Chooses and books; end it with ended(). `excluded`: not these. Errors as Router::book().
+    [[nodiscard]] Result<Route> choose(const protocol::GenerateRequest& request,
+                                       std::span<const router::RankIndex> excluded);
+    /// The first token has come; `cached_tokens`: of the prompt, as the engine says.
+    void first_token(const Route& route, std::uint32_t cached_tokens, TimePoint chosen_at);
+    void ended(router::BookingId booking);
+
+    [[nodiscard]] Result<void> set_policy(router::PolicyOptions policy);
+
+    /// For /router: policy, ranks, index.
+    struct RankState {
+        std::string name;
+        std::uint32_t rank = 0;
+        bool follows_events = false;
+        bool live = false;
+        std::size_t blocks = 0;
+        double prefill_scale = 1;
+        double queue_s = 0;
+        protocol::LoadReport load;
+    };
+    struct State {
+        router::PolicyOptions policy;
+        PoolIndex::Size index;
+        std::size_t bookings = 0;
+        std::vector<RankState> ranks;
+    };
+    [[nodiscard]] State state() const;
+
+  private:
+    struct Member {
+        PoolRank rank;
+        std::optional<index::RankSlot> slot;
+        std::shared_ptr<IndexWriter> writer;  ///< null: publishes no events
+        bool stays = false;
+    };
+    struct Following {
+        std::unique_ptr<events::Subscription> subscription;
+        std::shared_ptr<IndexWriter> writer;
+        std::vector<std::optional<index::RankSlot>> slots;
+    };
+
+    [[nodiscard]] router::Nanos now() const { return clock_.now() - zero_; }
+    [[nodiscard]] static router::RankDescription describe(const PoolRank& rank);
+    router::RankIndex add(const PoolRank& rank);
+    void follow_events();
+    void refresh_loads(TimePoint now);
+    void show_index();
+
+    PoolRouterOptions options_;
+    protocol::ModelCard card_;
+    std::shared_ptr<KvFeed> feed_;
+    const Clock& clock_;
+    TimePoint zero_;
+    std::shared_ptr<PoolIndex> index_;  ///< null where the pool has no prefix cache
+
+    metrics::Histogram& decision_seconds_;
+    metrics::Histogram& ttft_error_;
+    metrics::Counter& predicted_tokens_;
+    metrics::Counter& cached_tokens_;
+    metrics::Counter& prompt_tokens_;
+    metrics::Gauge& index_blocks_;
+    metrics::Gauge& index_bytes_;
+
+    mutable std::mutex mutex_;  ///< of all below
+    router::Router router_;
+    std::vector<Member> members_;  ///< by RankIndex; no worker: gone
+    TimePoint loads_at_;
+    std::uint64_t last_booking_ = 0;
+
+    std::vector<std::pair<std::shared_ptr<fleet::Worker>, Following>> following_;  ///< of set_ranks
+};
+
+}  // namespace stator::routing

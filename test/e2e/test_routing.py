@@ -1,0 +1,105 @@
+"""The router at work: mock workers, a frontend, `stator bench`."""
+
+import json
+import subprocess
+
+import pytest
+import stator_process
+from stator_process import StatorFrontend, StatorWorker
+
+GROUPS = 24
+ISL = 1024
+PREFIX = 960
+REQUESTS = 480
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory):
+    """Three, each with room for a third of the groups' prefixes and a bit more."""
+    folder = tmp_path_factory.mktemp("routing")
+    options = {"mock_preset": "constant-10ms", "mock_blocks": 1400, "speedup": 4, "threads": 1}
+    running = [StatorWorker(folder, f"w{i}", engine="mock", **options) for i in range(3)]
+    try:
+        for worker in running:
+            worker.start()
+        yield folder
+    finally:
+        for worker in running:
+            worker.stop()
+
+
+def bench(url, seed, tmp_path):
+    out = tmp_path / f"report-{seed}.json"
+    command = [stator_process.binary(), "bench", "--url", url, "--api", "tokens"]
+    command += ["--kind", "shared-prefix", "--groups", GROUPS, "--isl", ISL, "--prefix", PREFIX]
+    command += ["--osl", 8, "--rate", 60, "--requests", REQUESTS, "--seed", seed, "--json", out]
+    done = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+        env=stator_process.child_environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert {o["outcome"]: o["count"] for o in report["outcomes"]} == {"ok": REQUESTS}
+    return report
+
+
+def best_possible():
+    """Every request but a group's first finds the prefix; blocks of 16."""
+    return (REQUESTS - GROUPS) * PREFIX / (REQUESTS * ISL)
+
+
+def test_requests_go_where_their_prefix_is(workers, tmp_path):
+    """Random spreads 24 groups over caches that hold 20 each; the router keeps them apart."""
+    ratios = {}
+    for seed, policy in enumerate(("random", "expected-ttft")):
+        with StatorFrontend(workers, router_policy=policy) as frontend:
+            frontend.wait_workers("w0", "w1", "w2")
+            ratios[policy] = bench(frontend.base_url, seed + 1, tmp_path)["cached_ratio"]
+    assert ratios["expected-ttft"] >= 0.95 * best_possible(), ratios
+    assert ratios["random"] <= 0.9 * ratios["expected-ttft"], ratios
+
+
+def metric(frontend, name):
+    body = frontend.request("GET", "/metrics")[2].decode()
+    return sum(float(line.split()[-1]) for line in body.splitlines() if line.startswith(name))
+
+
+def test_a_new_frontend_learns_what_workers_hold(workers, tmp_path):
+    """Snapshots fill its index; its first requests go to the caches that others filled."""
+    with StatorFrontend(workers) as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+        bench(frontend.base_url, 7, tmp_path)
+    with StatorFrontend(workers) as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+        # The same groups again: nothing is left of their first misses.
+        report = bench(frontend.base_url, 7, tmp_path)
+        assert report["cached_ratio"] >= 0.93 * PREFIX / ISL
+        said, seen = (
+            metric(frontend, f"stator_router_{kind}cached_tokens_total")
+            for kind in ("predicted_", "")
+        )
+        assert abs(said - seen) <= 0.05 * seen
+        assert metric(frontend, "stator_router_index_blocks") > 0
+
+
+def test_without_events_what_was_sent_is_remembered(workers, tmp_path):
+    with StatorFrontend(workers, router_kv_events="false") as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+        assert bench(frontend.base_url, 11, tmp_path)["cached_ratio"] >= 0.85 * best_possible()
+
+
+def test_unknown_policies_are_refused(tmp_path):
+    done = subprocess.run(
+        [stator_process.binary(), "frontend", "--port", "0", "--router-policy", "randon"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        stdin=subprocess.DEVNULL,
+        env=stator_process.child_environment(stator_process.fleet_environment(tmp_path)),
+    )
+    assert done.returncode == 2
+    assert "random" in done.stderr and "expected-ttft" in done.stderr
