@@ -138,9 +138,8 @@ class Bench {
         }
         Measured out{load.report(), load.end(), load.why()};
         if (!skipped_.empty()) out.report.warnings.push_back(skipped_);
-        out.report.facts.push_back(
-            {"own cost",
-             fmt::format("{:.3f} CPU s for {} chunks", load.cpu_seconds(), load.pieces())});
+        out.report.facts.push_back({"own cost", fmt::format("{:.3f} CPU s for {} chunks",
+                                                            load.cpu_seconds(), load.pieces())});
         return out;
     }
 

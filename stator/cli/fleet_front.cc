@@ -169,6 +169,25 @@ Result<events::SubscriberHostOptions> subscriber_options(const config::Settings&
     return o;
 }
 
+Result<void> check_router_settings(const config::RouterSettings& settings) {
+    if (const auto options = router_options(settings); !options) {
+        return tl::unexpected(options.error());
+    }
+    if (!trust_of(settings.hints)) {
+        return error(ErrorCode::kInvalidArgument,
+                     "--router-hints is {}; it must be nobody, local or everybody",
+                     config::in_quotes(settings.hints));
+    }
+    return {};
+}
+
+std::optional<frontend::TrustHints> trust_of(std::string_view hints) {
+    if (hints == "nobody") return frontend::TrustHints::kNobody;
+    if (hints == "local") return frontend::TrustHints::kLocal;
+    if (hints == "everybody") return frontend::TrustHints::kEverybody;
+    return std::nullopt;
+}
+
 Result<void> check_fleet_settings(const config::FleetSettings& settings) {
     for (const std::string& source : settings.discover) {
         if (auto ok = discovery::check_source(source); !ok) return ok;
@@ -223,6 +242,9 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     options.feed = std::move(*feed);
     made->models_ = std::make_unique<frontend::PoolModels>(std::move(options), *made->fleet_,
                                                            door.frontend(), door.loops(), registry);
+    door.frontend().observe_router([models = made->models_.get()](codec::JsonWriter& w) {
+        frontend::append_routers_json(w, models->routers());
+    });
     door.frontend().observe_fleet([&fleet = *made->fleet_](codec::JsonWriter& w) {
         frontend::append_fleet_json(w, *fleet.view());
     });

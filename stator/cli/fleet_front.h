@@ -19,6 +19,11 @@ namespace stator::cli {
 /// What is wrong in the settings of a fleet (sources, aliases, shares), found before anything runs.
 [[nodiscard]] Result<void> check_fleet_settings(const config::FleetSettings& settings);
 
+/// The same of the router's.
+[[nodiscard]] Result<void> check_router_settings(const config::RouterSettings& settings);
+/// "nobody", "local", "everybody".
+[[nodiscard]] std::optional<frontend::TrustHints> trust_of(std::string_view hints);
+
 /// How a fleet is found and spoken to: `sources` and those of the settings; where neither names
 /// one, the user's run-time folder. `role` begins this process's name in the workers' logs.
 [[nodiscard]] Result<fleet::FleetOptions> fleet_options_of(

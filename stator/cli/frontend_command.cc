@@ -36,6 +36,10 @@ ExitCode run(const Invocation& invocation, const config::Settings& settings) {
         print_problem(ok.error());
         return ExitCode::kUsage;
     }
+    if (const auto ok = check_router_settings(settings.router); !ok) {
+        print_problem(ok.error());
+        return ExitCode::kUsage;
+    }
     auto security = LinkSecurity::read(settings.link, LinkSecurity::Side::kFrontend);
     if (!security) {
         print_problem(security.error());

@@ -8,6 +8,7 @@
 #include "stator/base/log.h"
 #include "stator/cli/api_keys.h"
 #include "stator/cli/bind_guard.h"
+#include "stator/cli/fleet_front.h"
 #include "stator/cli/text_file.h"
 
 namespace stator::cli {
@@ -37,6 +38,7 @@ frontend::FrontendOptions frontend_options(const config::Settings& s,
     o.max_inflight = s.limits.max_inflight;
     o.request_timeout = s.limits.request_timeout;
     o.access_log = s.log.access;
+    o.trust_hints = trust_of(s.router.hints).value_or(frontend::TrustHints::kNobody);
     return o;
 }
 

@@ -151,6 +151,10 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
         print_problem(ok.error());
         return ExitCode::kUsage;
     }
+    if (const auto ok = check_router_settings(settings.router); !ok) {
+        print_problem(ok.error());
+        return ExitCode::kUsage;
+    }
     auto security = LinkSecurity::read(settings.link, LinkSecurity::Side::kFrontend);
     auto folder = RunFolder::make();
     if (!security || !folder) {

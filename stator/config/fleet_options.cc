@@ -128,6 +128,12 @@ void add_router(std::vector<Option>& t) {
                     "Memory for knowing which worker holds which prefix, for each pool; beyond, "
                     "what was stored long ago is forgotten.")
                     .range(1024.0 * 1024, 1e15));
+    t.push_back(option<&S::router, &R::hints>(
+                    "router.hints", "--router-hints",
+                    "Whose headers x-stator-worker, -priority, -explain and so on are honoured: "
+                    "nobody, local (callers on this machine; behind a proxy say nobody), "
+                    "everybody. x-stator-session is taken from all.")
+                    .in("who"));
 }
 
 void add_worker(std::vector<Option>& t) {

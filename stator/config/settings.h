@@ -155,6 +155,7 @@ struct RouterSettings {
     bool kv_events = true;
     std::chrono::milliseconds predict_ttl{120'000};
     ByteSize index_size{4ULL * 1024 * 1024 * 1024};
+    std::string hints = "local";
     bool operator==(const RouterSettings&) const = default;
 };
 

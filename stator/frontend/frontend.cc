@@ -21,6 +21,7 @@
 #include "stator/frontend/prepared_request.h"
 #include "stator/frontend/request_id.h"
 #include "stator/frontend/request_record.h"
+#include "stator/frontend/route_hints.h"
 #include "stator/frontend/router.h"
 #include "stator/runtime/cpu_pool.h"
 
@@ -132,6 +133,7 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     std::mutex models_mutex;     ///< the pointer below
     std::shared_ptr<const ModelDirectory> models_now = std::make_shared<ModelDirectory>();
     std::function<void(codec::JsonWriter&)> append_fleet;
+    std::function<void(codec::JsonWriter&)> append_router;
     KeyRing keys;
     CorsPolicy cors;
     FrontendMetrics metrics;
@@ -213,7 +215,7 @@ void Frontend::Impl::dispatch(const std::shared_ptr<net::HttpExchange>& exchange
         }
     }
     const std::string path = request.path.substr(0, kLoggedPathBytes);
-    if (match.route == Route::kUnknown) {
+    if (match.route == Route::kUnknown || (match.route == Route::kRouter && !append_router)) {
         return respond_error(*exchange, error(ErrorCode::kNotFound, "unknown request URL: {} {}",
                                               request.method, path)
                                             .value());
@@ -261,6 +263,12 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
         case Route::kMetrics:
             return exchange.respond(200, "text/plain; version=0.0.4; charset=utf-8",
                                     registry.render());
+        case Route::kRouter: {
+            std::string body;
+            codec::JsonWriter w(body);
+            append_router(w);
+            return exchange.respond(200, kJson, body);
+        }
         case Route::kChatCompletions:
         case Route::kCompletions:
         case Route::kNotServed:
@@ -358,6 +366,15 @@ void Frontend::Impl::generate(LoopState& state, const std::shared_ptr<net::HttpE
         record->finish = to_string(request.error().code);
         return respond_error(*exchange, request.error());
     }
+    const bool trusted = options.trust_hints == TrustHints::kEverybody ||
+                         (options.trust_hints == TrustHints::kLocal && is_local_peer(record->peer));
+    auto hints = read_route_hints(exchange->request(), trusted);
+    if (!hints) {
+        record->finish = to_string(hints.error().code);
+        return respond_error(*exchange, hints.error());
+    }
+    request->hints = std::move(hints->hints);
+    request->priority = hints->priority;
     AnswerHead head;
     head.id = ids.next(request->api == Api::kChat ? "chatcmpl-" : "cmpl-");
     head.created = clock.unix_seconds();
@@ -413,6 +430,10 @@ void Frontend::set_models(std::vector<ServedModel> models) {
 
 void Frontend::observe_fleet(std::function<void(codec::JsonWriter&)> append_value) {
     impl_->append_fleet = std::move(append_value);
+}
+
+void Frontend::observe_router(std::function<void(codec::JsonWriter&)> append_value) {
+    impl_->append_router = std::move(append_value);
 }
 
 void Frontend::observe_server(std::function<net::HttpServerStats()> stats) {

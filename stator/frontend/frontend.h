@@ -42,6 +42,13 @@ struct ServedModel {
     double share = 1.0;  ///< of the traffic of this id, relative to the other entries of it
 };
 
+/// Whose routing hints are honoured (route_hints.h).
+enum class TrustHints : std::uint8_t {
+    kNobody,
+    kLocal,  ///< callers on this machine; not for a door behind a proxy on the same machine
+    kEverybody,
+};
+
 struct FrontendOptions {
     std::vector<std::string>
         api_keys{};  ///< empty: no authentication (health routes never need any)
@@ -51,6 +58,7 @@ struct FrontendOptions {
     std::chrono::milliseconds request_timeout{
         0};  ///< 0 = none; then the request ends as by its deadline
     bool access_log = true;
+    TrustHints trust_hints = TrustHints::kLocal;
     std::size_t prepare_threads = 0;  ///< for long prompts; 0 = half of the usable cores
 };
 
@@ -72,6 +80,9 @@ class Frontend {
     /// /health gets a member "fleet" whose value this writes. Thread-safe; before the server
     /// listens.
     void observe_fleet(std::function<void(codec::JsonWriter&)> append_value);
+    /// What GET /router answers; without it the path is unknown. Thread-safe; before the server
+    /// listens.
+    void observe_router(std::function<void(codec::JsonWriter&)> append_value);
     /// Shows the server's own counters in /metrics. `stats` must be thread-safe and usable as long
     /// as /metrics is asked.
     void observe_server(std::function<net::HttpServerStats()> stats);

@@ -104,6 +104,8 @@ protocol::GenerateRequest Generation::engine_request(Choice& choice, bool last) 
     r.stop_token_ids = fields.stop_token_ids;
     r.top_logprobs = fields.top_logprobs;
     r.deadline = deadline_;
+    r.hints = request_.hints;
+    r.priority = request_.priority;
     return r;
 }
 
@@ -125,6 +127,9 @@ void Generation::start() {
         }
     }
     record_->metrics->prompt_tokens->add(prompt_tokens_);
+    if (request_.hints && !request_.hints->explanation.empty()) {
+        exchange_->add_header("x-stator-explain", request_.hints->explanation);
+    }
 }
 
 void Generation::on_event(std::uint32_t index, const StepEvent& event, const StepBatch& batch,

@@ -59,6 +59,8 @@ std::string_view label(Route route) {
             return "/live";
         case Route::kMetrics:
             return "/metrics";
+        case Route::kRouter:
+            return "/router";
         case Route::kNotServed:
             return "not_served";
         case Route::kUnknown:
@@ -77,6 +79,7 @@ std::string_view allowed_methods(Route route) {
         case Route::kHealth:
         case Route::kLive:
         case Route::kMetrics:
+        case Route::kRouter:
             return "GET, HEAD";
         case Route::kNotServed:
         case Route::kUnknown:
@@ -102,6 +105,7 @@ RouteMatch match_route(std::string_view path) {
     if (path == "/health") return {Route::kHealth, false, {}};
     if (path == "/live") return {Route::kLive, false, {}};
     if (path == "/metrics") return keyed(Route::kMetrics);
+    if (path == "/router") return keyed(Route::kRouter);
     for (const std::string_view family : kNotServedFamilies) {
         if (in_family(path, family)) return keyed(Route::kNotServed);
     }

@@ -16,10 +16,11 @@ enum class Route : std::uint8_t {
     kHealth,
     kLive,
     kMetrics,
+    kRouter,     ///< what the router knows, for people
     kNotServed,  ///< a route of OpenAI's that is not served here
     kUnknown,
 };
-inline constexpr std::size_t kRouteCount = 9;
+inline constexpr std::size_t kRouteCount = 10;
 
 /// "/v1/chat/completions", …; "not_served" and "unknown" for the last two. Static storage.
 [[nodiscard]] std::string_view label(Route route);

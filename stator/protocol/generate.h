@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -36,6 +37,21 @@ struct SamplingParams {
     bool operator==(const SamplingParams&) const = default;
 };
 
+/// What a trusted caller may say of where a request goes. For the router; never sent to a worker.
+struct RouteHints {
+    std::string session;                ///< requests of one session prefer one worker; empty = none
+    bool session_hard = false;          ///< … and take no other while that one can take requests
+    std::string worker;                 ///< by name: this one and no other; empty = any
+    std::optional<std::uint32_t> rank;  ///< of `worker`
+    std::vector<std::string> required_labels;  ///< "zone=a": only workers that bear all of them
+    std::vector<std::string> tolerated_taints;
+    std::uint32_t expected_output_tokens = 0;  ///< 0 = unknown
+    bool explain = false;
+    /// Where `explain` is set: a JSON object that says why the rank was chosen, written by
+    /// Engine::submit() before it returns.
+    std::string explanation;
+};
+
 /// One sequence to generate. `n` choices are n requests: the engine's prefix cache makes them share
 /// the prompt.
 struct GenerateRequest {
@@ -56,6 +72,7 @@ struct GenerateRequest {
     std::string tenant;         ///< for fairness and accounting; empty = none
     std::string traceparent;    ///< W3C trace context; empty = none
     Deadline deadline;
+    std::shared_ptr<RouteHints> hints;  ///< null: none
 };
 
 enum class FinishReason : std::uint8_t {

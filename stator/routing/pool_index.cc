@@ -74,6 +74,11 @@ PoolIndex::Size PoolIndex::size() const {
     return {index_.blocks(), index_.used_bytes(), index_.counters()};
 }
 
+std::size_t PoolIndex::blocks_of(index::RankSlot slot) const {
+    const std::scoped_lock lock(mutex_);
+    return index_.blocks_of(slot);
+}
+
 void IndexWriter::apply(std::uint32_t rank, const protocol::KvEvent& event) {
     if (rank < slots_.size() && slots_[rank]) index_->apply(*slots_[rank], event);
 }

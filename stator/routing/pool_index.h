@@ -42,6 +42,7 @@ class PoolIndex {
         index::IndexCounters counters;
     };
     [[nodiscard]] Size size() const;
+    [[nodiscard]] std::size_t blocks_of(index::RankSlot slot) const;
 
   private:
     mutable std::mutex mutex_;  ///< of writers

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "stator/base/log.h"
+#include "stator/router/explain_json.h"
 #include "stator/tokens/hash.h"
 #include "stator/tokens/token_sequence.h"
 
@@ -204,13 +205,34 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
     r.priority = request.priority;
     r.excluded = excluded;
     if (!request.deadline.is_never()) r.deadline = now() + request.deadline.left(begin);
+    if (const auto* hints = request.hints.get()) {
+        if (hints->expected_output_tokens > 0) {
+            r.expected_output_tokens = std::min(hints->expected_output_tokens, request.max_tokens);
+        }
+        if (!hints->session.empty()) r.session = std::hash<std::string>()(hints->session) | 1U;
+        r.session_hard = hints->session_hard;
+        r.required = hints->required_labels;
+        r.tolerated = hints->tolerated_taints;
+    }
 
     std::optional<index::RankSlot> predicted;
     Route route;
     {
         const std::scoped_lock lock(mutex_);
         refresh_loads(begin);
+        std::optional<router::Explanation> explanation;
+        if (request.hints) {
+            if (auto ok = pin(*request.hints, r); !ok) return tl::unexpected(ok.error());
+            // Once: later choices may be made on other threads than its reader's.
+            if (std::exchange(request.hints->explain, false)) {
+                explanation = router_.explain(r, now());
+            }
+        }
         const auto decision = router_.book(r, now());
+        if (explanation) {
+            if (decision) explanation->decision = *decision;
+            request.hints->explanation = router::to_json(*explanation, router_.ranks());
+        }
         if (!decision) return tl::unexpected(decision.error());
         route.rank = decision->chosen.rank;
         route.booking = decision->booking;
@@ -223,6 +245,19 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
     if (predicted) index_->predict(*predicted, blocks, begin + options_.predict_ttl);
     decision_seconds_.observe(to_seconds(clock_.now() - begin));
     return route;
+}
+
+/// Under the lock. A worker with several ranks and none named: its first.
+Result<void> PoolRouter::pin(const protocol::RouteHints& hints, router::RouteRequest& r) const {
+    if (hints.worker.empty()) return {};
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+        const Member& m = members_[i];
+        if (!m.rank.worker || m.rank.rank != hints.rank.value_or(m.rank.rank)) continue;
+        if (m.rank.worker->info()->name != hints.worker) continue;
+        r.pinned = static_cast<router::RankIndex>(i);
+        return {};
+    }
+    return error(ErrorCode::kNotFound, "worker {} is asked for, and not there", hints.worker);
 }
 
 void PoolRouter::first_token(const Route& route, std::uint32_t cached_tokens, TimePoint chosen_at) {
@@ -269,6 +304,7 @@ PoolRouter::State PoolRouter::state() const {
         s.prefill_scale = router_.ranks().speed(rank).prefill_scale().scale();
         s.queue_s = router_.ranks().queue_s(rank, 1, to_seconds(now()));
         s.load = router_.ranks().reported(rank);
+        if (m.slot) s.blocks = index_->blocks_of(*m.slot);
     }
     return out;
 }

@@ -109,6 +109,8 @@ class PoolRouter {
     void follow_events();
     void refresh_loads(TimePoint now);
     void show_index();
+    [[nodiscard]] Result<void> pin(const protocol::RouteHints& hints,
+                                   router::RouteRequest& r) const;
 
     PoolRouterOptions options_;
     protocol::ModelCard card_;

@@ -103,3 +103,47 @@ def test_unknown_policies_are_refused(tmp_path):
     )
     assert done.returncode == 2
     assert "random" in done.stderr and "expected-ttft" in done.stderr
+
+
+def ask(frontend, **headers):
+    body = {"model": "mock", "prompt": [7] * 320, "max_tokens": 4}
+    headers = {name.replace("_", "-"): str(value) for name, value in headers.items()}
+    status, answered, text = frontend.request("POST", "/v1/completions", body, headers)
+    return status, {k.lower(): v for k, v in answered.items()}, json.loads(text)
+
+
+def test_a_decision_explains_itself(workers):
+    with StatorFrontend(workers) as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+        assert "x-stator-explain" not in ask(frontend)[1]
+        status, headers, _ = ask(frontend, x_stator_explain=1)
+        assert status == 200
+        why = json.loads(headers["x-stator-explain"])
+        assert why["policy"] == "expected-ttft" and why["prompt_tokens"] == 320
+        assert why["ranks"] == 3 and why["chosen"].startswith("w")
+        best = why["candidates"][0]
+        assert best["rank"] == why["chosen"]
+        # Its prompt was just computed there.
+        assert best["cached_tokens"] >= 288
+        assert all(c["predicted_ttft_ms"] >= 0 for c in why["candidates"])
+
+
+def test_hints_pin_and_keep_sessions(workers):
+    with StatorFrontend(workers) as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+        for name in ("w0", "w2", "w1"):
+            _, headers, _ = ask(frontend, x_stator_worker=name, x_stator_explain=1)
+            assert json.loads(headers["x-stator-explain"])["chosen"] == f"{name}/0"
+        status, _, answer = ask(frontend, x_stator_worker="w9")
+        assert status == 404 and "w9" in answer["error"]["message"]
+        status, _, answer = ask(frontend, x_stator_rank="-1")
+        assert status == 400 and answer["error"]["param"] == "x-stator-rank"
+        state = json.loads(frontend.request("GET", "/router")[2])
+        (pool,) = state["pools"]
+        assert pool["policy"] == "expected-ttft"
+        assert [r["rank"] for r in pool["ranks"]] == ["w0/0", "w1/0", "w2/0"]
+        assert all(r["kv_events"] == "live" and r["blocks"] > 0 for r in pool["ranks"])
+    with StatorFrontend(workers, router_hints="nobody") as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+        status, headers, _ = ask(frontend, x_stator_worker="w9", x_stator_explain=1)
+        assert status == 200 and "x-stator-explain" not in headers

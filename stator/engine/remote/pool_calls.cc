@@ -32,7 +32,11 @@ PoolCalls::PoolCalls(PoolEngineOptions o, runtime::LoopPool& loops, metrics::Reg
                                          labels(options))),
       waiting_gauge(registry.gauge("stator_pool_waiting_requests",
                                    "Requests for which no worker is ready.", labels(options))),
-      router_(options.router, options.card, options.feed, registry, clock_) {
+      router_(options.router) {
+    if (!router_) {
+        router_ = std::make_shared<routing::PoolRouter>(routing::PoolRouterOptions{}, options.card,
+                                                        nullptr, registry, clock_);
+    }
     for (std::size_t i = 0; i < loops.size(); ++i) {
         rooms_.push_back(std::make_unique<CallRoom>(*this, loops.at(i)));
     }
@@ -73,7 +77,7 @@ void PoolCalls::take_view(const fleet::FleetView& view) {
     for (const auto& slot : next->ready) {
         members.push_back({slot->worker, slot->rank, {slot, &slot->pending}});
     }
-    const auto numbers = router_.set_ranks(members);
+    const auto numbers = router_->set_ranks(members);
     for (std::size_t i = 0; i < numbers.size(); ++i) {
         if (next->ready[i]->route == router::kNoRank) next->ready[i]->route = numbers[i];
     }
@@ -96,12 +100,12 @@ Result<void> PoolCalls::choose(Call& call) {
             excluded.push_back(slot->route);
         }
     }
-    auto route = router_.choose(*call.life.next_request(), excluded);
+    auto route = router_->choose(*call.life.next_request(), excluded);
     if (!route) return tl::unexpected(std::move(route.error()));
     const auto slot = std::ranges::find(now_ready->ready, route->rank, &RankSlot::route);
     if (slot == now_ready->ready.end()) {
         // It came or went between the two.
-        router_.ended(route->booking);
+        router_->ended(route->booking);
         return tl::unexpected(none_ready(0));
     }
     call.slot = *slot;
@@ -113,7 +117,7 @@ Result<void> PoolCalls::choose(Call& call) {
 }
 
 void PoolCalls::unbook(Call& call) {
-    if (call.route) router_.ended(call.route->booking);
+    if (call.route) router_->ended(call.route->booking);
     call.route.reset();
     call.slot.reset();
 }

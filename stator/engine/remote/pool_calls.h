@@ -77,7 +77,7 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     static void arrived(Call& call) { call.slot->pending.fetch_sub(1, std::memory_order_relaxed); }
     /// Takes slot and booking from the call.
     void unbook(Call& call);
-    [[nodiscard]] routing::PoolRouter& router() { return router_; }
+    [[nodiscard]] routing::PoolRouter& router() { return *router_; }
     [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,
                                       std::shared_ptr<StepSink> sink);
     void cancel(protocol::RequestId id);
@@ -116,7 +116,7 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     mutable std::mutex ranks_mutex_;
     std::shared_ptr<const Ranks> ranks_ = std::make_shared<Ranks>();
     std::array<Shard, 16> shards_;
-    routing::PoolRouter router_;
+    std::shared_ptr<routing::PoolRouter> router_;
     std::atomic<bool> stopping_{false};
     std::atomic<bool> ending_{false};
     std::mutex live_mutex_;

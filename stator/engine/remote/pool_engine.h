@@ -20,8 +20,8 @@ struct PoolEngineOptions {
     /// kUnavailable and Retry-After; counts once per request, and not beyond its deadline.
     std::chrono::milliseconds wait_for_worker{2'000};
     std::size_t max_waiting = 4096;  ///< requests that wait so; the next is refused
-    routing::PoolRouterOptions router = {};
-    std::shared_ptr<routing::KvFeed> feed = nullptr;  ///< null: nobody's KV events are followed
+    /// Chooses among the ranks; null: one with default options that follows no events.
+    std::shared_ptr<routing::PoolRouter> router = nullptr;
 };
 
 /// The ranks of one pool as one engine. submit() lets the router choose a ready rank; a worker that

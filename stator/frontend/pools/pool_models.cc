@@ -45,6 +45,7 @@ struct Pool {
 
     PoolText text;
     std::shared_ptr<engine::Engine> engine;  ///< set: the pool is served
+    std::shared_ptr<routing::PoolRouter> router;
     std::int64_t served_since = 0;
 };
 
@@ -97,6 +98,7 @@ struct PoolModels::Impl : std::enable_shared_from_this<PoolModels::Impl> {
     std::shared_ptr<const fleet::FleetView> latest;
     std::deque<Arrived> inbox;
     bool stopping = false;
+    std::vector<PoolModels::ServedRouter> routers;
 
     std::map<std::string, Pool> pools;
     std::thread thread;
@@ -233,8 +235,9 @@ void PoolModels::Impl::serve(const std::string& id, Pool& pool) {
     engine_options.card = *pool.card;
     engine_options.max_migrations = options.max_migrations;
     engine_options.wait_for_worker = options.wait_for_worker;
-    engine_options.router = options.router;
-    engine_options.feed = options.feed;
+    pool.router = std::make_shared<routing::PoolRouter>(options.router, *pool.card, options.feed,
+                                                        registry, clock);
+    engine_options.router = pool.router;
     pool.engine =
         engine::make_pool_engine(std::move(engine_options), fleet, loops, registry, clock);
     pool.served_since = clock.unix_seconds();
@@ -285,6 +288,11 @@ void PoolModels::Impl::publish() {
         }
     }
     frontend.set_models(std::move(models));
+    const std::scoped_lock lock(mutex);
+    routers.clear();
+    for (const auto& [id, pool] : pools) {
+        if (pool.router) routers.push_back({id, pool.card->name, pool.router});
+    }
 }
 
 void PoolModels::Impl::stop(Deadline deadline) {
@@ -315,6 +323,20 @@ PoolModels::PoolModels(PoolModelsOptions options, fleet::Fleet& fleet, Frontend&
 }
 
 PoolModels::~PoolModels() { stop(Deadline::at({})); }
+
+std::vector<PoolModels::ServedRouter> PoolModels::routers() const {
+    const std::scoped_lock lock(impl_->mutex);
+    return impl_->routers;
+}
+
+Result<void> PoolModels::set_policy(const router::PolicyOptions& policy) {
+    for (const ServedRouter& served : routers()) {
+        if (auto set = served.router->set_policy(policy); !set) return set;
+    }
+    const std::scoped_lock lock(impl_->mutex);
+    impl_->options.router.policy = policy;
+    return {};
+}
 
 void PoolModels::stop(Deadline deadline) { impl_->stop(deadline); }
 

@@ -60,6 +60,16 @@ class PoolModels {
     PoolModels(const PoolModels&) = delete;
     PoolModels& operator=(const PoolModels&) = delete;
 
+    struct ServedRouter {
+        std::string pool;
+        std::string model;
+        std::shared_ptr<routing::PoolRouter> router;
+    };
+    /// Any thread.
+    [[nodiscard]] std::vector<ServedRouter> routers() const;
+    /// For the pools there are and those to come. Any thread.
+    [[nodiscard]] Result<void> set_policy(const router::PolicyOptions& policy);
+
     /// Ends the pools' engines by the deadline (what is open then is cancelled). Not on a loop.
     void stop(Deadline deadline);
 
@@ -67,6 +77,10 @@ class PoolModels {
     struct Impl;
     std::shared_ptr<Impl> impl_;
 };
+
+/// The routers as /router shows them.
+void append_routers_json(codec::JsonWriter& w,
+                         const std::vector<PoolModels::ServedRouter>& routers);
 
 /// The fleet as /health shows it: workers with state, pool and load, pools, failing sources.
 void append_fleet_json(codec::JsonWriter& w, const fleet::FleetView& view);

@@ -1,0 +1,46 @@
+#include <cmath>
+
+#include "stator/frontend/pools/pool_models.h"
+
+namespace stator::frontend {
+namespace {
+
+void write_rank(codec::JsonWriter& w, const routing::PoolRouter::RankState& r) {
+    w.begin_object().key("rank").string(r.name);
+    w.key("running").number(r.load.running).key("waiting").number(r.load.waiting);
+    w.key("running_limit").number(r.load.running_limit);
+    w.key("kv_used_tokens").number(r.load.kv_used_tokens);
+    w.key("kv_total_tokens").number(r.load.kv_total_tokens);
+    w.key("prefill_queue_ms").number(std::round(r.queue_s * 1e6) / 1e3);
+    w.key("prefill_scale").number(std::round(r.prefill_scale * 1e3) / 1e3);
+    w.key("kv_events").string(!r.follows_events ? "none" : r.live ? "live" : "catching up");
+    w.key("blocks").number(static_cast<std::uint64_t>(r.blocks)).end_object();
+}
+
+}  // namespace
+
+void append_routers_json(codec::JsonWriter& w,
+                         const std::vector<PoolModels::ServedRouter>& routers) {
+    w.begin_object().key("pools").begin_array();
+    for (const PoolModels::ServedRouter& served : routers) {
+        const auto state = served.router->state();
+        w.begin_object().key("pool").string(served.pool).key("model").string(served.model);
+        w.key("policy").string(router::to_string(state.policy.policy));
+        w.key("bookings").number(static_cast<std::uint64_t>(state.bookings));
+        w.key("index").begin_object();
+        w.key("blocks").number(static_cast<std::uint64_t>(state.index.blocks));
+        w.key("bytes").number(static_cast<std::uint64_t>(state.index.bytes));
+        w.key("stored_blocks").number(state.index.counters.stored_blocks);
+        w.key("removed_blocks").number(state.index.counters.removed_blocks);
+        w.key("removed_unknown").number(state.index.counters.removed_unknown);
+        w.key("unknown_parents").number(state.index.counters.unknown_parents);
+        w.key("refused_blocks").number(state.index.counters.refused_blocks);
+        w.key("evicted_blocks").number(state.index.counters.evicted_blocks);
+        w.end_object().key("ranks").begin_array();
+        for (const auto& rank : state.ranks) write_rank(w, rank);
+        w.end_array().end_object();
+    }
+    w.end_array().end_object();
+}
+
+}  // namespace stator::frontend

@@ -1,0 +1,266 @@
+#include "stator/routing/pool_router.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "stator/tokens/token_sequence.h"
+
+namespace stator::routing {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr std::uint32_t kBlock = 16;
+
+protocol::ModelCard card() {
+    protocol::ModelCard c;
+    c.name = "tiny";
+    c.context_tokens = 100'000;
+    c.block_tokens = kBlock;
+    return c;
+}
+
+/// Says what it is told to say; nothing can be opened.
+class FakeWorker final : public fleet::Worker {
+  public:
+    FakeWorker(std::string name, runtime::Loop& loop,
+               std::map<std::string, std::string> labels = {})
+        : loop_(loop) {
+        protocol::WorkerInfo info;
+        info.name = std::move(name);
+        info.roles = {protocol::Role::kAggregated};
+        info.card = card();
+        info.ranks = {{0, 8, 8, 100'000}};
+        info.labels = std::move(labels);
+        info_ = std::make_shared<protocol::WorkerInfo>(std::move(info));
+        load_.running_limit = 8;
+        load_.waiting_limit = 8;
+        load_.kv_total_tokens = 100'000;
+    }
+    [[nodiscard]] std::uint64_t id() const override { return 1; }
+    [[nodiscard]] runtime::Loop& loop() const override { return loop_; }
+    [[nodiscard]] std::shared_ptr<const protocol::WorkerInfo> info() const override {
+        return info_;
+    }
+    [[nodiscard]] fleet::MemberState state() const override { return fleet::MemberState::kReady; }
+    [[nodiscard]] protocol::LoadReport load(std::uint32_t) const override { return load_; }
+    [[nodiscard]] Result<requests::StreamId> open(std::shared_ptr<const protocol::GenerateRequest>,
+                                                  std::uint32_t, fleet::StreamEvents&,
+                                                  std::uint64_t) override {
+        return error(ErrorCode::kUnavailable, "nothing is here");
+    }
+    void cancel(requests::StreamId) override {}
+    void fetch(const requests::Fetch&, std::function<void(Result<std::string>)> done) override {
+        done(error(ErrorCode::kUnavailable, "nothing is here"));
+    }
+    void set_load(std::uint32_t running, std::uint32_t waiting) {
+        load_.running = running;
+        load_.waiting = waiting;
+    }
+
+  private:
+    runtime::Loop& loop_;
+    std::shared_ptr<const protocol::WorkerInfo> info_;
+    protocol::LoadReport load_;
+};
+
+class PoolRouterTest : public ::testing::Test {
+  protected:
+    PoolRouterTest() {
+        for (const char* name : {"a", "b", "c"}) {
+            workers_.push_back(std::make_shared<FakeWorker>(
+                name, loop_, std::map<std::string, std::string>{{"zone", name}}));
+            ranks_.push_back({workers_.back(), 0, pending_});
+        }
+        numbers_ = router_.set_ranks(ranks_);
+    }
+
+    static protocol::GenerateRequest request(std::uint32_t first, std::size_t tokens = 640) {
+        protocol::GenerateRequest r;
+        for (std::size_t i = 0; i < tokens; ++i) {
+            r.prompt.push_back(first + static_cast<std::uint32_t>(i));
+        }
+        return r;
+    }
+    Route choose(const protocol::GenerateRequest& r) {
+        auto route = router_.choose(r, {});
+        EXPECT_TRUE(route) << route.error().message;
+        return route.value_or(Route{});
+    }
+
+    metrics::Registry registry_;
+    ManualClock clock_;
+    runtime::Loop loop_{"test"};
+    std::shared_ptr<std::atomic<std::uint32_t>> pending_ =
+        std::make_shared<std::atomic<std::uint32_t>>(0);
+    std::vector<std::shared_ptr<FakeWorker>> workers_;
+    std::vector<PoolRank> ranks_;
+    PoolRouter router_{{}, card(), nullptr, registry_, clock_};
+    std::vector<router::RankIndex> numbers_;
+};
+
+TEST_F(PoolRouterTest, PrefixesStayWhereTheyWereSent) {
+    for (std::uint32_t prefix = 0; prefix < 6; ++prefix) {
+        const Route first = choose(request(prefix * 10'000));
+        EXPECT_EQ(first.cached_tokens, 0U);
+        clock_.advance(std::chrono::seconds(1));
+        router_.first_token(first, 0, clock_.now());
+        router_.ended(first.booking);
+        const Route second = choose(request(prefix * 10'000));
+        EXPECT_EQ(second.rank, first.rank);
+        EXPECT_GE(second.cached_tokens, 640U - 2 * kBlock);
+        router_.ended(second.booking);
+    }
+}
+
+TEST_F(PoolRouterTest, WhatIsPredictedIsForgottenInTime) {
+    const Route first = choose(request(0));
+    router_.ended(first.booking);
+    clock_.advance(std::chrono::minutes(10));
+    (void)choose(request(50'000));  // upkeep comes with choices
+    EXPECT_EQ(choose(request(0)).cached_tokens, 0U);
+}
+
+TEST_F(PoolRouterTest, LoadsOfWorkersCount) {
+    workers_[0]->set_load(8, 8);
+    workers_[1]->set_load(8, 8);
+    for (int i = 0; i < 4; ++i) EXPECT_EQ(choose(request(i * 7'000U)).rank, numbers_[2]);
+    workers_[2]->set_load(8, 8);
+    const auto refused = router_.choose(request(1), {});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kOverloaded);
+}
+
+TEST_F(PoolRouterTest, ExcludedAndPinnedRanks) {
+    auto r = request(0);
+    const router::RankIndex two[] = {numbers_[0], numbers_[1]};
+    const auto third = router_.choose(r, two);
+    ASSERT_TRUE(third);
+    EXPECT_EQ(third->rank, numbers_[2]);
+    r.hints = std::make_shared<protocol::RouteHints>();
+    r.hints->worker = "b";
+    EXPECT_EQ(choose(r).rank, numbers_[1]);
+    r.hints->worker = "x";
+    const auto missing = router_.choose(r, {});
+    ASSERT_FALSE(missing);
+    EXPECT_EQ(missing.error().code, ErrorCode::kNotFound);
+    r.hints->worker.clear();
+    r.hints->required_labels = {"zone=c"};
+    EXPECT_EQ(choose(r).rank, numbers_[2]);
+}
+
+TEST_F(PoolRouterTest, SessionsStay) {
+    auto r = request(0, 32);
+    r.hints = std::make_shared<protocol::RouteHints>();
+    r.hints->session = "s-1";
+    const Route first = choose(r);
+    for (std::uint32_t i = 1; i < 10; ++i) {
+        auto next = request(i * 1'000, 32);
+        next.hints = r.hints;
+        EXPECT_EQ(choose(next).rank, first.rank);
+    }
+}
+
+TEST_F(PoolRouterTest, ExplainsOnce) {
+    auto r = request(0);
+    r.hints = std::make_shared<protocol::RouteHints>();
+    r.hints->explain = true;
+    (void)choose(r);
+    EXPECT_THAT(r.hints->explanation, HasSubstr("\"policy\":\"expected-ttft\""));
+    EXPECT_THAT(r.hints->explanation, HasSubstr("\"ranks\":3"));
+    EXPECT_THAT(r.hints->explanation, HasSubstr("\"prompt_tokens\":640"));
+    r.hints->explanation.clear();
+    (void)choose(r);
+    EXPECT_EQ(r.hints->explanation, "");
+}
+
+TEST_F(PoolRouterTest, RanksComeAndGo) {
+    const Route route = choose(request(0));
+    std::vector<PoolRank> fewer{ranks_[1], ranks_[2]};
+    const auto kept = router_.set_ranks(fewer);
+    EXPECT_EQ(kept, (std::vector<router::RankIndex>{numbers_[1], numbers_[2]}));
+    EXPECT_EQ(router_.state().ranks.size(), 2U);
+    for (std::uint32_t i = 0; i < 20; ++i) {
+        EXPECT_NE(choose(request(i * 3'000)).rank, numbers_[0]);
+    }
+    router_.ended(route.booking);
+    EXPECT_TRUE(router_.set_ranks({}).empty());
+    const auto nobody = router_.choose(request(0), {});
+    ASSERT_FALSE(nobody);
+    EXPECT_EQ(nobody.error().code, ErrorCode::kUnavailable);
+}
+
+TEST_F(PoolRouterTest, PoliciesChangeWhileItRuns) {
+    router::PolicyOptions policy;
+    policy.policy = router::Policy::kRoundRobin;
+    ASSERT_TRUE(router_.set_policy(policy));
+    std::set<router::RankIndex> seen;
+    for (int i = 0; i < 3; ++i) seen.insert(choose(request(0)).rank);
+    EXPECT_EQ(seen.size(), 3U);
+    policy.error_band = -1;
+    EXPECT_FALSE(router_.set_policy(policy));
+    EXPECT_EQ(router_.state().policy.error_band, router::PolicyOptions{}.error_band);
+}
+
+TEST_F(PoolRouterTest, ManyThreadsBookAndEnd) {
+    std::vector<std::thread> threads;
+    for (std::uint32_t t = 0; t < 4; ++t) {
+        threads.emplace_back([&, t] {
+            for (std::uint32_t i = 0; i < 200; ++i) {
+                const auto route = router_.choose(request(((t * 7 + i) % 10) * 5'000), {});
+                if (!route) continue;
+                router_.first_token(*route, route->cached_tokens, clock_.now());
+                router_.ended(route->booking);
+            }
+        });
+    }
+    threads.emplace_back([&] {
+        for (int i = 0; i < 50; ++i) {
+            std::vector<PoolRank> some(ranks_.begin(), ranks_.begin() + 1 + i % 3);
+            (void)router_.set_ranks(some);
+        }
+    });
+    for (std::thread& t : threads) t.join();
+    EXPECT_EQ(router_.state().bookings, 0U);
+}
+
+TEST(PoolIndexTest, AWritersEventsAreFound) {
+    const auto index = std::make_shared<PoolIndex>(index::IndexOptions{});
+    const auto slot = index->add_rank(5);
+    ASSERT_TRUE(slot);
+    IndexWriter writer(index, {slot});
+    tokens::TokenSequence text(kBlock);
+    for (tokens::TokenId i = 0; i < 8 * kBlock; ++i) text.push(i);
+    protocol::KvStored stored;
+    for (std::size_t i = 0; i < text.complete_blocks(); ++i) {
+        stored.blocks.push_back({text.block_hashes()[i], text.sequence_hashes()[i], {}});
+    }
+    writer.apply(0, {protocol::EventSeq(1), stored});
+    std::vector<router::Overlap> found;
+    index->lookup(text.sequence_hashes(), found);
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0], (router::Overlap{5, 8, 8}));
+    protocol::KvRemoved removed;
+    removed.sequences = {text.sequence_hashes()[3]};
+    writer.apply(0, {protocol::EventSeq(2), removed});
+    index->lookup(text.sequence_hashes(), found);
+    EXPECT_EQ(found[0], (router::Overlap{5, 3, 3}));
+    writer.apply(7, {protocol::EventSeq(3), protocol::KvCleared{}});  // no such rank: nothing
+    writer.reset(0);
+    index->lookup(text.sequence_hashes(), found);
+    EXPECT_TRUE(found.empty());
+    EXPECT_FALSE(writer.is_live(0));
+    writer.live(0, true, 2);
+    EXPECT_TRUE(writer.is_live(0));
+    index->remove_rank(*slot);
+    EXPECT_EQ(index->size().blocks, 0U);
+}
+
+}  // namespace
+}  // namespace stator::routing
