@@ -282,7 +282,7 @@ std::vector<Option> make_options() {
     return all;
 }
 
-constexpr std::array<Section, 13> kSections{{
+constexpr std::array<Section, 14> kSections{{
     {"model", "Model", ""},
     {"server", "Server", ""},
     {"auth", "Access", ""},
@@ -294,6 +294,7 @@ constexpr std::array<Section, 13> kSections{{
     {"mock", "Mock engine", "Only with --engine mock; docs/mock-engine.md."},
     {"supervisor", "Worker processes", "Only for `stator serve`."},
     {"fleet", "Fleet", "How a frontend finds and uses workers."},
+    {"router", "Router", "How a frontend chooses among them."},
     {"worker", "Worker", "Only for `stator worker`."},
     {"link", "Links", "Between frontends and workers."},
 }};

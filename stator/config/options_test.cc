@@ -62,7 +62,7 @@ Value other_value(const Option& o) {
         case OptionType::kInt:
             return static_cast<std::int64_t>(o.min) + 5;
         case OptionType::kFloat:
-            return 0.25;
+            return 0.375;
         case OptionType::kString:
             return std::string("something else");
         case OptionType::kDuration:
