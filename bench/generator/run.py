@@ -45,13 +45,13 @@ def peer_server():
     return llama_server.LlamaServer(binary, stator_process.model(), 16, 2048, 1)
 
 
-# Name, server, words of a prompt, requests per second (a third or so of what it can do on a core),
+# Name, server, words of a prompt, requests per second (at most half of what it can do on a core),
 # requests in a run. Prompts of the mock engine are long: where a first token comes within 10 ms,
 # one sees the generators' own milliseconds.
 SERVERS = {
     "mock": ("Stator, mock engine", lambda: stator(engine="mock"), 2500, 4.0, 120),
-    "llama": ("Stator, llama engine", lambda: stator(engine="llama"), 150, 0.5, 30),
-    "llama_server": ("llama-server", peer_server, 150, 0.5, 30),
+    "llama": ("Stator, llama engine", lambda: stator(engine="llama"), 150, 0.8, 30),
+    "llama_server": ("llama-server", peer_server, 150, 0.8, 30),
 }
 
 
@@ -168,13 +168,13 @@ PARTS = {"mock": mock, "llama": llama, "llama_server": llama_server_part, "cost"
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="once and short: does it run at all")
-    parser.add_argument("--pairs", type=int, help="runs of each generator, by turns (4)")
+    parser.add_argument("--pairs", type=int, help="runs of each generator, by turns (3)")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART")
     parser.add_argument("--output", type=pathlib.Path, help="default: results/generator.json")
     args = parser.parse_args()
     if args.output is None and not args.quick and not args.only:
         args.output = results.RESULTS / "generator.json"
-    args.pairs = args.pairs or (1 if args.quick else 4)
+    args.pairs = args.pairs or (1 if args.quick else 3)
     return args
 
 
