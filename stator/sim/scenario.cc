@@ -296,7 +296,8 @@ class ScenarioReader {
             problem("This workload needs a trace.");
         }
         for (const Group& g : s_.groups) check_fits(g, problem);
-        // Those that a plan adds have numbers, too: how many there are then is known only to the run.
+        // Those that a plan adds have numbers, too: how many there are then is known only to the
+        // run.
         for (const engine::mock::Fault& f : s_.faults) {
             if (!f.worker || *f.worker < s_.workers() || !s_.resizes.empty()) continue;
             problem(fmt::format("A fault is for worker {}; there are {}, counted from 0.",
