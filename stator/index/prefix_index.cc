@@ -27,6 +27,7 @@ std::size_t max_runs(const IndexOptions& o) { return o.max_blocks / BlockStore::
 PrefixIndex::PrefixIndex(IndexOptions options)
     : options_(options),
       store_(options.max_blocks),
+      locator_(store_.unit_bits()),
       runs_(max_runs(options)),
       heads_(max_runs(options)),
       pool_(options.max_blocks / 2 + std::size_t{options.max_ranks} * 64),
@@ -99,46 +100,71 @@ bool PrefixIndex::is_at(Place place, std::uint64_t hash) const {
 }
 
 bool PrefixIndex::unit_has(std::uint32_t unit, std::uint64_t hash, Place& place) const {
+    const std::uint32_t position = store_.position(unit, hash);
+    if (position == BlockStore::kUnit) return false;
+    // It may be what is left of a block that went.
     const std::uint32_t id = store_.owner(unit);
     const Run& run = runs_[id];
-    const std::uint32_t base = run.base.load(memory_order_relaxed);
-    const std::uint32_t first = std::max(unit * BlockStore::kUnit, base);
-    const std::uint32_t end =
-        std::min((unit + 1) * BlockStore::kUnit, base + run.length.load(memory_order_relaxed));
-    for (std::uint32_t block = first; block < end; ++block) {
-        if (store_.get(block) == hash) {
-            place = {id, block - base};
-            return true;
-        }
-    }
-    return false;
+    const std::uint32_t offset =
+        unit * BlockStore::kUnit + position - run.base.load(memory_order_relaxed);
+    if (offset >= run.length.load(memory_order_relaxed)) return false;
+    place = {id, offset};
+    return true;
 }
 
 PrefixIndex::Place PrefixIndex::locate(std::uint64_t hash) const {
     Place place;
-    static_cast<void>(locator_.find(hash, [&](std::uint32_t unit) { return unit_has(unit, hash, place); }));
+    static_cast<void>(
+        locator_.find(hash, [&](std::uint32_t unit) { return unit_has(unit, hash, place); }));
     return place;
 }
 
-/// Puts a new block behind `last`; nowhere if that is not the end of its run, or the run is full.
-PrefixIndex::Place PrefixIndex::append(Place last, std::uint64_t hash, std::size_t more) {
-    if (last.run == 0) return {};
+/// Whether a block that comes after `last` has room behind it. Extends the extent if it must.
+bool PrefixIndex::can_append(Place last, std::size_t more) {
+    if (last.run == 0) return false;
     Run& run = runs_[last.run];
     const std::uint32_t length = run.length.load(memory_order_relaxed);
-    if (last.offset + 1 != length || length == kMaxRun || holders_.any_bits(run)) return {};
-    const std::uint32_t block = run.base.load(memory_order_relaxed) + length;
-    const std::uint32_t unit = block / BlockStore::kUnit;
-    if (block % BlockStore::kUnit == 0 &&
-        unit == run.base.load(memory_order_relaxed) / BlockStore::kUnit + run.units) {
-        // A long row gets an extent of its own.
-        if (more > 4 * BlockStore::kUnit || !store_.grow(unit, last.run)) return {};
-        ++run.units;
+    if (last.offset + 1 != length || length == kMaxRun || holders_.any_bits(run)) return false;
+    const std::uint32_t base = run.base.load(memory_order_relaxed);
+    const std::uint32_t end = base / BlockStore::kUnit + run.units;
+    if (base + length < end * BlockStore::kUnit) return true;
+    // A long row gets an extent of its own.
+    if (more > 4 * BlockStore::kUnit || !store_.grow(end, last.run)) return false;
+    ++run.units;
+    return true;
+}
+
+/// Puts blocks behind `last` as long as they are new and there is room; `last` becomes the last of
+/// them. How many.
+std::size_t PrefixIndex::append_all(Place& last, std::span<const SequenceHash> blocks) {
+    std::size_t done = 0;
+    while (done < blocks.size() && can_append(last, blocks.size() - done)) {
+        Run& run = runs_[last.run];
+        const std::uint32_t base = run.base.load(memory_order_relaxed);
+        const std::uint32_t begin = run.length.load(memory_order_relaxed);
+        const std::uint32_t room =
+            std::min(kMaxRun, (base / BlockStore::kUnit + run.units) * BlockStore::kUnit - base);
+        const std::size_t before = done;
+        bool known = false;
+        std::uint32_t length = begin;
+        for (; length < room && done < blocks.size(); ++length, ++done) {
+            if (done + kAhead < blocks.size()) locator_.prefetch(blocks[done + kAhead].value);
+            const std::uint64_t hash = blocks[done].value;
+            Place place;
+            const std::uint32_t found = locator_.find_or_insert(
+                hash, (base + length) / BlockStore::kUnit,
+                [&](std::uint32_t unit) { return unit_has(unit, hash, place); });
+            known = found != Locator::kInserted;
+            if (known) break;
+            store_.set(base + length, hash);
+            // Found from now on, if the same event names it twice.
+            run.length.store(static_cast<std::uint16_t>(length + 1), memory_order_release);
+        }
+        last.offset = length - 1;
+        if (locator_.crowded()) grow_locator();
+        if (known || done == before) break;
     }
-    if (!locator_.insert(hash, unit)) return {};
-    store_.set(block, hash);
-    run.length.store(static_cast<std::uint16_t>(length + 1), memory_order_release);
-    if (locator_.crowded()) grow_locator();
-    return {last.run, length};
+    return done;
 }
 
 PrefixIndex::Place PrefixIndex::start_run(std::uint64_t hash, std::size_t blocks) {
@@ -218,8 +244,22 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
                 continue;
             }
         }
-        if (place.run == 0) place = append(last, hash, blocks.size() - i);
         if (place.run == 0) {
+            // Many new ones behind the last, or the first of a new run.
+            const std::size_t most = tight ? 1 : blocks.size() - i;
+            Place end = last;
+            const std::size_t appended = append_all(end, blocks.subspan(i, most));
+            if (appended > 0) {
+                const std::uint32_t begin = last.offset + 1;
+                if (stretch.run != end.run || stretch.end != begin) {
+                    write();
+                    stretch = {end.run, begin, begin};
+                }
+                stretch.end = end.offset + 1;
+                last = end;
+                i += appended - 1;
+                continue;
+            }
             place = start_run(hash, blocks.size() - i);
             if (place.run == 0) {  // no room: others go
                 write();

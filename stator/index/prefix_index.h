@@ -34,7 +34,7 @@ struct IndexOptions {
     std::uint32_t max_ranks = 4096;  ///< at a time, at most 2^24 - 1
     /// Different blocks in all, at most 2^27. Address space for them is reserved at once (about 60
     /// bytes each), memory as they come.
-    std::size_t max_blocks = std::size_t{1} << 26;
+    std::size_t max_blocks = std::size_t{1} << 24;
     /// Of one rank, a block counted once for each memory: what a rank announces beyond is not
     /// taken.
     std::size_t max_blocks_per_rank = std::size_t{1} << 22;
@@ -171,7 +171,8 @@ class PrefixIndex {
     [[nodiscard]] bool is_at(Place place, std::uint64_t hash) const;
     [[nodiscard]] Place locate(std::uint64_t hash) const;
     [[nodiscard]] bool unit_has(std::uint32_t unit, std::uint64_t hash, Place& place) const;
-    [[nodiscard]] Place append(Place last, std::uint64_t hash, std::size_t more);
+    [[nodiscard]] bool can_append(Place last, std::size_t more);
+    std::size_t append_all(Place& last, std::span<const tokens::SequenceHash> blocks);
     [[nodiscard]] Place start_run(std::uint64_t hash, std::size_t blocks);
 
     // events

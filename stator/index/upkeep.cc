@@ -78,6 +78,7 @@ void PrefixIndex::trim(std::uint32_t id) {
 void PrefixIndex::forget_blocks(const Run& run, std::uint32_t begin, std::uint32_t end) {
     const std::uint32_t base = run.base.load(memory_order_relaxed);
     for (std::uint32_t i = end; i-- > begin;) {
+        if (i >= begin + 8) locator_.prefetch(store_.get(base + i - 8));
         locator_.erase(store_.get(base + i), (base + i) / kUnit);
     }
 }
@@ -310,7 +311,7 @@ void PrefixIndex::grow_locator() {
 
 /// False, and nothing changed, if a block found no place.
 bool PrefixIndex::rebuild_locator(std::size_t buckets) {
-    Locator next(buckets);
+    Locator next(store_.unit_bits(), buckets);
     for (std::uint32_t id = 1; id < runs_.end(); ++id) {
         const Run& run = runs_[id];
         const std::uint32_t base = run.base.load(memory_order_relaxed);
