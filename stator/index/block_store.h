@@ -38,12 +38,6 @@ class BlockStore {
     void set(std::uint32_t block, std::uint64_t hash) {
         words_[block].store(hash, std::memory_order_relaxed);
     }
-    /// Which of a unit's words is `hash`; kUnit if none.
-    [[nodiscard]] std::uint32_t position(std::uint32_t unit, std::uint64_t hash) const {
-        std::uint32_t i = 0;
-        while (i < kUnit && get(unit * kUnit + i) != hash) ++i;
-        return i;
-    }
     /// All units have smaller numbers than 2 to this.
     [[nodiscard]] int unit_bits() const { return std::bit_width(end_); }
     void prefetch(std::uint32_t block) const { __builtin_prefetch(&words_[block]); }

@@ -100,16 +100,19 @@ bool PrefixIndex::is_at(Place place, std::uint64_t hash) const {
 }
 
 bool PrefixIndex::unit_has(std::uint32_t unit, std::uint64_t hash, Place& place) const {
-    const std::uint32_t position = store_.position(unit, hash);
-    if (position == BlockStore::kUnit) return false;
-    // It may be what is left of a block that went.
-    const std::uint32_t id = store_.owner(unit);
-    const Run& run = runs_[id];
-    const std::uint32_t offset =
-        unit * BlockStore::kUnit + position - run.base.load(memory_order_relaxed);
-    if (offset >= run.length.load(memory_order_relaxed)) return false;
-    place = {id, offset};
-    return true;
+    for (std::uint32_t i = 0; i < BlockStore::kUnit; ++i) {
+        const std::uint32_t block = unit * BlockStore::kUnit + i;
+        if (store_.get(block) != hash) continue;
+        const std::uint32_t id = store_.owner(unit);
+        const Run& run = runs_[id];
+        const std::uint32_t offset = block - run.base.load(memory_order_relaxed);
+        // Else it is what is left of a block that went.
+        if (offset < run.length.load(memory_order_relaxed)) {
+            place = {id, offset};
+            return true;
+        }
+    }
+    return false;
 }
 
 PrefixIndex::Place PrefixIndex::locate(std::uint64_t hash) const {
@@ -341,13 +344,21 @@ bool PrefixIndex::add_entry(std::uint32_t slot, std::uint32_t way, const Stretch
     }
     if (way != kPredicted) counters_.stored_again += blocks - *fresh;
     count_held(rank, way, *fresh);
-    if (was_there) return true;
+    const bool shared = way == kDevice && stretch.begin == 0 &&
+                        run.entries.load(memory_order_relaxed) >= Holders::kManyFull &&
+                        stretch.end < run.length.load(memory_order_relaxed);
+    if (!was_there) know_new_run(slot, stretch.run);
+    if (shared) part_shared_beginning(stretch.run, stretch.end);
+    return true;
+}
+
+void PrefixIndex::know_new_run(std::uint32_t slot, std::uint32_t run) {
+    Rank& rank = ranks_[slot];
     ++rank.live_runs;
     if (rank.runs.size() > 2 * rank.live_runs + 64) shorten_run_list(slot);
     rank_lists_ -= rank.runs.capacity();
-    rank.runs.push_back(stretch.run);
+    rank.runs.push_back(run);
     rank_lists_ += rank.runs.capacity();
-    return true;
 }
 
 void PrefixIndex::shorten_run_list(std::uint32_t slot) {

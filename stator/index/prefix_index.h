@@ -58,6 +58,7 @@ struct IndexCounters {
     std::uint64_t sparse_blocks = 0;    ///< of groups that are not followed
     std::uint64_t refused_blocks = 0;  ///< over a bound: not in the index, though the rank has them
     std::uint64_t evicted_blocks = 0;  ///< dropped to stay within `max_bytes` or `max_blocks`
+    std::uint64_t lost_blocks = 0;     ///< can't be removed any more: hashes made to collide
     std::uint64_t ignored_events = 0;  ///< of ranks that are not there
 };
 
@@ -186,6 +187,7 @@ class PrefixIndex {
     std::uint32_t take(std::uint32_t slot, std::uint32_t way, const Stretch& stretch);
     std::uint32_t take_entry(std::uint32_t slot, std::uint32_t way, const Stretch& stretch);
     void count_held(Rank& rank, std::uint32_t way, std::int64_t blocks);
+    void know_new_run(std::uint32_t slot, std::uint32_t run);
     void shorten_run_list(std::uint32_t slot);
 
     // upkeep
@@ -194,8 +196,11 @@ class PrefixIndex {
     void free_run(std::uint32_t run);
     void close_gaps(std::uint32_t run);
     void drop_front(std::uint32_t run, std::uint32_t blocks, std::span<const Entry> entries);
-    bool split(std::uint32_t run, std::uint32_t gap_begin, std::uint32_t gap_end,
+    bool split(std::uint32_t run, std::uint32_t left_end, std::uint32_t right_begin,
                std::span<const Entry> entries);
+    void know_run(std::uint32_t right_id, std::span<const Entry> before,
+                  std::span<const Entry> left, std::span<const Entry> right);
+    void part_shared_beginning(std::uint32_t run, std::uint32_t end);
     void forget_blocks(const Run& run, std::uint32_t begin, std::uint32_t end);
     void drop_rank_from(std::uint32_t run, std::uint32_t slot);
     std::size_t free_leaving(std::size_t budget);
