@@ -107,6 +107,19 @@ void apply(PrefixIndex& target, const Corpus& corpus, const Corpus::Op& op) {
     }
 }
 
+/// All of them, each known to the index a few events before, as from a batch of events.
+void apply_all(PrefixIndex& target, const Corpus& corpus, std::span<const Corpus::Op> ops) {
+    constexpr std::size_t kAhead = 6;
+    for (std::size_t i = 0; i < ops.size(); ++i) {
+        if (i + kAhead < ops.size()) {
+            const Corpus::Op& next = ops[i + kAhead];
+            if (next.kind == Corpus::kStored) target.prefetch(corpus.stored(next));
+            if (next.kind == Corpus::kRemoved) target.prefetch(corpus.removed(next));
+        }
+        apply(target, corpus, ops[i]);
+    }
+}
+
 std::size_t blocks_in(std::span<const Corpus::Op> ops) {
     std::size_t blocks = 0;
     for (const Corpus::Op& op : ops) {
@@ -137,7 +150,7 @@ int run_apply(const Corpus& corpus) {
     const auto target = make(corpus);
     const double cpu = cpu_seconds();
     const double start = seconds();
-    for (const Corpus::Op& op : corpus.ops()) apply(*target, corpus, op);
+    apply_all(*target, corpus, corpus.ops());
     const auto blocks = static_cast<double>(blocks_in(corpus.ops()));
     const double wall = seconds() - start;
     print("apply", (cpu_seconds() - cpu) * 1e9 / blocks, "ns CPU per block");
@@ -194,7 +207,7 @@ int run_load(const Corpus& corpus) {
     for (const Corpus::Op& op : corpus.ops()) steps += op.kind != Corpus::kFinalQuery;
     const auto first = corpus.ops().first(steps / 2);
     const auto second = corpus.ops().subspan(steps / 2);
-    for (const Corpus::Op& op : first) apply(*target, corpus, op);
+    apply_all(*target, corpus, first);
     std::vector<std::span<const SequenceHash>> queries;
     for (const Corpus::Op& op : second) {
         if (op.kind == Corpus::kQuery) queries.push_back(corpus.query(op));
@@ -206,7 +219,7 @@ int run_load(const Corpus& corpus) {
     double wall = 0;
     std::thread writer([&] {
         const double start = seconds();
-        for (const Corpus::Op& op : second) apply(*target, corpus, op);
+        apply_all(*target, corpus, second);
         wall = seconds() - start;
         done = true;
     });
@@ -239,7 +252,7 @@ std::size_t anonymous_bytes() {
 int run_mem(const Corpus& corpus) {
     const auto before = static_cast<double>(anonymous_bytes());
     const auto target = make(corpus);
-    for (const Corpus::Op& op : corpus.ops()) apply(*target, corpus, op);
+    apply_all(*target, corpus, corpus.ops());
     target->tidy({});
     const double grown = static_cast<double>(anonymous_bytes()) - before;
     const auto said = static_cast<double>(target->memory_bytes());

@@ -13,8 +13,9 @@ namespace stator::index {
 
 /// Spreads hashes that are not random, so that tables may take any of the bits.
 inline std::uint64_t mixed(std::uint64_t hash) {
-    hash *= 0x9e3779b97f4a7c15U;
-    return hash ^ (hash >> 32);
+    __extension__ using Wide = unsigned __int128;
+    const Wide product = Wide{hash ^ 0x2d358dccaa6c78a5U} * 0x8bb84b93962eacc9U;
+    return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
 }
 
 /// Block → unit of the block store, 4 bytes each: the unit, and in the bits that units don't need a

@@ -16,7 +16,7 @@ using tokens::SequenceHash;
 namespace {
 
 /// How far ahead of the current block the locator is fetched from memory.
-constexpr std::size_t kAhead = 12;
+constexpr std::size_t kAhead = 40;
 
 std::uint32_t way_of(KvTier tier) { return static_cast<std::uint32_t>(tier); }
 
@@ -138,34 +138,32 @@ bool PrefixIndex::can_append(Place last, std::size_t more) {
 }
 
 /// Puts blocks behind `last` as long as they are new and there is room; `last` becomes the last of
-/// them. How many.
-std::size_t PrefixIndex::append_all(Place& last, std::span<const SequenceHash> blocks) {
+/// them. How many. `known` is the place of the next block, if that is why it ended.
+std::size_t PrefixIndex::append_all(Place& last, std::span<const SequenceHash> blocks,
+                                    Place& known) {
     std::size_t done = 0;
     while (done < blocks.size() && can_append(last, blocks.size() - done)) {
         Run& run = runs_[last.run];
         const std::uint32_t base = run.base.load(memory_order_relaxed);
-        const std::uint32_t begin = run.length.load(memory_order_relaxed);
         const std::uint32_t room =
             std::min(kMaxRun, (base / BlockStore::kUnit + run.units) * BlockStore::kUnit - base);
-        const std::size_t before = done;
-        bool known = false;
-        std::uint32_t length = begin;
+        std::uint32_t length = run.length.load(memory_order_relaxed);
+        bool stop = false;
         for (; length < room && done < blocks.size(); ++length, ++done) {
             if (done + kAhead < blocks.size()) locator_.prefetch(blocks[done + kAhead].value);
             const std::uint64_t hash = blocks[done].value;
-            Place place;
-            const std::uint32_t found = locator_.find_or_insert(
-                hash, (base + length) / BlockStore::kUnit,
-                [&](std::uint32_t unit) { return unit_has(unit, hash, place); });
-            known = found != Locator::kInserted;
-            if (known) break;
+            stop = locator_.find_or_insert(hash, (base + length) / BlockStore::kUnit,
+                                           [&](std::uint32_t unit) {
+                                               return unit_has(unit, hash, known);
+                                           }) != Locator::kInserted;
+            if (stop) break;
             store_.set(base + length, hash);
             // Found from now on, if the same event names it twice.
             run.length.store(static_cast<std::uint16_t>(length + 1), memory_order_release);
         }
         last.offset = length - 1;
         if (locator_.crowded()) grow_locator();
-        if (known || done == before) break;
+        if (stop) break;
     }
     return done;
 }
@@ -173,11 +171,13 @@ std::size_t PrefixIndex::append_all(Place& last, std::span<const SequenceHash> b
 PrefixIndex::Place PrefixIndex::start_run(std::uint64_t hash, std::size_t blocks) {
     if (heads_.crowded()) rebuild_heads();
     const std::uint32_t id = runs_.allocate();
+    out_of_room_ = id == 0;
     if (id == 0) return {};
     Run& run = runs_[id];
     const auto units = static_cast<std::uint32_t>(std::min<std::size_t>(
         (blocks + BlockStore::kUnit - 1) / BlockStore::kUnit, kMaxRun / BlockStore::kUnit));
     const std::uint32_t first = store_.allocate(units, id);
+    out_of_room_ = first == BlockStore::kNone;
     const std::uint32_t base = first * BlockStore::kUnit;
     const bool placed = first != BlockStore::kNone && locator_.insert(hash, first);
     if (placed) store_.set(base, hash);
@@ -234,24 +234,14 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
         if (stretch.run != 0) hold(slot, way, stretch, expires_at);
         stretch = {};
     };
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-        if (i + kAhead < blocks.size()) locator_.prefetch(blocks[i + kAhead].value);
+    std::size_t i = 0;
+    while (i < blocks.size()) {
         const std::uint64_t hash = blocks[i].value;
         Place place{last.run, last.offset + 1};
-        if (!is_at(place, hash)) place = locate(hash);
-        if (tight) {
-            write();
-            if (!may_hold_more(slot, way, place)) {
-                ++counters_.refused_blocks;
-                last = place;
-                continue;
-            }
-        }
-        if (place.run == 0) {
-            // Many new ones behind the last, or the first of a new run.
-            const std::size_t most = tight ? 1 : blocks.size() - i;
+        if (!is_at(place, hash)) {
+            place = {};
             Place end = last;
-            const std::size_t appended = append_all(end, blocks.subspan(i, most));
+            const std::size_t appended = tight ? 0 : append_all(end, blocks.subspan(i), place);
             if (appended > 0) {
                 const std::uint32_t begin = last.offset + 1;
                 if (stretch.run != end.run || stretch.end != begin) {
@@ -260,16 +250,30 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
                 }
                 stretch.end = end.offset + 1;
                 last = end;
-                i += appended - 1;
+                i += appended;
                 continue;
             }
-            place = start_run(hash, blocks.size() - i);
-            if (place.run == 0) {  // no room: others go
-                write();
-                evict_one(0);
-                place = start_run(hash, blocks.size() - i);
+            if (place.run == 0) place = locate(hash);
+        }
+        if (i + kAhead < blocks.size()) locator_.prefetch(blocks[i + kAhead].value);
+        if (tight) {
+            write();
+            if (!may_hold_more(slot, way, place)) {
+                ++counters_.refused_blocks;
+                last = place;
+                ++i;
+                continue;
             }
         }
+        if (place.run == 0) {
+            place = start_run(hash, tight ? 1 : blocks.size() - i);
+            if (place.run == 0 && out_of_room_) {  // others go
+                write();
+                evict_one(0);
+                place = start_run(hash, 1);
+            }
+        }
+        ++i;
         last = place;
         if (place.run == 0) {
             ++counters_.refused_blocks;
@@ -366,6 +370,12 @@ void PrefixIndex::shorten_run_list(std::uint32_t slot) {
     std::ranges::sort(runs);
     runs.erase(std::ranges::unique(runs).begin(), runs.end());
     std::erase_if(runs, [&](std::uint32_t run) { return holders_.of(runs_[run], slot).empty(); });
+}
+
+void PrefixIndex::prefetch(std::span<const SequenceHash> blocks) const {
+    for (const SequenceHash block : blocks.first(std::min(blocks.size(), kAhead))) {
+        locator_.prefetch(block.value);
+    }
 }
 
 // --- removed

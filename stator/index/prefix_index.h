@@ -103,6 +103,9 @@ class PrefixIndex {
                 std::span<const tokens::SequenceHash> blocks, KvGroup group = KvGroup::kDense);
     void removed(RankSlot rank, protocol::KvTier tier, std::span<const tokens::SequenceHash> blocks,
                  KvGroup group = KvGroup::kDense);
+    /// Blocks of an event that comes soon: fetches what it will need into the processor's cache.
+    /// Worth it for events of few blocks, a few events ahead.
+    void prefetch(std::span<const tokens::SequenceHash> blocks) const;
     /// Nothing is left in any memory; predictions go, too.
     void cleared(RankSlot rank);
     void apply(RankSlot rank, const protocol::KvEvent& event);
@@ -173,7 +176,7 @@ class PrefixIndex {
     [[nodiscard]] Place locate(std::uint64_t hash) const;
     [[nodiscard]] bool unit_has(std::uint32_t unit, std::uint64_t hash, Place& place) const;
     [[nodiscard]] bool can_append(Place last, std::size_t more);
-    std::size_t append_all(Place& last, std::span<const tokens::SequenceHash> blocks);
+    std::size_t append_all(Place& last, std::span<const tokens::SequenceHash> blocks, Place& known);
     [[nodiscard]] Place start_run(std::uint64_t hash, std::size_t blocks);
 
     // events
@@ -227,6 +230,7 @@ class PrefixIndex {
     std::atomic<std::uint32_t> alive_words_{0};            // that may have bits
     std::atomic<std::size_t> lower_blocks_{0};             // held in host or disk memory
     std::atomic<std::uint32_t> sparse_ranks_{0};
+    bool out_of_room_ = false;  // why the last run could not be started
     std::size_t locator_stays_below_ = 0;
     std::uint32_t clock_ = 0;  // counts stored events
     std::uint64_t dice_ = 0x243f6a8885a308d3U;

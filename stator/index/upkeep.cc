@@ -374,7 +374,7 @@ bool PrefixIndex::rebuild_locator(std::size_t buckets) {
         const std::uint32_t end = base + run.length.load(memory_order_relaxed);
         if (end == base) continue;
         for (std::uint32_t block = base; block < end; ++block) {
-            if (block + 16 < end) next.prefetch(store_.get(block + 16));
+            if (block + 32 < end) next.prefetch(store_.get(block + 32));
             if (!next.insert(store_.get(block), block / kUnit)) return false;
         }
     }
