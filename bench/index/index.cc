@@ -155,7 +155,6 @@ int run_apply(const Corpus& corpus) {
     const double wall = seconds() - start;
     print("apply", (cpu_seconds() - cpu) * 1e9 / blocks, "ns CPU per block");
     print("apply_rate", blocks / wall / 1e6, "M blocks/s");
-    if (getenv("APPLY_ONLY")) return 0;
     print("runs", static_cast<double>(target->runs()), "");
 
     const double per_us = ticks_per_us();
@@ -269,6 +268,49 @@ int run_mem(const Corpus& corpus) {
     return 0;
 }
 
+/// ns of CPU per call, the median of five batches.
+template <typename F>
+double ns_per_call(std::size_t calls, F f) {
+    std::vector<double> batches;
+    for (int b = 0; b < 5; ++b) {
+        const double start = cpu_seconds();
+        for (std::size_t i = 0; i < calls; ++i) f();
+        batches.push_back((cpu_seconds() - start) * 1e9 / static_cast<double>(calls));
+    }
+    std::ranges::sort(batches);
+    return batches[2];
+}
+
+int run_hash() {
+    constexpr std::size_t kTokens = 100'000;
+    std::vector<tokens::TokenId> text(kTokens);
+    for (std::size_t i = 0; i < kTokens; ++i) {
+        text[i] = static_cast<std::uint32_t>(i) * 2654435761U % 128'256;
+    }
+    const tokens::BlockHasher hasher;
+    for (const std::size_t size : {16UL, 32UL, 64UL, 128UL, 512UL}) {
+        const std::size_t blocks = kTokens / size;
+        std::vector<tokens::BlockHash> block_hashes(blocks);
+        std::vector<SequenceHash> sequence_hashes(blocks);
+        const double ns = ns_per_call(400, [&] {
+            hasher.chain(std::span(text).first(blocks * size), size, nullptr, block_hashes,
+                         sequence_hashes);
+        });
+        print("hash_" + std::to_string(size), ns / static_cast<double>(blocks), "ns CPU per block");
+    }
+    // As a router sees an answer grow: block by block.
+    tokens::TokenSequence sequence(16);
+    sequence.reserve(kTokens);
+    const double ns = ns_per_call(400, [&] {
+        sequence.truncate(0);
+        for (std::size_t at = 0; at + 16 <= kTokens; at += 16) {
+            sequence.append(std::span(text).subspan(at, 16));
+        }
+    });
+    print("grow_16", ns / (kTokens / 16), "ns CPU per block");
+    return 0;
+}
+
 int run_check(const Corpus& corpus) {
     const auto target = make(corpus);
     Overlap out;
@@ -298,6 +340,7 @@ int main(int argc, char** argv) {
         if (mode == "mem") return run_mem(corpus);
         if (mode == "check") return run_check(corpus);
     }
-    std::fprintf(stderr, "usage: bench_index apply|load|mem|check CORPUS\n");
+    if (argc == 2 && mode == "hash") return run_hash();
+    std::fprintf(stderr, "usage: bench_index apply|load|mem|check CORPUS | hash\n");
     return 2;
 }
