@@ -107,6 +107,19 @@ void apply(PrefixIndex& target, const Corpus& corpus, const Corpus::Op& op) {
     }
 }
 
+/// All of them, each known to the index a few events before, as from a batch of events.
+void apply_all(PrefixIndex& target, const Corpus& corpus, std::span<const Corpus::Op> ops) {
+    constexpr std::size_t kAhead = 6;
+    for (std::size_t i = 0; i < ops.size(); ++i) {
+        if (i + kAhead < ops.size()) {
+            const Corpus::Op& next = ops[i + kAhead];
+            if (next.kind == Corpus::kStored) target.prefetch(corpus.stored(next));
+            if (next.kind == Corpus::kRemoved) target.prefetch(corpus.removed(next));
+        }
+        apply(target, corpus, ops[i]);
+    }
+}
+
 std::size_t blocks_in(std::span<const Corpus::Op> ops) {
     std::size_t blocks = 0;
     for (const Corpus::Op& op : ops) {
@@ -137,7 +150,7 @@ int run_apply(const Corpus& corpus) {
     const auto target = make(corpus);
     const double cpu = cpu_seconds();
     const double start = seconds();
-    for (const Corpus::Op& op : corpus.ops()) apply(*target, corpus, op);
+    apply_all(*target, corpus, corpus.ops());
     const auto blocks = static_cast<double>(blocks_in(corpus.ops()));
     const double wall = seconds() - start;
     print("apply", (cpu_seconds() - cpu) * 1e9 / blocks, "ns CPU per block");
@@ -193,7 +206,7 @@ int run_load(const Corpus& corpus) {
     for (const Corpus::Op& op : corpus.ops()) steps += op.kind != Corpus::kFinalQuery;
     const auto first = corpus.ops().first(steps / 2);
     const auto second = corpus.ops().subspan(steps / 2);
-    for (const Corpus::Op& op : first) apply(*target, corpus, op);
+    apply_all(*target, corpus, first);
     std::vector<std::span<const SequenceHash>> queries;
     for (const Corpus::Op& op : second) {
         if (op.kind == Corpus::kQuery) queries.push_back(corpus.query(op));
@@ -205,7 +218,7 @@ int run_load(const Corpus& corpus) {
     double wall = 0;
     std::thread writer([&] {
         const double start = seconds();
-        for (const Corpus::Op& op : second) apply(*target, corpus, op);
+        apply_all(*target, corpus, second);
         wall = seconds() - start;
         done = true;
     });
@@ -238,7 +251,7 @@ std::size_t anonymous_bytes() {
 int run_mem(const Corpus& corpus) {
     const auto before = static_cast<double>(anonymous_bytes());
     const auto target = make(corpus);
-    for (const Corpus::Op& op : corpus.ops()) apply(*target, corpus, op);
+    apply_all(*target, corpus, corpus.ops());
     target->tidy({});
     const double grown = static_cast<double>(anonymous_bytes()) - before;
     const auto said = static_cast<double>(target->memory_bytes());
@@ -252,6 +265,49 @@ int run_mem(const Corpus& corpus) {
     }
     print("left", (static_cast<double>(anonymous_bytes()) - before) / 1e6, "MB");
     print("left_said", static_cast<double>(target->memory_bytes()) / 1e6, "MB");
+    return 0;
+}
+
+/// ns of CPU per call, the median of five batches.
+template <typename F>
+double ns_per_call(std::size_t calls, F f) {
+    std::vector<double> batches;
+    for (int b = 0; b < 5; ++b) {
+        const double start = cpu_seconds();
+        for (std::size_t i = 0; i < calls; ++i) f();
+        batches.push_back((cpu_seconds() - start) * 1e9 / static_cast<double>(calls));
+    }
+    std::ranges::sort(batches);
+    return batches[2];
+}
+
+int run_hash() {
+    constexpr std::size_t kTokens = 100'000;
+    std::vector<tokens::TokenId> text(kTokens);
+    for (std::size_t i = 0; i < kTokens; ++i) {
+        text[i] = static_cast<std::uint32_t>(i) * 2654435761U % 128'256;
+    }
+    const tokens::BlockHasher hasher;
+    for (const std::size_t size : {16UL, 32UL, 64UL, 128UL, 512UL}) {
+        const std::size_t blocks = kTokens / size;
+        std::vector<tokens::BlockHash> block_hashes(blocks);
+        std::vector<SequenceHash> sequence_hashes(blocks);
+        const double ns = ns_per_call(400, [&] {
+            hasher.chain(std::span(text).first(blocks * size), size, nullptr, block_hashes,
+                         sequence_hashes);
+        });
+        print("hash_" + std::to_string(size), ns / static_cast<double>(blocks), "ns CPU per block");
+    }
+    // As a router sees an answer grow: block by block.
+    tokens::TokenSequence sequence(16);
+    sequence.reserve(kTokens);
+    const double ns = ns_per_call(400, [&] {
+        sequence.truncate(0);
+        for (std::size_t at = 0; at + 16 <= kTokens; at += 16) {
+            sequence.append(std::span(text).subspan(at, 16));
+        }
+    });
+    print("grow_16", ns / (kTokens / 16), "ns CPU per block");
     return 0;
 }
 
@@ -284,6 +340,7 @@ int main(int argc, char** argv) {
         if (mode == "mem") return run_mem(corpus);
         if (mode == "check") return run_check(corpus);
     }
-    std::fprintf(stderr, "usage: bench_index apply|load|mem|check CORPUS\n");
+    if (argc == 2 && mode == "hash") return run_hash();
+    std::fprintf(stderr, "usage: bench_index apply|load|mem|check CORPUS | hash\n");
     return 2;
 }

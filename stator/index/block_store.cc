@@ -12,6 +12,8 @@ BlockStore::BlockStore(std::size_t max_blocks)
     : words_((max_blocks / kUnit + 2) * kUnit + std::size_t{kMaxUnits} * kUnit),
       owners_(max_blocks / kUnit + 2),
       end_(static_cast<std::uint32_t>(max_blocks / kUnit + 2)) {
+    // A small index takes no more than it needs.
+    words_.prefer_huge_pages(std::size_t{1} << 21);
     STATOR_CHECK(max_blocks <= (std::size_t{1} << 27), "units are numbered with 24 bits");
 }
 

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -37,6 +38,8 @@ class BlockStore {
     void set(std::uint32_t block, std::uint64_t hash) {
         words_[block].store(hash, std::memory_order_relaxed);
     }
+    /// All units have smaller numbers than 2 to this.
+    [[nodiscard]] int unit_bits() const { return std::bit_width(end_); }
     void prefetch(std::uint32_t block) const { __builtin_prefetch(&words_[block]); }
 
     /// Gives pages back to the system that hold free units only. O(free extents).

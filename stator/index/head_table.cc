@@ -67,7 +67,15 @@ void HeadTable::publish() {
     current_.store(filling_, memory_order_release);
     generation_.fetch_add(1, std::memory_order_acq_rel);
     // A reader that is still in the old table finds nothing there from now on, and asks again.
-    tables_[old].buckets.discard(0, tables_[old].mask.load(memory_order_relaxed) + 1);
+    const std::size_t buckets = tables_[old].mask.load(memory_order_relaxed) + 1;
+    if (buckets * sizeof(Bucket) >= 4096) {
+        tables_[old].buckets.discard(0, buckets);  // whole pages: it is a power of two
+        return;
+    }
+    for (std::size_t b = 0; b < buckets; ++b) {
+        for (auto& slot : tables_[old].buckets[b].slots) slot.store(0, memory_order_relaxed);
+        tables_[old].buckets[b].passed.store(0, memory_order_relaxed);
+    }
 }
 
 }  // namespace stator::index

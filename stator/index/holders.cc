@@ -6,13 +6,6 @@ namespace stator::index {
 
 using std::memory_order_relaxed;
 
-namespace {
-
-/// So many entries of ranks that hold the whole run become a set of bits.
-constexpr std::uint32_t kManyFull = 16;
-
-}  // namespace
-
 void Holders::set_entry(Run& run, std::uint32_t i, std::uint64_t word) {
     const RunChange change(run);
     if (run.entries.load(memory_order_relaxed) == 1) {

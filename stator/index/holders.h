@@ -13,6 +13,9 @@ namespace stator::index {
 /// Who holds which blocks of a run: the writer's side. Each change is one RunChange.
 class Holders {
   public:
+    /// So many ranks that hold a whole run become a set of bits.
+    static constexpr std::uint32_t kManyFull = 16;
+
     explicit Holders(HolderPool& pool) : pool_(pool) {}
 
     /// Adds blocks [begin, end). How many of them were not held before; nothing if there is no
@@ -49,6 +52,8 @@ class Holders {
             }
         }
     }
+    /// Entries of ranks that hold the whole run become bits, if they are many.
+    void gather_full(Run& run, std::uint32_t way, std::uint32_t rank_words);
     /// Puts entries, sorted, into a run that has none.
     [[nodiscard]] bool assign(Run& run, std::span<const std::uint64_t> words);
 
@@ -67,7 +72,6 @@ class Holders {
     [[nodiscard]] bool set_bit(Run& run, std::uint32_t way, std::uint32_t rank,
                                std::uint32_t rank_words);
     void clear_bit(Run& run, std::uint32_t way, std::uint32_t rank);
-    void gather_full(Run& run, std::uint32_t way, std::uint32_t rank_words);
 
     HolderPool& pool_;
     std::vector<std::uint64_t> mine_;

@@ -30,13 +30,27 @@ std::uint32_t Depths::of(RankSlot rank) const {
 
 std::size_t Depths::top(std::span<RankDepth> out) const {
     std::size_t n = 0;
-    if (out.empty()) return 0;
-    for_each([&](const RankDepth& one) {
-        if (n == out.size() && !deeper(one, out[n - 1])) return;
+    // False if it does not belong in `out`.
+    const auto take = [&](const RankDepth& one) {
+        if (n == out.size() && (n == 0 || !deeper(one, out[n - 1]))) return false;
         std::size_t at = n < out.size() ? n++ : n - 1;
         for (; at > 0 && deeper(one, out[at - 1]); --at) out[at] = out[at - 1];
         out[at] = one;
-    });
+        return true;
+    };
+    for (const RankDepth& one : singles_) take(one);
+    // Later groups are deeper; within a group, later slots come after earlier ones.
+    for (std::size_t g = groups_.size(); g-- > 0;) {
+        const Group& group = groups_[g];
+        bool more = true;
+        for (std::uint32_t w = 0; more && w < group.words; ++w) {
+            for (std::uint64_t bits = words_[group.at + w]; more && bits != 0; bits &= bits - 1) {
+                more = take({RankSlot((group.first + w) * 64 +
+                                      static_cast<std::uint32_t>(std::countr_zero(bits))),
+                             group.depth});
+            }
+        }
+    }
     return n;
 }
 

@@ -16,7 +16,7 @@ using tokens::SequenceHash;
 namespace {
 
 /// How far ahead of the current block the locator is fetched from memory.
-constexpr std::size_t kAhead = 12;
+constexpr std::size_t kAhead = 40;
 
 std::uint32_t way_of(KvTier tier) { return static_cast<std::uint32_t>(tier); }
 
@@ -27,6 +27,7 @@ std::size_t max_runs(const IndexOptions& o) { return o.max_blocks / BlockStore::
 PrefixIndex::PrefixIndex(IndexOptions options)
     : options_(options),
       store_(options.max_blocks),
+      locator_(store_.unit_bits()),
       runs_(max_runs(options)),
       heads_(max_runs(options)),
       pool_(options.max_blocks / 2 + std::size_t{options.max_ranks} * 64),
@@ -99,15 +100,15 @@ bool PrefixIndex::is_at(Place place, std::uint64_t hash) const {
 }
 
 bool PrefixIndex::unit_has(std::uint32_t unit, std::uint64_t hash, Place& place) const {
-    const std::uint32_t id = store_.owner(unit);
-    const Run& run = runs_[id];
-    const std::uint32_t base = run.base.load(memory_order_relaxed);
-    const std::uint32_t first = std::max(unit * BlockStore::kUnit, base);
-    const std::uint32_t end =
-        std::min((unit + 1) * BlockStore::kUnit, base + run.length.load(memory_order_relaxed));
-    for (std::uint32_t block = first; block < end; ++block) {
-        if (store_.get(block) == hash) {
-            place = {id, block - base};
+    for (std::uint32_t i = 0; i < BlockStore::kUnit; ++i) {
+        const std::uint32_t block = unit * BlockStore::kUnit + i;
+        if (store_.get(block) != hash) continue;
+        const std::uint32_t id = store_.owner(unit);
+        const Run& run = runs_[id];
+        const std::uint32_t offset = block - run.base.load(memory_order_relaxed);
+        // Else it is what is left of a block that went.
+        if (offset < run.length.load(memory_order_relaxed)) {
+            place = {id, offset};
             return true;
         }
     }
@@ -116,39 +117,67 @@ bool PrefixIndex::unit_has(std::uint32_t unit, std::uint64_t hash, Place& place)
 
 PrefixIndex::Place PrefixIndex::locate(std::uint64_t hash) const {
     Place place;
-    static_cast<void>(locator_.find(hash, [&](std::uint32_t unit) { return unit_has(unit, hash, place); }));
+    static_cast<void>(
+        locator_.find(hash, [&](std::uint32_t unit) { return unit_has(unit, hash, place); }));
     return place;
 }
 
-/// Puts a new block behind `last`; nowhere if that is not the end of its run, or the run is full.
-PrefixIndex::Place PrefixIndex::append(Place last, std::uint64_t hash, std::size_t more) {
-    if (last.run == 0) return {};
+/// Whether a block that comes after `last` has room behind it. Extends the extent if it must.
+bool PrefixIndex::can_append(Place last, std::size_t more) {
+    if (last.run == 0) return false;
     Run& run = runs_[last.run];
     const std::uint32_t length = run.length.load(memory_order_relaxed);
-    if (last.offset + 1 != length || length == kMaxRun || holders_.any_bits(run)) return {};
-    const std::uint32_t block = run.base.load(memory_order_relaxed) + length;
-    const std::uint32_t unit = block / BlockStore::kUnit;
-    if (block % BlockStore::kUnit == 0 &&
-        unit == run.base.load(memory_order_relaxed) / BlockStore::kUnit + run.units) {
-        // A long row gets an extent of its own.
-        if (more > 4 * BlockStore::kUnit || !store_.grow(unit, last.run)) return {};
-        ++run.units;
+    if (last.offset + 1 != length || length == kMaxRun || holders_.any_bits(run)) return false;
+    const std::uint32_t base = run.base.load(memory_order_relaxed);
+    const std::uint32_t end = base / BlockStore::kUnit + run.units;
+    if (base + length < end * BlockStore::kUnit) return true;
+    // A long row gets an extent of its own.
+    if (more > 4 * BlockStore::kUnit || !store_.grow(end, last.run)) return false;
+    ++run.units;
+    return true;
+}
+
+/// Puts blocks behind `last` as long as they are new and there is room; `last` becomes the last of
+/// them. How many. `known` is the place of the next block, if that is why it ended.
+std::size_t PrefixIndex::append_all(Place& last, std::span<const SequenceHash> blocks,
+                                    Place& known) {
+    std::size_t done = 0;
+    while (done < blocks.size() && can_append(last, blocks.size() - done)) {
+        Run& run = runs_[last.run];
+        const std::uint32_t base = run.base.load(memory_order_relaxed);
+        const std::uint32_t room =
+            std::min(kMaxRun, (base / BlockStore::kUnit + run.units) * BlockStore::kUnit - base);
+        std::uint32_t length = run.length.load(memory_order_relaxed);
+        bool stop = false;
+        for (; length < room && done < blocks.size(); ++length, ++done) {
+            if (done + kAhead < blocks.size()) locator_.prefetch(blocks[done + kAhead].value);
+            const std::uint64_t hash = blocks[done].value;
+            stop = locator_.find_or_insert(hash, (base + length) / BlockStore::kUnit,
+                                           [&](std::uint32_t unit) {
+                                               return unit_has(unit, hash, known);
+                                           }) != Locator::kInserted;
+            if (stop) break;
+            store_.set(base + length, hash);
+            // Found from now on, if the same event names it twice.
+            run.length.store(static_cast<std::uint16_t>(length + 1), memory_order_release);
+        }
+        last.offset = length - 1;
+        if (locator_.crowded()) grow_locator();
+        if (stop) break;
     }
-    if (!locator_.insert(hash, unit)) return {};
-    store_.set(block, hash);
-    run.length.store(static_cast<std::uint16_t>(length + 1), memory_order_release);
-    if (locator_.crowded()) grow_locator();
-    return {last.run, length};
+    return done;
 }
 
 PrefixIndex::Place PrefixIndex::start_run(std::uint64_t hash, std::size_t blocks) {
     if (heads_.crowded()) rebuild_heads();
     const std::uint32_t id = runs_.allocate();
+    out_of_room_ = id == 0;
     if (id == 0) return {};
     Run& run = runs_[id];
     const auto units = static_cast<std::uint32_t>(std::min<std::size_t>(
         (blocks + BlockStore::kUnit - 1) / BlockStore::kUnit, kMaxRun / BlockStore::kUnit));
     const std::uint32_t first = store_.allocate(units, id);
+    out_of_room_ = first == BlockStore::kNone;
     const std::uint32_t base = first * BlockStore::kUnit;
     const bool placed = first != BlockStore::kNone && locator_.insert(hash, first);
     if (placed) store_.set(base, hash);
@@ -205,28 +234,46 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
         if (stretch.run != 0) hold(slot, way, stretch, expires_at);
         stretch = {};
     };
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-        if (i + kAhead < blocks.size()) locator_.prefetch(blocks[i + kAhead].value);
+    std::size_t i = 0;
+    while (i < blocks.size()) {
         const std::uint64_t hash = blocks[i].value;
         Place place{last.run, last.offset + 1};
-        if (!is_at(place, hash)) place = locate(hash);
+        if (!is_at(place, hash)) {
+            place = {};
+            Place end = last;
+            const std::size_t appended = tight ? 0 : append_all(end, blocks.subspan(i), place);
+            if (appended > 0) {
+                const std::uint32_t begin = last.offset + 1;
+                if (stretch.run != end.run || stretch.end != begin) {
+                    write();
+                    stretch = {end.run, begin, begin};
+                }
+                stretch.end = end.offset + 1;
+                last = end;
+                i += appended;
+                continue;
+            }
+            if (place.run == 0) place = locate(hash);
+        }
+        if (i + kAhead < blocks.size()) locator_.prefetch(blocks[i + kAhead].value);
         if (tight) {
             write();
             if (!may_hold_more(slot, way, place)) {
                 ++counters_.refused_blocks;
                 last = place;
+                ++i;
                 continue;
             }
         }
-        if (place.run == 0) place = append(last, hash, blocks.size() - i);
         if (place.run == 0) {
-            place = start_run(hash, blocks.size() - i);
-            if (place.run == 0) {  // no room: others go
+            place = start_run(hash, tight ? 1 : blocks.size() - i);
+            if (place.run == 0 && out_of_room_) {  // others go
                 write();
                 evict_one(0);
-                place = start_run(hash, blocks.size() - i);
+                place = start_run(hash, 1);
             }
         }
+        ++i;
         last = place;
         if (place.run == 0) {
             ++counters_.refused_blocks;
@@ -301,13 +348,21 @@ bool PrefixIndex::add_entry(std::uint32_t slot, std::uint32_t way, const Stretch
     }
     if (way != kPredicted) counters_.stored_again += blocks - *fresh;
     count_held(rank, way, *fresh);
-    if (was_there) return true;
+    const bool shared = way == kDevice && stretch.begin == 0 &&
+                        run.entries.load(memory_order_relaxed) >= Holders::kManyFull &&
+                        stretch.end < run.length.load(memory_order_relaxed);
+    if (!was_there) know_new_run(slot, stretch.run);
+    if (shared) part_shared_beginning(stretch.run, stretch.end);
+    return true;
+}
+
+void PrefixIndex::know_new_run(std::uint32_t slot, std::uint32_t run) {
+    Rank& rank = ranks_[slot];
     ++rank.live_runs;
     if (rank.runs.size() > 2 * rank.live_runs + 64) shorten_run_list(slot);
     rank_lists_ -= rank.runs.capacity();
-    rank.runs.push_back(stretch.run);
+    rank.runs.push_back(run);
     rank_lists_ += rank.runs.capacity();
-    return true;
 }
 
 void PrefixIndex::shorten_run_list(std::uint32_t slot) {
@@ -315,6 +370,12 @@ void PrefixIndex::shorten_run_list(std::uint32_t slot) {
     std::ranges::sort(runs);
     runs.erase(std::ranges::unique(runs).begin(), runs.end());
     std::erase_if(runs, [&](std::uint32_t run) { return holders_.of(runs_[run], slot).empty(); });
+}
+
+void PrefixIndex::prefetch(std::span<const SequenceHash> blocks) const {
+    for (const SequenceHash block : blocks.first(std::min(blocks.size(), kAhead))) {
+        locator_.prefetch(block.value);
+    }
 }
 
 // --- removed

@@ -34,7 +34,7 @@ struct IndexOptions {
     std::uint32_t max_ranks = 4096;  ///< at a time, at most 2^24 - 1
     /// Different blocks in all, at most 2^27. Address space for them is reserved at once (about 60
     /// bytes each), memory as they come.
-    std::size_t max_blocks = std::size_t{1} << 26;
+    std::size_t max_blocks = std::size_t{1} << 24;
     /// Of one rank, a block counted once for each memory: what a rank announces beyond is not
     /// taken.
     std::size_t max_blocks_per_rank = std::size_t{1} << 22;
@@ -58,6 +58,7 @@ struct IndexCounters {
     std::uint64_t sparse_blocks = 0;    ///< of groups that are not followed
     std::uint64_t refused_blocks = 0;  ///< over a bound: not in the index, though the rank has them
     std::uint64_t evicted_blocks = 0;  ///< dropped to stay within `max_bytes` or `max_blocks`
+    std::uint64_t lost_blocks = 0;     ///< can't be removed any more: hashes made to collide
     std::uint64_t ignored_events = 0;  ///< of ranks that are not there
 };
 
@@ -102,6 +103,9 @@ class PrefixIndex {
                 std::span<const tokens::SequenceHash> blocks, KvGroup group = KvGroup::kDense);
     void removed(RankSlot rank, protocol::KvTier tier, std::span<const tokens::SequenceHash> blocks,
                  KvGroup group = KvGroup::kDense);
+    /// Blocks of an event that comes soon: fetches what it will need into the processor's cache.
+    /// Worth it for events of few blocks, a few events ahead.
+    void prefetch(std::span<const tokens::SequenceHash> blocks) const;
     /// Nothing is left in any memory; predictions go, too.
     void cleared(RankSlot rank);
     void apply(RankSlot rank, const protocol::KvEvent& event);
@@ -171,7 +175,8 @@ class PrefixIndex {
     [[nodiscard]] bool is_at(Place place, std::uint64_t hash) const;
     [[nodiscard]] Place locate(std::uint64_t hash) const;
     [[nodiscard]] bool unit_has(std::uint32_t unit, std::uint64_t hash, Place& place) const;
-    [[nodiscard]] Place append(Place last, std::uint64_t hash, std::size_t more);
+    [[nodiscard]] bool can_append(Place last, std::size_t more);
+    std::size_t append_all(Place& last, std::span<const tokens::SequenceHash> blocks, Place& known);
     [[nodiscard]] Place start_run(std::uint64_t hash, std::size_t blocks);
 
     // events
@@ -185,6 +190,7 @@ class PrefixIndex {
     std::uint32_t take(std::uint32_t slot, std::uint32_t way, const Stretch& stretch);
     std::uint32_t take_entry(std::uint32_t slot, std::uint32_t way, const Stretch& stretch);
     void count_held(Rank& rank, std::uint32_t way, std::int64_t blocks);
+    void know_new_run(std::uint32_t slot, std::uint32_t run);
     void shorten_run_list(std::uint32_t slot);
 
     // upkeep
@@ -193,8 +199,11 @@ class PrefixIndex {
     void free_run(std::uint32_t run);
     void close_gaps(std::uint32_t run);
     void drop_front(std::uint32_t run, std::uint32_t blocks, std::span<const Entry> entries);
-    bool split(std::uint32_t run, std::uint32_t gap_begin, std::uint32_t gap_end,
+    bool split(std::uint32_t run, std::uint32_t left_end, std::uint32_t right_begin,
                std::span<const Entry> entries);
+    void know_run(std::uint32_t right_id, std::span<const Entry> before,
+                  std::span<const Entry> left, std::span<const Entry> right);
+    void part_shared_beginning(std::uint32_t run, std::uint32_t end);
     void forget_blocks(const Run& run, std::uint32_t begin, std::uint32_t end);
     void drop_rank_from(std::uint32_t run, std::uint32_t slot);
     std::size_t free_leaving(std::size_t budget);
@@ -221,6 +230,7 @@ class PrefixIndex {
     std::atomic<std::uint32_t> alive_words_{0};            // that may have bits
     std::atomic<std::size_t> lower_blocks_{0};             // held in host or disk memory
     std::atomic<std::uint32_t> sparse_ranks_{0};
+    bool out_of_room_ = false;  // why the last run could not be started
     std::size_t locator_stays_below_ = 0;
     std::uint32_t clock_ = 0;  // counts stored events
     std::uint64_t dice_ = 0x243f6a8885a308d3U;

@@ -29,6 +29,9 @@ void Reserved::discard(std::size_t from, std::size_t to) {
     if (from < to) madvise(static_cast<char*>(data_) + from, to - from, MADV_DONTNEED);
 }
 
-void Reserved::prefer_huge_pages() { madvise(data_, bytes_, MADV_HUGEPAGE); }
+void Reserved::prefer_huge_pages(std::size_t from) {
+    from = (from + kPage - 1) / kPage * kPage;
+    if (from < bytes_) madvise(static_cast<char*>(data_) + from, bytes_ - from, MADV_HUGEPAGE);
+}
 
 }  // namespace stator::index

@@ -62,15 +62,19 @@ struct Entry {
     }
 };
 
-/// The writer changes a run: readers that overlap with it start again.
+/// The writer changes a run: readers that overlap with it start again. Within another change of the
+/// same run it is a part of that.
 class RunChange {
   public:
     explicit RunChange(Run& run) : run_(run) {
         const std::uint32_t v = run_.version.load(std::memory_order_relaxed);
+        if ((v & 1) != 0) return;
+        outermost_ = true;
         run_.version.store(v + 1, std::memory_order_relaxed);
         std::atomic_thread_fence(std::memory_order_release);
     }
     ~RunChange() {
+        if (!outermost_) return;
         const std::uint32_t v = run_.version.load(std::memory_order_relaxed);
         run_.version.store(v + 1, std::memory_order_release);
     }
@@ -79,6 +83,7 @@ class RunChange {
 
   private:
     Run& run_;
+    bool outermost_ = false;
 };
 
 }  // namespace stator::index

@@ -30,15 +30,6 @@ std::vector<std::uint64_t> moved(std::span<const Entry> entries, std::uint32_t b
     return words;
 }
 
-/// Pairs of rank and way.
-std::size_t pairs(std::span<const Entry> entries, std::uint32_t rank) {
-    bool seen[kWays] = {};
-    for (const Entry& e : entries) {
-        if (e.rank == rank) seen[e.way] = true;
-    }
-    return static_cast<std::size_t>(std::ranges::count(seen, true));
-}
-
 }  // namespace
 
 void PrefixIndex::after_removal(std::uint32_t id, const Stretch& stretch) {
@@ -78,6 +69,7 @@ void PrefixIndex::trim(std::uint32_t id) {
 void PrefixIndex::forget_blocks(const Run& run, std::uint32_t begin, std::uint32_t end) {
     const std::uint32_t base = run.base.load(memory_order_relaxed);
     for (std::uint32_t i = end; i-- > begin;) {
+        if (i >= begin + 8) locator_.prefetch(store_.get(base + i - 8));
         locator_.erase(store_.get(base + i), (base + i) / kUnit);
     }
 }
@@ -131,74 +123,139 @@ void PrefixIndex::drop_front(std::uint32_t id, std::uint32_t blocks,
     const std::uint32_t old_first = unit_of(run, 0);
     heads_.erase(run.head.load(memory_order_relaxed), id);
     forget_blocks(run, 0, blocks);
-    // Readers see nobody holding it for a moment; nobody's prefix gets here over the gap.
-    holders_.clear(run);
     const std::uint32_t base = run.base.load(memory_order_relaxed) + blocks;
     {
         const RunChange change(run);
+        holders_.clear(run);
         run.base.store(base, memory_order_relaxed);
         run.head.store(store_.get(base), memory_order_relaxed);
         run.length.store(static_cast<std::uint16_t>(run.length.load(memory_order_relaxed) - blocks),
                          memory_order_relaxed);
+        if (!holders_.assign(run, moved(entries, blocks))) STATOR_BUG("no room for what had room");
     }
     const std::uint32_t dropped = base / kUnit - old_first;
     run.units = static_cast<std::uint16_t>(run.units - dropped);
     store_.free(old_first, dropped);
     insert_head(id);
-    if (!holders_.assign(run, moved(entries, blocks))) STATOR_BUG("no room for what had room");
 }
 
-bool PrefixIndex::split(std::uint32_t id, std::uint32_t gap_begin, std::uint32_t gap_end,
+/// Cuts a run in two and leaves out the blocks from `left_end` to `right_begin`, which nobody
+/// holds; there may be none. False, and nothing changed, if there is no room.
+bool PrefixIndex::split(std::uint32_t id, std::uint32_t left_end, std::uint32_t right_begin,
                         std::span<const Entry> entries) {
     if (heads_.crowded()) rebuild_heads();
-    const std::uint32_t right_id = runs_.allocate();
-    if (right_id == 0) return false;
     Run& run = runs_[id];
-    Run& right = runs_[right_id];
+    const std::uint32_t length = run.length.load(memory_order_relaxed);
     std::vector<Entry> left_entries;
     std::vector<Entry> right_entries;
     for (const Entry& e : entries) {
-        (e.begin >= gap_end ? right_entries : left_entries).push_back(e);
+        if (e.begin < left_end) {
+            left_entries.push_back({e.rank, e.begin, e.way, std::min(e.end, left_end)});
+        }
+        if (e.end > right_begin) {
+            right_entries.push_back({e.rank, std::max(e.begin, right_begin), e.way, e.end});
+        }
     }
+    const std::uint32_t right_id = runs_.allocate();
+    if (right_id == 0) return false;
+    Run& right = runs_[right_id];
+    // In place, unless a unit would belong to both.
+    const std::uint32_t base = run.base.load(memory_order_relaxed);
     const std::uint32_t first = unit_of(run, 0);
-    const std::uint32_t left_end = unit_of(run, gap_begin - 1) + 1;
-    const std::uint32_t right_first = unit_of(run, gap_end);
-    const std::uint32_t base = run.base.load(memory_order_relaxed) + gap_end;
-    right.base.store(base, memory_order_relaxed);
-    right.head.store(store_.get(base), memory_order_relaxed);
-    right.length.store(static_cast<std::uint16_t>(run.length.load(memory_order_relaxed) - gap_end),
-                       memory_order_relaxed);
-    right.units = static_cast<std::uint16_t>(first + run.units - right_first);
+    const std::uint32_t left_units = unit_of(run, left_end - 1) + 1 - first;
+    const bool moves = first + left_units > unit_of(run, right_begin);
+    std::uint32_t right_first = unit_of(run, right_begin);
+    std::uint32_t right_units = first + run.units - right_first;
+    std::uint32_t right_base = base + right_begin;
+    if (moves) {
+        right_units = (length - right_begin + kUnit - 1) / kUnit;
+        right_first = store_.allocate(right_units, right_id);
+        right_base = right_first * kUnit;
+        for (std::uint32_t i = right_begin; right_first != BlockStore::kNone && i < length; ++i) {
+            store_.set(right_base + i - right_begin, store_.get(base + i));
+        }
+    }
+    right.base.store(right_base, memory_order_relaxed);
+    right.head.store(store_.get(right_base), memory_order_relaxed);
+    right.length.store(static_cast<std::uint16_t>(length - right_begin), memory_order_relaxed);
+    right.units = static_cast<std::uint16_t>(right_units);
     right.stamp = run.stamp;
     runs_.finish(right_id);
-    if (!holders_.assign(right, moved(right_entries, gap_end))) {
+    if (right_first == BlockStore::kNone ||
+        !holders_.assign(right, moved(right_entries, right_begin))) {
+        if (moves && right_first != BlockStore::kNone) store_.free(right_first, right_units);
         runs_.free(right_id);
         return false;
     }
     insert_head(right_id);
-    store_.set_owner(right_first, right.units, right_id);
-    forget_blocks(run, gap_begin, gap_end);
-    holders_.clear(run);
+    forget_blocks(run, left_end, right_begin);
+    if (moves) {
+        for (std::uint32_t i = right_begin; i < length; ++i) {
+            const std::uint64_t hash = store_.get(base + i);
+            locator_.erase(hash, (base + i) / kUnit);
+            const std::uint32_t unit = (right_base + i - right_begin) / kUnit;
+            if (!locator_.insert(hash, unit)) ++counters_.lost_blocks;
+        }
+    } else {
+        store_.set_owner(right_first, right_units, right_id);
+    }
     {
         const RunChange change(run);
-        run.length.store(static_cast<std::uint16_t>(gap_begin), memory_order_relaxed);
+        holders_.clear(run);
+        run.length.store(static_cast<std::uint16_t>(left_end), memory_order_relaxed);
+        if (!holders_.assign(run, moved(left_entries, 0))) STATOR_BUG("no room for what had room");
     }
-    run.units = static_cast<std::uint16_t>(left_end - first);
-    store_.free(left_end, right_first - left_end);
-    if (!holders_.assign(run, moved(left_entries, 0))) STATOR_BUG("no room for what had room");
-    // Ranks know their runs.
-    std::ranges::sort(right_entries, {}, &Entry::rank);
-    for (std::size_t i = 0; i < right_entries.size(); ++i) {
-        const std::uint32_t slot = right_entries[i].rank;
-        if (i > 0 && right_entries[i - 1].rank == slot) continue;
-        Rank& rank = ranks_[slot];
-        rank.live_runs += pairs(left_entries, slot) + pairs(right_entries, slot);
-        rank.live_runs -= pairs(entries, slot);
-        rank_lists_ -= rank.runs.capacity();
-        rank.runs.push_back(right_id);
-        rank_lists_ += rank.runs.capacity();
+    const std::uint32_t end = first + run.units;
+    const std::uint32_t free_end = moves ? end : right_first;
+    run.units = static_cast<std::uint16_t>(left_units);
+    if (first + left_units < free_end) {
+        store_.free(first + left_units, free_end - first - left_units);
     }
+    know_run(right_id, entries, left_entries, right_entries);
     return true;
+}
+
+/// Ranks know their runs.
+void PrefixIndex::know_run(std::uint32_t right_id, std::span<const Entry> before,
+                           std::span<const Entry> left, std::span<const Entry> right) {
+    const auto change = [&](std::span<const Entry> entries, std::ptrdiff_t by) {
+        std::vector<std::uint64_t> pairs;
+        for (const Entry& e : entries) pairs.push_back(std::uint64_t{e.rank} << 2 | e.way);
+        std::ranges::sort(pairs);
+        pairs.erase(std::ranges::unique(pairs).begin(), pairs.end());
+        for (const std::uint64_t pair : pairs) {
+            ranks_[pair >> 2].live_runs += static_cast<std::size_t>(by);
+        }
+    };
+    change(before, -1);
+    change(left, 1);
+    change(right, 1);
+    for (const Entry& e : right) {
+        std::vector<std::uint32_t>& list = ranks_[e.rank].runs;
+        if (!list.empty() && list.back() == right_id) continue;
+        rank_lists_ -= list.capacity();
+        list.push_back(right_id);
+        rank_lists_ += list.capacity();
+    }
+}
+
+/// Many ranks hold the same beginning of a run, as happens with a system prompt: it becomes a run
+/// of its own, whose holders are a set of bits.
+void PrefixIndex::part_shared_beginning(std::uint32_t id, std::uint32_t end) {
+    Run& run = runs_[id];
+    if (holders_.any_bits(run)) return;
+    std::vector<Entry> entries;
+    std::uint32_t same = 0;
+    bool predicted = false;
+    holders_.for_each(run, [&](const Entry& e) {
+        entries.push_back(e);
+        same += e.way == kDevice && e.begin == 0 && e.end == end;
+        predicted |= e.way == kPredicted;
+    });
+    if (same < Holders::kManyFull || predicted) return;
+    if (split(id, end, end, entries)) {
+        holders_.gather_full(run, kDevice, alive_words_.load(memory_order_relaxed));
+    }
 }
 
 // --- tidy
@@ -310,14 +367,14 @@ void PrefixIndex::grow_locator() {
 
 /// False, and nothing changed, if a block found no place.
 bool PrefixIndex::rebuild_locator(std::size_t buckets) {
-    Locator next(buckets);
+    Locator next(store_.unit_bits(), buckets);
     for (std::uint32_t id = 1; id < runs_.end(); ++id) {
         const Run& run = runs_[id];
         const std::uint32_t base = run.base.load(memory_order_relaxed);
         const std::uint32_t end = base + run.length.load(memory_order_relaxed);
         if (end == base) continue;
         for (std::uint32_t block = base; block < end; ++block) {
-            if (block + 16 < end) next.prefetch(store_.get(block + 16));
+            if (block + 32 < end) next.prefetch(store_.get(block + 32));
             if (!next.insert(store_.get(block), block / kUnit)) return false;
         }
     }

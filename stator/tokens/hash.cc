@@ -20,6 +20,29 @@ std::uint64_t text_hash(std::string_view text, std::uint64_t seed) {
     return text.empty() ? 0 : XXH3_64bits_withSeed(text.data(), text.size(), seed);
 }
 
+/// Longer inputs are hashed with a secret of the seed's own.
+constexpr std::size_t kShort = 240;
+
+SequenceHash after(SequenceHash parent, BlockHash block) {
+    const std::uint64_t both[] = {parent.value, block.value};
+    return SequenceHash(XXH3_64bits_withSeed(both, sizeof(both), kSeed));
+}
+
+/// The blocks' hashes don't wait for each other, each sequence hash waits for the one before: side
+/// by side, the chain hides behind the blocks or the blocks behind the chain. With `hash` in line
+/// and of constant length.
+template <typename Hash>
+void chain_of(const TokenId* tokens, std::size_t block_size, const SequenceHash* parent,
+              std::span<BlockHash> blocks, std::span<SequenceHash> sequences, Hash hash) {
+    SequenceHash last = parent != nullptr ? *parent : SequenceHash();
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+        const BlockHash block(hash(tokens + i * block_size));
+        blocks[i] = block;
+        last = i == 0 && parent == nullptr ? SequenceHash(block.value) : after(last, block);
+        sequences[i] = last;
+    }
+}
+
 }  // namespace
 
 std::uint64_t hash_seed(std::string_view lora, std::string_view name_space) {
@@ -42,9 +65,42 @@ BlockHash block_hash(std::span<const TokenId> tokens, std::uint64_t seed,
 
 SequenceHash sequence_hash(BlockHash first) { return SequenceHash(first.value); }
 
-SequenceHash sequence_hash(SequenceHash parent, BlockHash block) {
-    const std::uint64_t both[] = {parent.value, block.value};
-    return SequenceHash(XXH3_64bits_withSeed(both, sizeof(both), kSeed));
+SequenceHash sequence_hash(SequenceHash parent, BlockHash block) { return after(parent, block); }
+
+BlockHasher::BlockHasher(std::uint64_t seed) : seed_(seed) {
+    static_assert(sizeof(secret_) == XXH_SECRET_DEFAULT_SIZE);
+    XXH3_generateSecret_fromSeed(secret_.data(), seed);
+}
+
+BlockHash BlockHasher::block(std::span<const TokenId> tokens) const {
+    return BlockHash(XXH3_64bits_withSecretandSeed(tokens.data(), tokens.size_bytes(),
+                                                   secret_.data(), secret_.size(), seed_));
+}
+
+void BlockHasher::chain(std::span<const TokenId> tokens, std::size_t block_size,
+                        const SequenceHash* parent, std::span<BlockHash> blocks,
+                        std::span<SequenceHash> sequences) const {
+    STATOR_ASSERT(tokens.size() == blocks.size() * block_size && sequences.size() == blocks.size());
+    const std::uint64_t seed = seed_;
+    const auto fixed = [seed]<std::size_t N>(const TokenId* at) {
+        static_assert(N * sizeof(TokenId) <= kShort);
+        return XXH3_64bits_withSeed(at, N * sizeof(TokenId), seed);
+    };
+    const std::size_t bytes = block_size * sizeof(TokenId);
+    if (block_size == 16) {
+        chain_of(tokens.data(), 16, parent, blocks, sequences,
+                 [&](const TokenId* at) { return fixed.template operator()<16>(at); });
+    } else if (block_size == 32) {
+        chain_of(tokens.data(), 32, parent, blocks, sequences,
+                 [&](const TokenId* at) { return fixed.template operator()<32>(at); });
+    } else if (bytes <= kShort) {
+        chain_of(tokens.data(), block_size, parent, blocks, sequences,
+                 [&](const TokenId* at) { return XXH3_64bits_withSeed(at, bytes, seed); });
+    } else {
+        chain_of(tokens.data(), block_size, parent, blocks, sequences, [&](const TokenId* at) {
+            return XXH3_64bits_withSecretandSeed(at, bytes, secret_.data(), secret_.size(), seed);
+        });
+    }
 }
 
 }  // namespace stator::tokens

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -22,5 +24,25 @@ namespace stator::tokens {
 /// The first block's: its block hash. Any other's: XXH3-64(parent ‖ block, 1337).
 [[nodiscard]] SequenceHash sequence_hash(BlockHash first);
 [[nodiscard]] SequenceHash sequence_hash(SequenceHash parent, BlockHash block);
+
+/// Hashes many blocks with one seed: the same hashes as above, at a half to a third of the time. Of
+/// a block over 240 bytes XXH3 would otherwise make a secret from the seed each time; this makes it
+/// once. Keeps no state; any number of threads.
+class BlockHasher {
+  public:
+    explicit BlockHasher(std::uint64_t seed = hash_seed());
+
+    [[nodiscard]] std::uint64_t seed() const { return seed_; }
+    [[nodiscard]] BlockHash block(std::span<const TokenId> tokens) const;
+    /// Hashes the whole blocks of `tokens`, a multiple of `block_size`, into `blocks` and
+    /// `sequences`, which have room for exactly as many. `parent` comes before the first; none = it
+    /// is a root.
+    void chain(std::span<const TokenId> tokens, std::size_t block_size, const SequenceHash* parent,
+               std::span<BlockHash> blocks, std::span<SequenceHash> sequences) const;
+
+  private:
+    std::uint64_t seed_;
+    alignas(64) std::array<unsigned char, 192> secret_;  // from the seed
+};
 
 }  // namespace stator::tokens

@@ -5,7 +5,7 @@
 namespace stator::tokens {
 
 TokenSequence::TokenSequence(std::size_t block_size, std::uint64_t seed)
-    : block_size_(block_size), seed_(seed) {
+    : block_size_(block_size), hasher_(seed) {
     STATOR_CHECK(block_size > 0, "a block has at least one token");
 }
 
@@ -38,15 +38,15 @@ std::span<const TokenId> TokenSequence::block(std::size_t i) const {
 }
 
 void TokenSequence::hash_complete_blocks() {
-    for (std::size_t end = (block_hashes_.size() + 1) * block_size_; end <= tokens_.size();
-         end += block_size_) {
-        const auto block = std::span(tokens_).subspan(end - block_size_, block_size_);
-        const BlockHash hash = block_hash(block, seed_);
-        sequence_hashes_.push_back(sequence_hashes_.empty()
-                                       ? sequence_hash(hash)
-                                       : sequence_hash(sequence_hashes_.back(), hash));
-        block_hashes_.push_back(hash);
-    }
+    const std::size_t before = block_hashes_.size();
+    if (tokens_.size() - before * block_size_ < block_size_) return;
+    const std::size_t blocks = tokens_.size() / block_size_;
+    block_hashes_.resize(blocks);
+    sequence_hashes_.resize(blocks);
+    hasher_.chain(std::span(tokens_).subspan(before * block_size_, (blocks - before) * block_size_),
+                  block_size_, before == 0 ? nullptr : &sequence_hashes_[before - 1],
+                  std::span(block_hashes_).subspan(before),
+                  std::span(sequence_hashes_).subspan(before));
 }
 
 }  // namespace stator::tokens

@@ -32,7 +32,7 @@ class TokenSequence {
     [[nodiscard]] std::size_t size() const { return tokens_.size(); }
     [[nodiscard]] bool empty() const { return tokens_.empty(); }
     [[nodiscard]] std::size_t block_size() const { return block_size_; }
-    [[nodiscard]] std::uint64_t seed() const { return seed_; }
+    [[nodiscard]] std::uint64_t seed() const { return hasher_.seed(); }
     [[nodiscard]] std::size_t complete_blocks() const { return block_hashes_.size(); }
 
     [[nodiscard]] std::span<const TokenId> tokens() const { return tokens_; }
@@ -46,7 +46,7 @@ class TokenSequence {
     void hash_complete_blocks();
 
     std::size_t block_size_;
-    std::uint64_t seed_;
+    BlockHasher hasher_;
     std::vector<TokenId> tokens_;
     std::vector<BlockHash> block_hashes_;        // one for each complete block, always
     std::vector<SequenceHash> sequence_hashes_;  // as many
