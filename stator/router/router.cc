@@ -370,8 +370,7 @@ BookingId Router::enter(const RouteRequest& request, const Decision& decision, N
         const double scale = table_.columns().scale[c.rank];
         const double extra = c.encode_s + c.adapter_s;
         const estimate::PrefillTime& time = table_.speed(c.rank).prefill_prior();
-        const double prior =
-            time.token_seconds(b.uncached_tokens, c.cached_tokens) + extra / scale;
+        const double prior = time.token_seconds(b.uncached_tokens, c.cached_tokens) + extra / scale;
         table_.enqueue(b.rank, b.id, prior, b.level, seconds(now));
         accounts_[b.rank].waiting_tokens += b.prompt_tokens;
         scorer_.prefill_tokens[b.rank] += static_cast<float>(b.uncached_tokens);
