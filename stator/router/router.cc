@@ -103,6 +103,7 @@ void Router::set_distrusted(RankIndex rank, bool distrusted) {
 Result<Decision> Router::book(const RouteRequest& request, Nanos now) {
     auto decision = decide(request, now);
     if (!decision) return decision;
+    if (request.most_queue_s && decision->chosen.queue_s > *request.most_queue_s) return decision;
     decision->booking = enter(request, *decision, now);
     if (options_.policy == Policy::kRoundRobin) turn_ = decision->chosen.rank + std::uint64_t{1};
     if (request.session != 0) {
