@@ -125,7 +125,8 @@ TEST(Router, LearnsThatARankIsSlow) {
     }
     EXPECT_NEAR(router.ranks().speed(0).prefill_scale().scale(), 3, 0.1);
     const Explanation e = router.explain(request(10'000), now);
-    EXPECT_EQ(e.decision.chosen.rank, 1U);
+    ASSERT_TRUE(e.chosen);
+    EXPECT_EQ(e.chosen->candidate.rank, 1U);
     ASSERT_EQ(e.ranks.size(), 2U);
     EXPECT_NEAR(e.ranks[1].candidate.prefill_s, 3, 0.1);
 }
@@ -389,7 +390,7 @@ TEST(Router, DynamoCostIsTheBlocksOfThePublishedFormula) {
     EXPECT_NEAR(cost[0], (10 + 6) + (10 + 0), 1e-6);
     EXPECT_NEAR(cost[1], (10 - 4 - 0.75 * 4) + 10, 1e-6);
     EXPECT_NEAR(cost[2], 10 + 10, 1e-6);
-    EXPECT_EQ(e.decision.chosen.rank, 1U);
+    EXPECT_EQ(e.chosen->candidate.rank, 1U);
     o.track_prefill_tokens = false;
     o.overlap_weight = 2;
     ASSERT_TRUE(router.set_options(o));

@@ -160,6 +160,7 @@ class ScenarioReader {
         constexpr double kMost = 1e6;
         r.count("fallbacks", o.fallbacks, 0, 64);
         r.number("work_weight", o.work_weight, 0, kMost);
+        r.number("queue_weight", o.queue_weight, 0, kMost);
         r.number("itl_weight", o.itl_weight, 0, kMost);
         r.number("error_band", o.error_band, 0, 100);
         r.number("overlap_weight", o.overlap_weight, 0, kMost);
