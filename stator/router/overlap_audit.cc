@@ -68,10 +68,10 @@ bool OverlapAudit::observe(RankIndex rank, const AuditSample& sample) {
     s.faulty = std::clamp(s.faulty + ratio, 0.0, 2 * options_.evidence);
     switch (s.verdict.trust) {
         case Trust::kTrusted:
+            if (s.faulty < options_.evidence) return false;
             if (s.unrelated >= options_.unrelated_in_a_row) {
                 return accuse(s, AuditFinding::kUnrelated);
             }
-            if (s.faulty < options_.evidence) return false;
             return accuse(s,
                           s.more >= s.less ? AuditFinding::kFoundMore : AuditFinding::kFoundLess);
         case Trust::kResync:

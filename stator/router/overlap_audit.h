@@ -44,15 +44,16 @@ struct AuditVerdict {
 struct AuditOptions {
     /// Share of requests whose prediction may be off by more than a block on a healthy rank:
     /// blocks go between decision and start, siblings run in one step.
-    double usual_rate = 0.01;
+    double usual_rate = 0.015;
     /// The share that must be noticed.
-    double faulty_rate = 0.06;
+    double faulty_rate = 0.08;
     /// How sure to be: exp(this) to one.
-    double evidence = 4.5;
+    double evidence = 7;
     /// After a snapshot, a rank that is found faulty again within so many samples is distrusted.
     std::uint32_t probation = 400;
-    /// So many reuses in a row of which none was known are of another naming.
-    std::uint32_t unrelated_in_a_row = 12;
+    /// A faulty rank whose last so many reuses were all of prefixes that we know nothing of gives
+    /// them other names.
+    std::uint32_t unrelated_in_a_row = 4;
 };
 
 /// Compares predicted and reported overlap, rank by rank, for as long as a router runs: lost

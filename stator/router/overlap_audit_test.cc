@@ -20,10 +20,15 @@ class Scene {
   public:
     explicit Scene(std::uint64_t seed, double lost = 0) : random_(seed), lost_(lost) {}
 
-    double lost_share() const { return lost_; }
     void lose(double share) { lost_ = share; }
-    /// The engine names blocks in another way from now on, as after an upgrade.
-    void rename(std::uint64_t salt) { salt_ = salt; }
+    /// The rank starts anew, and names blocks in another way.
+    void restart(std::uint64_t salt) {
+        order_.clear();
+        places_.clear();
+        believed_.clear();
+        late_.clear();
+        salt_ = salt;
+    }
     /// A snapshot: we believe what is there, under the engine's names.
     void resync() {
         believed_.clear();
@@ -66,30 +71,20 @@ class Scene {
     }
 
     void store(const std::vector<std::uint64_t>& blocks, std::size_t from) {
-        for (std::size_t i = 0; i < from; ++i) {
-            order_.splice(order_.begin(), order_, places_[blocks[i]]);
+        // The beginning of a prefix is the last to go.
+        for (std::size_t i = blocks.size(); i-- > 0;) {
+            if (i < from) {
+                order_.splice(order_.begin(), order_, places_[blocks[i]]);
+                continue;
+            }
+            order_.push_front(blocks[i]);
+            places_[blocks[i]] = order_.begin();
+            tell([this, name = blocks[i] ^ salt_] { believed_.insert(name); });
         }
-        std::vector<std::uint64_t> fresh(blocks.begin() + static_cast<std::ptrdiff_t>(from),
-                                         blocks.end());
-        for (const std::uint64_t block : fresh) {
-            order_.push_front(block);
-            places_[block] = order_.begin();
-        }
-        if (!fresh.empty()) {
-            tell([this, fresh, salt = salt_] {
-                for (const std::uint64_t block : fresh) believed_.insert(block ^ salt);
-            });
-        }
-        std::vector<std::uint64_t> gone;
         while (order_.size() > kMost) {
-            gone.push_back(order_.back());
+            tell([this, name = order_.back() ^ salt_] { believed_.erase(name); });
             places_.erase(order_.back());
             order_.pop_back();
-        }
-        if (!gone.empty()) {
-            tell([this, gone, salt = salt_] {
-                for (const std::uint64_t block : gone) believed_.erase(block ^ salt);
-            });
         }
     }
 
@@ -145,9 +140,10 @@ TEST(OverlapAudit, NoticesAChangedHashSeedWithin200Requests) {
         OverlapAudit audit;
         Scene scene(static_cast<std::uint64_t>(seed));
         warm_up(audit, scene);
-        scene.rename(0x5555);
+        scene.restart(0x5555);
         EXPECT_LT(until_changed(audit, scene, 201), 201) << seed;
         EXPECT_EQ(audit.verdict(0).trust, Trust::kResync);
+        EXPECT_EQ(audit.verdict(0).finding, AuditFinding::kUnrelated);
     }
 }
 
@@ -156,7 +152,7 @@ TEST(OverlapAudit, NoticesAWrongTemplateFromTheBeginning) {
     for (int seed = 0; seed < kScenes; ++seed) {
         OverlapAudit audit;
         Scene scene(static_cast<std::uint64_t>(seed));
-        scene.rename(0x1234);
+        scene.restart(0x1234);
         EXPECT_LT(until_changed(audit, scene, 201), 201) << seed;
         audit.on_resynced(0);
         scene.resync();
