@@ -157,6 +157,11 @@ class ScenarioReader {
             r.problem(*r.find("policy"), fmt::format("policy is {}; it must be one of {}.",
                                                      config::in_quotes(policy), names));
         }
+        if (o.policy == router::Policy::kDirect) {
+            r.problem(*r.find("policy"),
+                      "policy direct needs requests that name their worker; "
+                      "those of a scenario do not.");
+        }
         constexpr double kMost = 1e6;
         r.count("fallbacks", o.fallbacks, 0, 64);
         r.number("work_weight", o.work_weight, 0, kMost);
