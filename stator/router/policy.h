@@ -33,8 +33,11 @@ struct PolicyOptions {
     /// Seconds charged for each second of prefill that the request takes of a rank: whoever comes
     /// next waits for it. What keeps siblings together and prefers reuse to an idle rank.
     double work_weight = 0.5;
+    /// Times the seconds by which requests that will come while the rank's queue lasts are held up:
+    /// prefill · queue · arrivals per rank and second, as measured.
+    double queue_weight = 1.0;
     /// Seconds charged for each second by which each sequence that decodes there is held up.
-    double itl_weight = 0.03;
+    double itl_weight = 0.05;
     /// Ranks within so many standard deviations of the best one's prediction are as good as it.
     double error_band = 0.25;
 

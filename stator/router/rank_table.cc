@@ -55,7 +55,7 @@ void RankTable::describe(RankIndex rank, RankDescription description) {
     if (!r.description.taints.empty()) ++tainted_;
     const RankDescription& d = r.description;
     Columns& c = columns_;
-    c.role[rank] = r.present && d.open ? std::to_underlying(d.role) : 0;
+    set_role(rank, r.present && d.open ? std::to_underlying(d.role) : 0);
     c.distrusted[rank] = d.distrusted ? 1 : 0;
     c.onboarding[rank] = narrow(d.onboarding_s_per_token);
     c.zone[rank] = zone_number(d.zone);
@@ -71,12 +71,24 @@ void RankTable::remove(RankIndex rank) {
     if (!r.description.taints.empty()) --tainted_;
     r = Rank{};
     Columns& c = columns_;
-    c.role[rank] = 0;
+    set_role(rank, 0);
     c.total[rank] = c.anchor[rank] = c.head[rank] = 0;
     for (auto& level : c.level_work) level[rank] = 0;
     c.foreign[rank] = c.step[rank] = c.decoding[rank] = c.kv_tokens[rank] = c.kv_total[rank] = 0;
     c.requests[rank] = c.own[rank] = c.running_limit[rank] = c.limit[rank] = 0;
     free_.push_back(rank);
+}
+
+void RankTable::set_role(RankIndex rank, std::uint8_t role) {
+    const auto prefills = [](std::uint8_t which) {
+        return which == std::to_underlying(protocol::Role::kAggregated) ||
+                       which == std::to_underlying(protocol::Role::kPrefill)
+                   ? std::size_t{1}
+                   : 0;
+    };
+    std::uint8_t& now = columns_.role[rank];
+    prefill_ranks_ += prefills(role) - prefills(now);
+    now = role;
 }
 
 std::uint32_t RankTable::zone_number(const std::string& zone) {

@@ -114,6 +114,8 @@ class RankTable {
     void refresh_step(RankIndex rank);
     /// Prompt tokens of our bookings that the engine's waiting tokens may contain.
     void note_own_waiting(RankIndex rank, std::uint64_t tokens);
+    /// Ranks that compute prompts and take requests.
+    [[nodiscard]] std::size_t prefill_ranks() const { return prefill_ranks_; }
     [[nodiscard]] bool any_taints() const { return tainted_ > 0; }
 
   private:
@@ -135,6 +137,7 @@ class RankTable {
 
     void take_out(RankIndex rank, std::size_t at, double now_s);
     void refresh_speed(RankIndex rank);
+    void set_role(RankIndex rank, std::uint8_t role);
     [[nodiscard]] std::uint32_t zone_number(const std::string& zone);
 
     std::vector<Rank> ranks_;
@@ -142,6 +145,7 @@ class RankTable {
     std::vector<std::string> zones_;
     Columns columns_;
     std::size_t tainted_ = 0;
+    std::size_t prefill_ranks_ = 0;
 };
 
 }  // namespace stator::router

@@ -51,7 +51,10 @@ struct RouteRequest {
     std::uint64_t session = 0;  ///< 0 = none
     bool session_hard = false;  ///< the session's rank and no other while it can take requests
     double encode_s = 0.0;      ///< media to encode before the prompt, at a usual rank
-    std::optional<RankIndex> pinned;      ///< policy direct, or any: this rank alone
+    std::optional<RankIndex> pinned;  ///< policy direct, or any: this rank alone
+    /// Book only where prompts of no more seconds are before it; else it is to come again: then
+    /// Decision::booking is 0.
+    std::optional<double> most_queue_s;
     std::optional<Nanos> deadline;        ///< refuse where the first token is predicted later
     std::span<const Label> required;      ///< only ranks that bear all of these
     std::span<const Label> tolerated;     ///< taints that do not exclude a rank

@@ -14,6 +14,8 @@ using protocol::Role;
 constexpr unsigned kSlotBits = 24;
 constexpr std::uint64_t kSlotMask = (1U << kSlotBits) - 1;
 constexpr std::uint32_t kRetryAfterMs = 1'000;
+/// Over which the rate of arrivals is measured.
+constexpr double kArrivalWindow_s = 60;
 
 double seconds(Nanos t) { return static_cast<double>(t.count()) * 1e-9; }
 
@@ -103,6 +105,7 @@ void Router::set_distrusted(RankIndex rank, bool distrusted) {
 Result<Decision> Router::book(const RouteRequest& request, Nanos now) {
     auto decision = decide(request, now);
     if (!decision) return decision;
+    if (request.most_queue_s && decision->chosen.queue_s > *request.most_queue_s) return decision;
     decision->booking = enter(request, *decision, now);
     if (options_.policy == Policy::kRoundRobin) turn_ = decision->chosen.rank + std::uint64_t{1};
     if (request.session != 0) {
@@ -366,12 +369,12 @@ BookingId Router::enter(const RouteRequest& request, const Decision& decision, N
     ++live_;
     const bool prefills = request.role != Role::kDecode && request.role != Role::kEncode;
     if (prefills) {
+        count_arrival(now);
         // What is copied, encoded or loaded holds up those behind it too.
         const double scale = table_.columns().scale[c.rank];
         const double extra = c.encode_s + c.adapter_s;
         const estimate::PrefillTime& time = table_.speed(c.rank).prefill_prior();
-        const double prior =
-            time.token_seconds(b.uncached_tokens, c.cached_tokens) + extra / scale;
+        const double prior = time.token_seconds(b.uncached_tokens, c.cached_tokens) + extra / scale;
         table_.enqueue(b.rank, b.id, prior, b.level, seconds(now));
         accounts_[b.rank].waiting_tokens += b.prompt_tokens;
         scorer_.prefill_tokens[b.rank] += static_cast<float>(b.uncached_tokens);
@@ -382,6 +385,14 @@ BookingId Router::enter(const RouteRequest& request, const Decision& decision, N
     open(b.rank, b.id, b.decode_rank == kNoRank ? b.kv_tokens : b.prompt_tokens);
     if (b.decode_rank != kNoRank) open(b.decode_rank, b.id, b.kv_tokens);
     return BookingId(b.id);
+}
+
+void Router::count_arrival(Nanos now) {
+    recent_ = recent_ * std::exp(-seconds(now - recent_at_) / kArrivalWindow_s) + 1;
+    recent_at_ = now;
+    scorer_.arrivals_per_rank_s =
+        recent_ / kArrivalWindow_s /
+        static_cast<double>(std::max<std::size_t>(1, table_.prefill_ranks()));
 }
 
 /// It will be loaded there; where there is no room, the least recently used one goes.
@@ -489,33 +500,6 @@ void Router::on_end(BookingId id, Nanos now) {
     b->id = 0;
     b->blocks.clear();
     --live_;
-}
-
-Explanation Router::explain(const RouteRequest& request, Nanos now) {
-    Explanation out;
-    out.policy = options_.policy;
-    out.prompt_tokens = request.prompt_tokens;
-    const std::minstd_rand before = random_;
-    auto decision = decide(request, now);
-    random_ = before;  // what book() would do
-    if (decision) {
-        out.decision = std::move(*decision);
-    } else {
-        out.refused = std::move(decision.error());
-    }
-    if (options_.policy == Policy::kDirect && !request.pinned) return out;
-    for (RankIndex r = 0; r < table_.size(); ++r) {
-        if (!table_.present(r) || table_.description(r).role != request.role) continue;
-        Explanation::Entry e;
-        e.excluded = scorer_.exclusion(r);
-        e.candidate = scorer_.candidate(table_, options_, request, r, seconds(now));
-        out.ranks.push_back(std::move(e));
-    }
-    std::ranges::sort(out.ranks, {}, [](const Explanation::Entry& e) {
-        const double cost = e.excluded == Exclusion::kNone ? e.candidate.cost : Scorer::kNever;
-        return std::pair(cost, e.candidate.rank);
-    });
-    return out;
 }
 
 }  // namespace stator::router

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "stator/base/error.h"
 #include "stator/protocol/load.h"
 #include "stator/router/active_prefixes.h"
+#include "stator/router/explanation.h"
 #include "stator/router/policy.h"
 #include "stator/router/rank_table.h"
 #include "stator/router/route.h"
@@ -16,20 +16,6 @@
 #include "stator/router/session_table.h"
 
 namespace stator::router {
-
-/// Everything about one decision: all ranks of the role, taken or not.
-struct Explanation {
-    struct Entry {
-        Candidate candidate;
-        Exclusion excluded = Exclusion::kNone;
-        std::string detail;  ///< which label or taint
-    };
-    Policy policy = Policy::kExpectedTtft;
-    std::uint32_t prompt_tokens = 0;
-    Decision decision;  ///< what it would be; of no rank where `refused`
-    std::optional<Error> refused;
-    std::vector<Entry> ranks;  ///< best first
-};
 
 /// Chooses a rank for each request of one pool and keeps account of what it has sent where. One
 /// step scores and books, so that requests of the same moment see each other. Load is what a rank
@@ -100,6 +86,7 @@ class Router {
     };
 
     [[nodiscard]] Result<Decision> decide(const RouteRequest& request, Nanos now);
+    [[nodiscard]] std::string why_excluded(const RouteRequest& request, RankIndex rank) const;
     [[nodiscard]] Error no_candidate(const RouteRequest& request) const;
     [[nodiscard]] RankIndex pick(const RouteRequest& request, double now_s, Nanos now,
                                  Decision& decision);
@@ -111,6 +98,7 @@ class Router {
                                           Decision& decision);
     [[nodiscard]] float kv_free_by(RankIndex rank, double when_s) const;
     BookingId enter(const RouteRequest& request, const Decision& decision, Nanos now);
+    void count_arrival(Nanos now);
     void use_adapter(RankIndex rank, std::uint32_t adapter);
     void open(RankIndex rank, std::uint64_t id, std::uint32_t kv_tokens);
     void close(RankIndex rank, std::uint64_t id, std::uint32_t kv_tokens);
@@ -130,6 +118,8 @@ class Router {
     std::uint64_t serial_ = 0;
     std::uint64_t turn_ = 0;
     std::size_t live_ = 0;
+    double recent_ = 0;  ///< bookings with a prompt, each counting less as it gets older
+    Nanos recent_at_{0};
 };
 
 }  // namespace stator::router

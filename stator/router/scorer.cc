@@ -99,6 +99,7 @@ void Scorer::expected_ttft(const RankTable::Columns& c, const PolicyOptions& opt
     const auto prompt = static_cast<float>(request.prompt_tokens);
     const auto work_weight = static_cast<float>(options.work_weight);
     const auto itl_weight = static_cast<float>(options.itl_weight);
+    const auto arrivals = static_cast<float>(options.queue_weight * arrivals_per_rank_s);
     const auto encode = static_cast<float>(request.encode_s);
     const std::size_t level = RankTable::level_of(request.priority);
     const float low = level == 0 ? 1 : 0;
@@ -116,7 +117,8 @@ void Scorer::expected_ttft(const RankTable::Columns& c, const PolicyOptions& opt
             c.base[r] +
             tokens * (c.per_token[r] + c.per_token_context[r] * (cached_[r] + 0.5F * tokens));
         const float onboarding = slow_[r] * c.onboarding[r];
-        const float harm = prefill * (work_weight + itl_weight * c.decoding[r]);
+        // Requests that come while the queue is worked off wait for this one's work too.
+        const float harm = prefill * (work_weight + arrivals * queue + itl_weight * c.decoding[r]);
         const float cost = queue + prefill + onboarding + encode + harm;
         cost_[r] = excluded_[r] == 0 ? static_cast<double>(cost) : kNever;
     }
@@ -216,6 +218,7 @@ Candidate Scorer::candidate(const RankTable& table, const PolicyOptions& options
     out.adapter_s = adapter_s(table, request, rank);
     if (options.policy == Policy::kExpectedTtft) {
         out.harm_s = out.prefill_s * (options.work_weight +
+                                      options.queue_weight * arrivals_per_rank_s * out.queue_s +
                                       options.itl_weight * static_cast<double>(c.decoding[rank]));
     }
     out.cost = cost_[rank];

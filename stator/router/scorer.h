@@ -49,6 +49,8 @@ class Scorer {
     /// Uncached prefill tokens of our bookings without a first token, by rank: kept by the router,
     /// read by dynamo's cost.
     std::vector<float> prefill_tokens;
+    /// Requests a second that a rank gets on average: kept by the router, read by expected-ttft.
+    double arrivals_per_rank_s = 0;
 
   private:
     void expected_ttft(const RankTable::Columns& c, const PolicyOptions& options,

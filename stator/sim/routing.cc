@@ -80,7 +80,8 @@ void Routing::look_up(Role role, const CoreRequest& request, std::uint32_t block
 
 Result<router::Decision> Routing::book(const workload::RequestSpec& spec,
                                        const CoreRequest& request,
-                                       std::span<const router::RankIndex> tried, Nanos now) {
+                                       std::span<const router::RankIndex> tried,
+                                       std::optional<double> most_queue_s, Nanos now) {
     const Role role = role_of(request.leg);
     const auto& workers = fleet_.of_role(role);
     const std::uint32_t block_tokens =
@@ -95,6 +96,7 @@ Result<router::Decision> Routing::book(const workload::RequestSpec& spec,
     r.adapter = request.adapter;
     r.pair = role == Role::kPrefill && pairs();
     r.excluded = tried;
+    r.most_queue_s = most_queue_s;
     if (scenario_.sessions != Scenario::Sessions::kNone) {
         r.session = spec.session + 1;
         r.session_hard = scenario_.sessions == Scenario::Sessions::kHard;

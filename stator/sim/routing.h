@@ -42,7 +42,7 @@ class Routing {
     [[nodiscard]] Result<router::Decision> book(const workload::RequestSpec& spec,
                                                 const engine::mock::CoreRequest& request,
                                                 std::span<const router::RankIndex> tried,
-                                                Nanos now);
+                                                std::optional<double> most_queue_s, Nanos now);
     void hear(const Notice& notice, Nanos now);
     void step_ended(std::uint32_t worker, Nanos length, const engine::mock::StepShape& shape);
     /// A first token came after `real_s`, of which a decision said `predicted_s`.

@@ -162,9 +162,15 @@ class ScenarioReader {
             r.problem(*r.find("policy"), fmt::format("policy is {}; it must be one of {}.",
                                                      config::in_quotes(policy), names));
         }
+        if (o.policy == router::Policy::kDirect) {
+            r.problem(*r.find("policy"),
+                      "policy direct needs requests that name their worker; "
+                      "those of a scenario do not.");
+        }
         constexpr double kMost = 1e6;
         r.count("fallbacks", o.fallbacks, 0, 64);
         r.number("work_weight", o.work_weight, 0, kMost);
+        r.number("queue_weight", o.queue_weight, 0, kMost);
         r.number("itl_weight", o.itl_weight, 0, kMost);
         r.number("error_band", o.error_band, 0, 100);
         r.number("overlap_weight", o.overlap_weight, 0, kMost);
@@ -190,6 +196,7 @@ class ScenarioReader {
         double report = 0;
         r.seconds("report_every", report, 0, 60);
         s_.report_every = nanos(report);
+        queue(r);
         double request = 0;
         double response = 0;
         r.seconds("request_delay", request, 0, 60);
@@ -198,6 +205,22 @@ class ScenarioReader {
         s_.response_delay = nanos(response);
         r.count("max_moves", s_.max_moves, 0, 100);
         r.finish();
+    }
+
+    void queue(YamlFields& r) {
+        const YamlTree* node = r.find("queue");
+        if (node == nullptr) return;
+        YamlFields q(*node, file_, "queue", problems_);
+        double hold = 0.3;
+        q.seconds("hold", hold, 0, 3600);
+        s_.hold_s = hold;
+        q.count("requests", s_.queue.most_requests, 1, 1'000'000);
+        s_.queue.most_per_tenant = s_.queue.most_requests;
+        q.count("per_tenant", s_.queue.most_per_tenant, 1, 1'000'000);
+        q.number("stretch", s_.queue.stretch, 0, 1000);
+        q.seconds("promote_after", s_.queue.promote_after_s, 0, 86'400);
+        q.seconds("quantum", s_.queue.quantum_s, 0.001, 3600);
+        q.finish();
     }
 
     /// So far a planner is a list of decisions made beforehand.

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
@@ -15,6 +16,7 @@
 #include "stator/engine/mock/faults.h"
 #include "stator/protocol/worker_info.h"
 #include "stator/report/report.h"
+#include "stator/router/admission_queue.h"
 #include "stator/router/policy.h"
 #include "stator/workload/options.h"
 
@@ -48,9 +50,13 @@ struct Scenario {
     router::PolicyOptions router;
     enum class Sessions : std::uint8_t { kNone, kSoft, kHard };
     Sessions sessions = Sessions::kNone;  ///< are requests of one session kept on one worker?
-    Nanos report_every{0};                ///< of a worker's load; 0 = after each step
-    Nanos request_delay{0};               ///< from the router to the engine
-    Nanos response_delay{0};              ///< and back, for every token and load report
+    /// Set: a request waits at the router while the best worker for it has prompts of more seconds
+    /// before it, and is then scored again.
+    std::optional<double> hold_s;
+    router::AdmissionOptions queue;
+    Nanos report_every{0};    ///< of a worker's load; 0 = after each step
+    Nanos request_delay{0};   ///< from the router to the engine
+    Nanos response_delay{0};  ///< and back, for every token and load report
     std::vector<Resize> resizes;
     Nanos start_up{0};  ///< of a worker that a resize adds
     workload::WorkloadOptions workload;

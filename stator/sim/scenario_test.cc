@@ -80,6 +80,14 @@ TEST(Scenario, SaysWhatIsWrongAndWhere) {
     EXPECT_THAT(first_problem("fleet: {role: chef}\n" + work), HasSubstr("role is \"chef\""));
     EXPECT_THAT(first_problem("fleet: {}\nrouter: {policy: best}\n" + work),
                 HasSubstr("policy is \"best\"; it must be one of expected-ttft, dynamo, "));
+    EXPECT_THAT(first_problem("fleet: {}\nrouter: {policy: direct}\n" + work),
+                HasSubstr("policy direct needs requests that name their worker"));
+    EXPECT_THAT(first_problem("fleet: {}\nrouter: {work_weight: -1}\n" + work),
+                HasSubstr("work_weight"));
+    EXPECT_THAT(first_problem("fleet: {}\nrouter: {sessions: firm}\n" + work),
+                HasSubstr("sessions is \"firm\"; it must be none, soft or hard"));
+    EXPECT_THAT(first_problem("fleet: {}\nrouter: {queue: {hold: -1s}}\n" + work),
+                HasSubstr("hold"));
     EXPECT_THAT(first_problem("fleet: {}\nfaults: explode@3s\n" + work), HasSubstr("explode"));
     EXPECT_THAT(first_problem("fleet: {}\nflet: 1\n" + work), HasSubstr("nothing called \"flet\""));
     EXPECT_THAT(first_problem("fleet: {workers: 0}\n" + work), HasSubstr("no workers"));

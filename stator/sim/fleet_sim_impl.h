@@ -1,0 +1,151 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "stator/report/collector.h"
+#include "stator/router/admission_queue.h"
+#include "stator/sim/event_queue.h"
+#include "stator/sim/fleet.h"
+#include "stator/sim/fleet_sim.h"
+#include "stator/sim/prompt_builder.h"
+#include "stator/sim/routing.h"
+#include "stator/sim/sessions.h"
+
+namespace stator::sim {
+
+using engine::mock::CoreOutput;
+using engine::mock::CoreRequest;
+using engine::mock::Leg;
+using protocol::RequestId;
+using protocol::Role;
+using report::Outcome;
+using tokens::TokenId;
+using workload::RequestSpec;
+
+constexpr std::uint32_t kNobody = Fleet::kNobody;
+/// A leg's id at the workers: a serial number above, the request's place below.
+constexpr unsigned kSlotBits = 24;
+
+/// A request from its start to its end.
+struct Live {
+    RequestSpec spec;
+    report::RequestRecord record;
+    std::vector<float> gaps;
+    std::vector<TokenId> output;  ///< kept only where it may be needed again
+    std::uint64_t id = 0;         ///< of its leg, at the workers; 0 = none
+    Leg leg = Leg::kWhole;
+    std::uint32_t worker = kNobody;
+    std::uint32_t decoder = kNobody;   ///< chosen together with the prefiller
+    CoreRequest request;               ///< on its way to the worker
+    router::BookingId booking;         ///< of its leg; 0 = none
+    std::vector<std::uint32_t> tried;  ///< workers that refused it
+    double booked = 0;
+    double predicted = -1;              ///< seconds to its first token; negative: not said
+    std::uint32_t prefiller = kNobody;  ///< holds the KV of its prompt, under prefill_id
+    std::uint64_t prefill_id = 0;
+    std::uint32_t moves = 0;
+    double last_token = 0;
+    bool encoded = false;
+    bool counted = false;  ///< its input is in the record
+    bool started = false;
+    bool queued = false;  ///< waits at the router
+};
+
+struct Event {
+    enum class Kind : std::uint8_t {
+        kArrival,
+        kStart,
+        kRoute,
+        kArrive,
+        kNotice,
+        kReport,
+        kDrain,
+        kStepEnd,
+        kWake,
+        kCrash,
+        kResize,
+        kUp
+    };
+    Kind kind = Kind::kArrival;
+    std::uint32_t what = 0;    ///< a worker, a request's place or the number of a resize
+    std::uint64_t detail = 0;  ///< kWake: the wake-up's number; kNotice: its place
+};
+
+/// A run of a scenario: events in the order of their time. fleet_sim.cc has the run and the
+/// requests' lives, fleet_sim_routing.cc their way to the workers, fleet_sim_workers.cc the
+/// workers.
+class FleetSim {
+  public:
+    FleetSim(const Scenario& scenario, workload::Workload& workload, const RunOptions& options);
+    report::Report run();
+
+  private:
+    void handle(const Event& event);
+    void prepare();
+
+    // Requests.
+    void pull();
+    std::uint32_t take_place(RequestSpec spec);
+    void start(std::uint32_t place);
+    void route(std::uint32_t place);
+    void sent(std::uint32_t place, const router::Decision& decision);
+    void enqueue(std::uint32_t place, double work_s);
+    void drain();
+    void drain_soon(Nanos at);
+    void arrive(std::uint32_t place);
+    [[nodiscard]] Leg first_leg(const Live& live) const;
+    [[nodiscard]] CoreRequest leg_request(Live& live, std::uint32_t block, std::uint32_t place);
+    [[nodiscard]] std::uint32_t block_tokens(Leg leg) const;
+    void nobody_takes(std::uint32_t place);
+    void unbook(Live& live);
+    void tell(const Notice& notice);
+    void report(std::uint32_t worker);
+    void end(std::uint32_t place, Outcome outcome, std::string reason);
+    void release_prefill(Live& live);
+    void lose(std::uint32_t place);
+
+    // Workers.
+    void step(std::uint32_t worker);
+    void end_step(std::uint32_t worker);
+    void output(const CoreOutput& out);
+    void leg_ended(std::uint32_t place, const CoreOutput& out);
+    void go_on_with_decode(std::uint32_t place);
+    void crash(std::uint32_t worker);
+    void resize(const Resize& resize);
+    void note_workers();
+
+    const Scenario& scenario_;
+    workload::Workload& workload_;
+    const RunOptions& options_;
+    report::Collector collector_;
+    Fleet fleet_;
+    Routing routing_;
+    std::vector<Notice> notices_;  ///< on their way
+    std::vector<std::uint32_t> free_notices_;
+    EventQueue<Event> events_;
+    Nanos now_{0};
+
+    bool closed_ = false;
+    bool keeps_outputs_ = false;
+    Sessions sessions_;
+    std::optional<RequestSpec> ahead_;  ///< the next one that waits for nobody
+    bool exhausted_ = false;
+    bool over_ = false;  ///< nothing starts any more
+    std::vector<Live> live_;
+    std::vector<std::uint32_t> free_places_;
+    std::uint64_t next_id_ = 0;
+    std::map<std::uint32_t, PromptBuilder> builders_;  ///< by block size
+
+    std::vector<CoreOutput> step_outputs_;
+    std::vector<engine::mock::KvChange> changes_;
+    Progress progress_;
+    std::uint64_t moved_ = 0;
+    router::AdmissionQueue queue_;
+    bool drain_ordered_ = false;
+};
+
+}  // namespace stator::sim

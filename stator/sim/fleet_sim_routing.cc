@@ -1,0 +1,240 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "stator/base/check.h"
+#include "stator/sim/fleet_sim_impl.h"
+
+namespace stator::sim {
+namespace {
+
+/// How long a later leg waits before it asks again, where every worker of its role is full. The
+/// first leg of a request is refused instead.
+constexpr Nanos kAskAgain = std::chrono::milliseconds(10);
+/// How often those that wait at the router are scored again while nothing else happens.
+constexpr Nanos kDrainEvery = std::chrono::milliseconds(20);
+/// Of those that wait, so many are scored at a time.
+constexpr std::size_t kMostScored = 64;
+
+double seconds(Nanos t) { return to_seconds(t); }
+
+}  // namespace
+
+/// The size of the blocks that workers for this leg cut prompts into: the first group's.
+std::uint32_t FleetSim::block_tokens(Leg leg) const {
+    const Role role = role_of(leg);
+    for (const Group& g : scenario_.groups) {
+        if (g.role == role) return g.core.block_tokens;
+    }
+    return 1;
+}
+
+/// Decides who gets its next leg, and sends it there; or lets it wait at the router.
+void FleetSim::route(std::uint32_t place) {
+    Live& live = live_[place];
+    if (live.leg != Leg::kDecode) live.leg = first_leg(live);
+    const bool may_wait =
+        scenario_.hold_s && live.leg != Leg::kDecode && live.leg != Leg::kEncode && live.moves == 0;
+    live.request = leg_request(live, block_tokens(live.leg), place);
+    live.booked = seconds(now_);
+    const auto most = may_wait ? scenario_.hold_s : std::nullopt;
+    auto decision = routing_.book(live.spec, live.request, live.tried, most, now_);
+    if (!decision) return nobody_takes(place);
+    if (decision->booking.value == 0) return enqueue(place, decision->chosen.prefill_s);
+    sent(place, *decision);
+}
+
+/// It waits at the router until the rank that is best for it has little before it.
+void FleetSim::enqueue(std::uint32_t place, double work_s) {
+    Live& live = live_[place];
+    router::Waiting w;
+    w.id = place;
+    w.tenant = std::hash<std::string>{}(live.spec.tenant);
+    w.urgency = live.spec.priority > 0   ? router::RequestClass::kInteractive
+                : live.spec.priority < 0 ? router::RequestClass::kBatch
+                                         : router::RequestClass::kStandard;
+    w.arrival = now_;
+    w.work_s = work_s;
+    auto taken = queue_.push(w, now_);
+    if (!taken) return end(place, Outcome::kRefused, "the router's queue is full");
+    live.queued = true;
+    if (*taken) {
+        const auto displaced = static_cast<std::uint32_t>((*taken)->id);
+        live_[displaced].queued = false;
+        end(displaced, Outcome::kRefused, "the router's queue is full");
+    }
+    drain_soon(now_ + kDrainEvery);
+}
+
+void FleetSim::drain_soon(Nanos at) {
+    if (drain_ordered_ || queue_.empty()) return;
+    drain_ordered_ = true;
+    events_.add(at, {Event::Kind::kDrain, 0, 0});
+}
+
+/// Scores those that wait again, in their order, and sends whom it can.
+void FleetSim::drain() {
+    drain_ordered_ = false;
+    std::vector<router::Waiting> kept;
+    while (kept.size() < kMostScored) {
+        const auto next = queue_.pop(now_);
+        if (!next) break;
+        const auto place = static_cast<std::uint32_t>(next->id);
+        Live& live = live_[place];
+        live.request = leg_request(live, block_tokens(live.leg), place);
+        auto decision = routing_.book(live.spec, live.request, live.tried, scenario_.hold_s, now_);
+        if (decision && decision->booking.value == 0) {
+            kept.push_back(*next);
+            continue;
+        }
+        live.queued = false;
+        if (!decision) {
+            nobody_takes(place);
+        } else {
+            sent(place, *decision);
+        }
+    }
+    for (std::size_t i = kept.size(); i-- > 0;) queue_.put_back(kept[i]);
+    drain_soon(now_ + kDrainEvery);
+}
+
+void FleetSim::sent(std::uint32_t place, const router::Decision& decision) {
+    Live& live = live_[place];
+    live.worker = decision.chosen.rank;
+    live.decoder = decision.chosen.decode_rank;
+    live.booking = decision.booking;
+    const bool whole = live.leg == Leg::kWhole || live.decoder != kNobody;
+    if (whole && live.moves == 0 && live.tried.empty()) {
+        live.predicted = decision.chosen.ttft_s() + seconds(now_) - live.booked;
+    }
+    if (scenario_.request_delay.count() == 0 || live.leg == Leg::kDecode) return arrive(place);
+    events_.add(now_ + scenario_.request_delay, {Event::Kind::kArrive, place, 0});
+}
+
+/// The leg reaches its worker.
+void FleetSim::arrive(std::uint32_t place) {
+    Live& live = live_[place];
+    SimWorker& worker = fleet_.worker(live.worker);
+    if (worker.gone) return lose(place);
+    const std::uint32_t block = fleet_.group_of(live.worker).core.block_tokens;
+    if (block != block_tokens(live.leg)) live.request = leg_request(live, block, place);
+    auto taken = worker.core->submit(std::move(live.request));
+    if (!taken && taken.error().code == ErrorCode::kOverloaded) {
+        unbook(live);
+        live.tried.push_back(live.worker);
+        return route(place);
+    }
+    if (!taken)
+        return end(place, Outcome::kHttpError, "http 400: does not fit the cache or context");
+    live.tried.clear();
+    live.record.worker = live.worker;
+    worker.booking = std::max(worker.booking, live.booking.value);
+    step(live.worker);
+}
+
+void FleetSim::unbook(Live& live) {
+    if (live.booking.value == 0) return;
+    Notice n;
+    n.kind = Notice::Kind::kEnded;
+    n.booking = std::exchange(live.booking, {});
+    tell(n);
+}
+
+/// The router hears of it, as late as a client would.
+void FleetSim::tell(const Notice& notice) {
+    if (scenario_.response_delay.count() == 0) {
+        routing_.hear(notice, now_);
+        return drain_soon(now_);
+    }
+    if (free_notices_.empty()) {
+        free_notices_.push_back(static_cast<std::uint32_t>(notices_.size()));
+        notices_.emplace_back();
+    }
+    const std::uint32_t at = free_notices_.back();
+    free_notices_.pop_back();
+    notices_[at] = notice;
+    events_.add(now_ + scenario_.response_delay, {Event::Kind::kNotice, 0, at});
+}
+
+void FleetSim::report(std::uint32_t index) {
+    const SimWorker& w = fleet_.worker(index);
+    if (w.gone) return;
+    Notice n;
+    n.worker = index;
+    n.booking = router::BookingId(w.booking);
+    n.load = w.core->load();
+    tell(n);
+}
+
+CoreRequest FleetSim::leg_request(Live& live, std::uint32_t block, std::uint32_t place) {
+    CoreRequest r;
+    live.id = (++next_id_ << kSlotBits) | place;
+    r.id = RequestId(live.id);
+    PromptBuilder& builder = builders_.try_emplace(block, block).first->second;
+    builder.build(
+        live.spec, live.output,
+        [&](std::uint64_t index) { return sessions_.output(live.spec.session, index); }, r);
+    if (live.leg == Leg::kDecode && !keeps_outputs_) STATOR_ASSERT(live.output.empty());
+    if (live.encoded) r.images.clear();
+    r.max_tokens = std::max(1U, live.spec.output_tokens - live.record.output_tokens);
+    r.ignore_eos = true;
+    r.adapter = live.spec.adapter.empty()
+                    ? 0
+                    : static_cast<std::uint32_t>(std::hash<std::string>{}(live.spec.adapter) | 1);
+    r.priority = live.spec.priority;
+    r.leg = live.leg;
+    return r;
+}
+
+void FleetSim::nobody_takes(std::uint32_t place) {
+    Live& live = live_[place];
+    const bool anybody = fleet_.anybody_up(role_of(live.leg));
+    if (live.leg == first_leg(live) && live.moves == 0 && !live.encoded) {
+        return end(place, Outcome::kRefused,
+                   anybody ? "every worker is full" : "no worker is ready");
+    }
+    if (!anybody) return end(place, Outcome::kServerError, "no worker is left");
+    live.tried.clear();
+    events_.add(now_ + kAskAgain, {Event::Kind::kRoute, place, 0});
+}
+
+/// Its prompt is computed: on to the decode worker, who was chosen before or is chosen now.
+void FleetSim::go_on_with_decode(std::uint32_t place) {
+    Live& live = live_[place];
+    const std::uint32_t decoder = std::exchange(live.decoder, kNobody);
+    if (decoder == kNobody || fleet_.worker(decoder).gone) {
+        unbook(live);
+        return route(place);
+    }
+    live.request = leg_request(live, fleet_.group_of(decoder).core.block_tokens, place);
+    live.worker = decoder;
+    arrive(place);
+}
+
+void FleetSim::release_prefill(Live& live) {
+    if (live.prefiller == kNobody) return;
+    const std::uint32_t worker = std::exchange(live.prefiller, kNobody);
+    if (fleet_.worker(worker).gone) return;
+    fleet_.worker(worker).core->release(RequestId(live.prefill_id));
+    step(worker);
+}
+
+/// Its worker is gone: what it has so far is kept, the rest comes from another one.
+void FleetSim::lose(std::uint32_t place) {
+    Live& live = live_[place];
+    live.worker = kNobody;
+    live.id = 0;
+    release_prefill(live);
+    unbook(live);
+    live.predicted = -1;
+    if (live.moves == scenario_.max_moves) {
+        return end(place, Outcome::kServerError, "its workers were lost");
+    }
+    ++live.moves;
+    ++moved_;
+    live.leg = Leg::kWhole;
+    route(place);
+}
+
+}  // namespace stator::sim

@@ -1,0 +1,141 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "stator/base/check.h"
+#include "stator/sim/fleet_sim_impl.h"
+
+namespace stator::sim {
+namespace {
+
+double seconds(Nanos t) { return to_seconds(t); }
+
+}  // namespace
+
+void FleetSim::step(std::uint32_t index) {
+    SimWorker& w = fleet_.worker(index);
+    if (w.in_step || w.gone) return;
+    const Nanos begin = w.faults.after_hang(now_);
+    if (begin > now_) {
+        events_.add(begin, {Event::Kind::kWake, index, ++w.wake_up});
+        return;
+    }
+    const auto plan = w.core->begin_step(now_);
+    if (plan) {
+        w.in_step = true;
+        const auto length = w.speed == 1.0
+                                ? plan->duration
+                                : Nanos(static_cast<std::int64_t>(
+                                      static_cast<double>(plan->duration.count()) / w.speed));
+        const Nanos end = w.faults.step_end(now_, length);
+        w.step = plan->shape;
+        w.step_length = end - now_;
+        events_.add(end, {Event::Kind::kStepEnd, index, 0});
+    } else if (const auto ready = w.core->next_ready()) {
+        events_.add(std::max(now_, *ready), {Event::Kind::kWake, index, ++w.wake_up});
+    }
+    changes_.clear();
+    w.core->take_changes(changes_);
+}
+
+void FleetSim::end_step(std::uint32_t index) {
+    SimWorker& w = fleet_.worker(index);
+    if (w.gone) return;
+    w.in_step = false;
+    std::vector<CoreOutput> outputs = std::move(step_outputs_);
+    outputs.clear();
+    w.core->end_step(outputs);
+    routing_.step_ended(index, w.step_length, w.step);
+    for (const CoreOutput& out : outputs) output(out);
+    step_outputs_ = std::move(outputs);
+    step(index);
+    if (scenario_.report_every.count() == 0) report(index);
+}
+
+void FleetSim::output(const CoreOutput& out) {
+    const auto place = static_cast<std::uint32_t>(out.id.value & ((1U << kSlotBits) - 1));
+    Live& live = live_[place];
+    if (live.id != out.id.value) return;  // ended meanwhile
+    const bool counts = live.leg == Leg::kWhole || live.leg == Leg::kPrefill;
+    if (counts && !live.counted && (out.first || out.finish)) {
+        live.counted = true;
+        live.record.input_tokens = out.prompt_tokens;
+        live.record.cached_tokens = out.cached_tokens;
+    }
+    if (counts && (out.first || out.finish) && live.booking.value != 0) {
+        Notice n;
+        n.kind = Notice::Kind::kPromptDone;
+        n.booking = live.booking;
+        n.cached_tokens = out.cached_tokens;
+        tell(n);
+    }
+    if (out.has_token) {
+        const double at = seconds(now_ + scenario_.response_delay);
+        if (live.record.output_tokens++ == 0) {
+            live.record.first_token = at;
+            if (live.predicted >= 0) routing_.note_prediction(live.predicted, at - live.booked);
+        } else {
+            live.gaps.push_back(static_cast<float>(at - live.last_token));
+        }
+        live.last_token = at;
+        if (keeps_outputs_) live.output.push_back(out.token);
+        if (live.prefiller != kNobody) release_prefill(live);
+    }
+    if (out.finish) leg_ended(place, out);
+}
+
+void FleetSim::leg_ended(std::uint32_t place, const CoreOutput&) {
+    Live& live = live_[place];
+    switch (live.leg) {
+        case Leg::kWhole:
+        case Leg::kDecode:
+            return end(place, Outcome::kOk, "");
+        case Leg::kPrefill:
+            live.prefiller = live.worker;
+            live.prefill_id = live.id;
+            live.leg = Leg::kDecode;
+            return go_on_with_decode(place);
+        case Leg::kEncode:
+            live.encoded = true;
+            live.leg = Leg::kWhole;
+            unbook(live);
+            events_.add(now_ + fleet_.group_of(live.worker).core.handoff_latency,
+                        {Event::Kind::kRoute, place, 0});
+            return;
+    }
+}
+
+void FleetSim::crash(std::uint32_t index) {
+    SimWorker& w = fleet_.worker(index);
+    w.up = false;
+    w.gone = true;
+    routing_.set_open(index, false);
+    note_workers();
+    for (std::uint32_t place = 0; place < live_.size(); ++place) {
+        if (live_[place].id != 0 && live_[place].worker == index) lose(place);
+    }
+}
+
+void FleetSim::resize(const Resize& resize) {
+    const std::vector<std::uint32_t> made = fleet_.resize(resize.group, resize.workers);
+    routing_.add_workers();
+    for (std::uint32_t w = 0; w < fleet_.size(); ++w) routing_.set_open(w, fleet_.worker(w).up);
+    for (const std::uint32_t w : made) {
+        events_.add(now_ + scenario_.start_up, {Event::Kind::kUp, w, 0});
+        if (const auto at = fleet_.worker(w).faults.crash(); at && *at > now_) {
+            events_.add(*at, {Event::Kind::kCrash, w, 0});
+        }
+    }
+    note_workers();
+}
+
+void FleetSim::note_workers() {
+    if (scenario_.resizes.empty() && scenario_.faults.empty()) return;
+    for (std::size_t g = 0; g < scenario_.groups.size(); ++g) {
+        collector_.note("workers: " + scenario_.groups[g].name, "workers", seconds(now_),
+                        fleet_.up(g));
+    }
+}
+
+}  // namespace stator::sim
