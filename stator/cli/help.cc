@@ -161,7 +161,8 @@ std::string frontend_help(const Style& style) {
         "  stator frontend --discover dns:workers.internal:7000 --alias "
         "fast=smollm2-135m-instruct\n";
     append_general(out, style);
-    append_sections(out, {"server", "auth", "fleet", "router", "link", "sampling", "limits", "log"}, style);
+    append_sections(out, {"server", "auth", "fleet", "router", "link", "sampling", "limits", "log"},
+                    style);
     return out;
 }
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "stator/base/log.h"
-#include "stator/router/explain_json.h"
+#include "stator/router/explanation.h"
 #include "stator/tokens/hash.h"
 #include "stator/tokens/token_sequence.h"
 
@@ -15,11 +15,24 @@ namespace {
 constexpr std::chrono::milliseconds kLoadsKeep{2};
 /// Of a small fleet they are always read: it costs less than a microsecond.
 constexpr std::size_t kSmallFleet = 64;
+/// Share of requests off their prediction at which a rank's events are worth nothing.
+constexpr double kHopeless = 0.5;
 
 metrics::Labels labels(const protocol::ModelCard& card) { return {{"model", card.name}}; }
 
 std::uint64_t seed_of(std::uint64_t salt) {
     return salt == 0 ? tokens::hash_seed() : tokens::hash_seed({}, std::to_string(salt));
+}
+
+/// In a header, which clients bound.
+constexpr std::size_t kExplainedRanks = 8;
+
+/// Among equals the choice may have been another one than that explained.
+void note_choice(router::Explanation& explanation, router::RankIndex rank) {
+    const auto at = std::ranges::find_if(explanation.ranks, [&](const auto& entry) {
+        return entry.candidate.rank == rank && entry.excluded.empty();
+    });
+    if (at != explanation.ranks.end()) explanation.chosen = *at;
 }
 
 /// Sequence hashes of the whole blocks of a prompt.
@@ -64,6 +77,9 @@ PoolRouter::PoolRouter(PoolRouterOptions options, protocol::ModelCard card,
                                    "Different KV blocks that the index knows.", labels(card_))),
       index_bytes_(registry.gauge("stator_router_index_bytes", "Memory that the index uses.",
                                   labels(card_))),
+      audit_alarms_(registry.counter("stator_router_audit_alarms_total",
+                                     "Changes of what is thought of a rank's events.",
+                                     labels(card_))),
       router_(options_.policy, options_.seed) {
     if (card_.block_tokens > 0) index_ = std::make_shared<PoolIndex>(options_.index);
 }
@@ -90,12 +106,14 @@ router::RankIndex PoolRouter::add(const PoolRank& rank) {
     const router::RankIndex index = router_.add_rank(describe(rank));
     if (index >= members_.size()) members_.resize(index + 1);
     members_[index] = {rank, std::nullopt, nullptr, true};
+    audit_.reset(index);
     if (index_) members_[index].slot = index_->add_rank(index);
     router_.on_report(index, rank.worker->load(rank.rank), router::BookingId(last_booking_));
     return index;
 }
 
 std::vector<router::RankIndex> PoolRouter::set_ranks(std::span<const PoolRank> ranks) {
+    const std::scoped_lock following(following_mutex_);
     std::vector<router::RankIndex> out;
     std::vector<std::shared_ptr<fleet::Worker>> gone;
     {
@@ -134,7 +152,7 @@ std::vector<router::RankIndex> PoolRouter::set_ranks(std::span<const PoolRank> r
     return out;
 }
 
-/// Of workers that are new here.
+/// Of workers that are new here; under the lock of what is followed.
 void PoolRouter::follow_events() {
     if (!feed_ || !index_) return;
     struct New {
@@ -230,8 +248,8 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         }
         const auto decision = router_.book(r, now());
         if (explanation) {
-            if (decision) explanation->decision = *decision;
-            request.hints->explanation = router::to_json(*explanation, router_.ranks());
+            if (decision) note_choice(*explanation, decision->chosen.rank);
+            request.hints->explanation = router::to_json(*explanation, kExplainedRanks);
         }
         if (!decision) return tl::unexpected(decision.error());
         route.rank = decision->chosen.rank;
@@ -241,6 +259,12 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         last_booking_ = decision->booking.value;
         const Member& m = members_[route.rank];
         if (!m.writer) predicted = m.slot;
+        const auto held = std::ranges::find(overlaps, route.rank, &router::Overlap::rank);
+        if (m.writer && m.writer->is_live(m.rank.rank)) {
+            route.audited = true;
+            route.held_tokens = held == overlaps.end() ? 0 : held->any_blocks * card_.block_tokens;
+        }
+        route.prompt_tokens = r.prompt_tokens;
     }
     if (predicted) index_->predict(*predicted, blocks, begin + options_.predict_ttl);
     decision_seconds_.observe(to_seconds(clock_.now() - begin));
@@ -261,13 +285,65 @@ Result<void> PoolRouter::pin(const protocol::RouteHints& hints, router::RouteReq
 }
 
 void PoolRouter::first_token(const Route& route, std::uint32_t cached_tokens, TimePoint chosen_at) {
+    bool resync = false;
     {
         const std::scoped_lock lock(mutex_);
         router_.on_first_token(route.booking, cached_tokens, now());
+        if (route.audited) resync = audit(route, cached_tokens);
     }
+    if (resync) fetch_again(route.rank);
     predicted_tokens_.add(route.cached_tokens);
     cached_tokens_.add(cached_tokens);
     if (route.ttft_s > 0) ttft_error_.observe(to_seconds(clock_.now() - chosen_at) / route.ttft_s);
+}
+
+/// Under the lock. True: what the rank holds is to be fetched again.
+bool PoolRouter::audit(const Route& route, std::uint32_t cached_tokens) {
+    const Member& m = members_[route.rank];
+    if (!m.rank.worker) return false;
+    std::uint32_t held = route.held_tokens;
+    // Of a prompt that is cached whole, engines compute the last block or two again.
+    const bool whole = held + card_.block_tokens > route.prompt_tokens;
+    if (whole && cached_tokens < held && cached_tokens + 2 * card_.block_tokens >= held) {
+        held = cached_tokens;
+    }
+    // Siblings under way then have come there meanwhile, as was expected.
+    if (cached_tokens > held && cached_tokens <= route.cached_tokens + card_.block_tokens) {
+        held = cached_tokens;
+    }
+    if (!audit_.observe(route.rank, {held, cached_tokens, card_.block_tokens})) return false;
+    const auto verdict = audit_.verdict(route.rank);
+    // A cache that is small for its load loses blocks between decision and start; that is no reason
+    // to believe nothing of it.
+    const bool distrust =
+        verdict.trust == router::Trust::kDistrusted &&
+        (verdict.finding == router::AuditFinding::kUnrelated || verdict.mismatch_rate > kHopeless);
+    router_.set_distrusted(route.rank, distrust);
+    log_warn("What a worker's cache gives is not what its events say.",
+             {{"rank", router_.ranks().description(route.rank).name},
+              {"finding", std::string(router::to_string(verdict.finding))},
+              {"verdict", std::string(router::to_string(verdict.trust))},
+              {"mismatch_rate", verdict.mismatch_rate}});
+    audit_alarms_.add();
+    if (verdict.trust != router::Trust::kResync) return false;
+    audit_.on_resynced(route.rank);
+    return true;
+}
+
+/// As if the worker were new here: what it holds is read from a snapshot.
+void PoolRouter::fetch_again(router::RankIndex rank) {
+    const std::scoped_lock following(following_mutex_);
+    std::shared_ptr<fleet::Worker> worker;
+    {
+        const std::scoped_lock lock(mutex_);
+        worker = members_[rank].rank.worker;
+        for (Member& m : members_) {
+            if (worker && m.rank.worker == worker) m.writer.reset();
+        }
+    }
+    if (!worker) return;
+    std::erase_if(following_, [&](const auto& f) { return f.first == worker; });
+    follow_events();
 }
 
 void PoolRouter::ended(router::BookingId booking) {
@@ -304,6 +380,9 @@ PoolRouter::State PoolRouter::state() const {
         s.prefill_scale = router_.ranks().speed(rank).prefill_scale().scale();
         s.queue_s = router_.ranks().queue_s(rank, 1, to_seconds(now()));
         s.load = router_.ranks().reported(rank);
+        const auto verdict = audit_.verdict(rank);
+        s.trust = router::to_string(verdict.trust);
+        s.mismatch_rate = verdict.mismatch_rate;
         if (m.slot) s.blocks = index_->blocks_of(*m.slot);
     }
     return out;

@@ -17,6 +17,7 @@
 #include "stator/metrics/registry.h"
 #include "stator/protocol/generate.h"
 #include "stator/protocol/worker_info.h"
+#include "stator/router/overlap_audit.h"
 #include "stator/router/router.h"
 #include "stator/routing/kv_feed.h"
 #include "stator/routing/pool_index.h"
@@ -45,6 +46,10 @@ struct Route {
     router::BookingId booking;
     std::uint32_t cached_tokens = 0;  ///< predicted
     double ttft_s = 0;                ///< predicted, from the booking on
+    // For the audit.
+    bool audited = false;
+    std::uint32_t held_tokens = 0;  ///< by the rank's events alone
+    std::uint32_t prompt_tokens = 0;
 };
 
 /// Chooses ranks of one pool by what they hold and what they have to do, and keeps account of what
@@ -59,7 +64,7 @@ class PoolRouter {
     PoolRouter& operator=(const PoolRouter&) = delete;
 
     /// The ranks there are now; those that were there keep their numbers. What they hold is
-    /// followed from now on. By the order of `ranks`. One thread at a time.
+    /// followed from now on. By the order of `ranks`.
     std::vector<router::RankIndex> set_ranks(std::span<const PoolRank> ranks);
 
     /// Chooses and books; end it with ended(). `excluded`: not these. Errors as Router::book().
@@ -78,6 +83,8 @@ class PoolRouter {
         bool follows_events = false;
         bool live = false;
         std::size_t blocks = 0;
+        std::string_view trust;    ///< of what its events say
+        double mismatch_rate = 0;  ///< of late
         double prefill_scale = 1;
         double queue_s = 0;
         protocol::LoadReport load;
@@ -109,6 +116,8 @@ class PoolRouter {
     void follow_events();
     void refresh_loads(TimePoint now);
     void show_index();
+    [[nodiscard]] bool audit(const Route& route, std::uint32_t cached_tokens);
+    void fetch_again(router::RankIndex rank);
     [[nodiscard]] Result<void> pin(const protocol::RouteHints& hints,
                                    router::RouteRequest& r) const;
 
@@ -126,14 +135,17 @@ class PoolRouter {
     metrics::Counter& prompt_tokens_;
     metrics::Gauge& index_blocks_;
     metrics::Gauge& index_bytes_;
+    metrics::Counter& audit_alarms_;
 
     mutable std::mutex mutex_;  ///< of all below
     router::Router router_;
+    router::OverlapAudit audit_;
     std::vector<Member> members_;  ///< by RankIndex; no worker: gone
     TimePoint loads_at_;
     std::uint64_t last_booking_ = 0;
 
-    std::vector<std::pair<std::shared_ptr<fleet::Worker>, Following>> following_;  ///< of set_ranks
+    std::mutex following_mutex_;  ///< of what follows; taken before the other
+    std::vector<std::pair<std::shared_ptr<fleet::Worker>, Following>> following_;
 };
 
 }  // namespace stator::routing

@@ -173,7 +173,7 @@ TEST_F(PoolRouterTest, ExplainsOnce) {
     r.hints->explain = true;
     (void)choose(r);
     EXPECT_THAT(r.hints->explanation, HasSubstr("\"policy\":\"expected-ttft\""));
-    EXPECT_THAT(r.hints->explanation, HasSubstr("\"ranks\":3"));
+    EXPECT_THAT(r.hints->explanation, HasSubstr("\"worker\":\"c/0\""));
     EXPECT_THAT(r.hints->explanation, HasSubstr("\"prompt_tokens\":640"));
     r.hints->explanation.clear();
     (void)choose(r);
