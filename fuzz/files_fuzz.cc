@@ -1,5 +1,5 @@
-// The files that `stator bench` and `stator sim` read: traces, prompts, scenarios, step times, schedules
-// of faults, reports. The first byte says which. What is accepted keeps its promises.
+// The files that `stator bench` and `stator sim` read: traces, prompts, scenarios, step times,
+// schedules of faults, reports. The first byte says which. What is accepted keeps its promises.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -57,7 +57,8 @@ void scenario(std::string_view text) {
     if (!tree) return check_problems(tree.error());
     const auto read = sim::read_scenario(*tree, "fuzz.yaml");
     if (!read) return check_problems(read.error());
-    STATOR_CHECK(!read->groups.empty() && read->workers() > 0, "a scenario has workers");
+    STATOR_CHECK(!read->groups.empty() && (read->workers() > 0 || !read->resizes.empty()),
+                 "a scenario has workers, now or later");
 }
 
 void step_time(std::string_view text) {

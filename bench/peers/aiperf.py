@@ -63,7 +63,7 @@ def run(folder, server, model, prompts, rate, output_tokens, scratch):
     command += ["--request-rate", str(rate), "--request-rate-mode", "constant"]
     command += ["--request-count", str(len(prompts)), "--artifact-dir", str(scratch / "aiperf")]
     command += ["--ui", "none"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HOME": str(scratch)}
+    environment = {**os.environ, "HOME": str(scratch)}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

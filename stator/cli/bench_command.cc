@@ -139,7 +139,7 @@ class Bench {
         Measured out{load.report(), load.end(), load.why()};
         if (!skipped_.empty()) out.report.warnings.push_back(skipped_);
         out.report.facts.push_back(
-            {"cost of the generator",
+            {"own cost",
              fmt::format("{:.3f} CPU s for {} chunks", load.cpu_seconds(), load.pieces())});
         return out;
     }

@@ -79,7 +79,10 @@ class Simulation {
             print_problem(problem_);
             return ExitCode::kUsage;
         }
-        return show(to_seconds(Clock::real().now() - begin)) ? ExitCode::kDone : ExitCode::kFailed;
+        if (!show(to_seconds(Clock::real().now() - begin))) return ExitCode::kFailed;
+        if (!Interrupt::requested()) return ExitCode::kDone;
+        print_problem("Stopped: these are the figures up to then");
+        return ExitCode::kFailed;
     }
 
   private:

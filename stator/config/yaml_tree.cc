@@ -20,7 +20,7 @@ class TreeReader {
 
     YamlTree copy(const YAML::Node& node, std::size_t depth) {
         YamlTree tree;
-        tree.line = node.Mark().line + 1;
+        tree.line = std::max(1, node.Mark().line + 1);  // an empty document has none
         if (++nodes_ > kMaxYamlNodes || depth > kMaxYamlDepth) {
             if (problems.empty()) {
                 problem(tree.line, fmt::format("There are more than {} values here, or they are "

@@ -28,7 +28,8 @@ std::string colour_of(std::size_t index, std::size_t count, bool ramp) {
                        100 * share);
 }
 
-std::vector<Run> runs_of(std::span<const Report> reports, bool sweep) {
+/// `compared`: the runs of two sides by turns, A and B, told apart by colour alone.
+std::vector<Run> runs_of(std::span<const Report> reports, bool sweep, bool compared) {
     std::vector<Run> runs;
     for (const Report& report : reports) {
         Run run;
@@ -39,7 +40,8 @@ std::vector<Run> runs_of(std::span<const Report> reports, bool sweep) {
     }
     if (sweep) std::ranges::sort(runs, {}, [](const Run& r) { return r.report->offered_rate; });
     for (std::size_t i = 0; i < runs.size(); ++i) {
-        runs[i].colour = colour_of(i, runs.size(), sweep && runs.size() > 3);
+        runs[i].colour = compared ? colour_of(runs[i].name.starts_with('A') ? 0 : 1, 2, false)
+                                  : colour_of(i, runs.size(), sweep && runs.size() > 3);
     }
     return runs;
 }
@@ -100,13 +102,14 @@ std::string to_html(std::span<const Report> reports, std::string_view title,
                     const Comparison* comparison) {
     const std::size_t left_out = reports.size() - std::min(reports.size(), kMaxPageReports);
     reports = reports.first(reports.size() - left_out);
-    const bool sweep = is_sweep(reports);
-    const std::vector<Run> runs = runs_of(reports, sweep);
+    const bool compared = comparison != nullptr;
+    const bool sweep = !compared && is_sweep(reports);
+    const std::vector<Run> runs = runs_of(reports, sweep, compared);
     std::string out;
     put_head(out, title);
     put_header(out, title, runs);
     put_warnings(out, runs, left_out);
-    if (comparison != nullptr) put_comparison(out, *comparison);
+    if (compared) put_comparison(out, *comparison);
     if (runs.size() == 1) {
         put_tiles(out, *runs[0].report);
     } else if (runs.size() > 1) {

@@ -86,7 +86,7 @@ margin-right:8px;vertical-align:-1px}
 border-bottom:1px solid var(--line)}
 .panel{overflow-x:auto}.below{margin-top:14px}
 table{border-collapse:collapse;width:100%;font-size:14px}
-th,td{padding:7px 14px;text-align:right;border-bottom:1px solid var(--faint);white-space:nowrap}
+th,td{padding:7px 11px;text-align:right;border-bottom:1px solid var(--faint);white-space:nowrap}
 thead th{color:var(--muted);font-weight:600;font-size:12.5px;border-bottom-color:var(--line);
 vertical-align:bottom}
 tbody th,th:first-child,td.text{text-align:left}

@@ -12,6 +12,11 @@
 namespace stator::sim {
 namespace {
 
+std::string as_sentence(std::string text) {
+    if (!text.ends_with('?') && !text.ends_with('.')) text += '.';
+    return text;
+}
+
 using config::YamlFields;
 using config::YamlTree;
 using protocol::Role;
@@ -100,7 +105,7 @@ class ScenarioReader {
             g.engine = preset;
         } else {
             const YamlTree* at = f.find("preset");
-            f.problem(at != nullptr ? *at : node, found.error().message + ".");
+            f.problem(at != nullptr ? *at : node, as_sentence(found.error().message));
         }
         if (const YamlTree* time = f.find("step_time")) {
             o.step_time = engine::mock::read_step_time(*time, file_, problems_);
@@ -265,7 +270,7 @@ class ScenarioReader {
             } else if (name == "trace") {
                 s_.trace_file = value.scalar;
             } else if (const auto ok = set_option(s_.workload, name, value.scalar); !ok) {
-                f.problem(value, ok.error().message + ".");
+                f.problem(value, as_sentence(ok.error().message));
             }
         }
     }
@@ -292,7 +297,7 @@ class ScenarioReader {
         if (read) {
             s_.faults = std::move(*read);
         } else {
-            f.problem(*f.find("faults"), read.error().message + ".");
+            f.problem(*f.find("faults"), as_sentence(read.error().message));
         }
     }
 
@@ -314,6 +319,13 @@ class ScenarioReader {
             problem("This workload needs a trace.");
         }
         for (const Group& g : s_.groups) check_fits(g, problem);
+        // Those that a plan adds have numbers, too: how many there are then is known only to the
+        // run.
+        for (const engine::mock::Fault& f : s_.faults) {
+            if (!f.worker || *f.worker < s_.workers() || !s_.resizes.empty()) continue;
+            problem(fmt::format("A fault is for worker {}; there are {}, counted from 0.",
+                                *f.worker, s_.workers()));
+        }
     }
 
     /// A prompt that no cache can hold would be refused every time.

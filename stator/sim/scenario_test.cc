@@ -73,7 +73,7 @@ TEST(Scenario, SaysWhatIsWrongAndWhere) {
               "s.yaml:1: workers in a group of the fleet is \"many\"; it must be a whole number "
               "from 0 to 1000000.");
     EXPECT_EQ(first_problem("fleet: {}\nworkload: {requests: 1, isll: 3}\n"),
-              "s.yaml:2: there is no option \"isll\" of a workload. Did you mean isl?.");
+              "s.yaml:2: there is no option \"isll\" of a workload. Did you mean isl?");
     EXPECT_THAT(first_problem("fleet: {role: prefill}\n" + work),
                 HasSubstr("Prefill and decode workers need each other"));
     EXPECT_THAT(first_problem("fleet: {role: encode}\n" + work), HasSubstr("Nobody can answer"));

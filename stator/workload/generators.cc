@@ -172,8 +172,7 @@ class TraceReplay final : public Workload {
         const Trace::Request& t = trace_.requests[at_++];
         RequestSpec r;
         r.start = options_.effective_arrivals() == Arrivals::kTrace
-                      ? std::chrono::nanoseconds(
-                            std::llround((t.start_s - begin_s_) / options_.speed * 1e9))
+                      ? whole_ns((t.start_s - begin_s_) / options_.speed)
                       : times_.next();
         if (counter_.too_late(r.start)) return std::nullopt;
         counter_.number(r);
@@ -192,6 +191,11 @@ class TraceReplay final : public Workload {
     }
 
   private:
+    /// A trace played very slowly goes on for longer than can be counted: then never.
+    static std::chrono::nanoseconds whole_ns(double seconds) {
+        constexpr double kLongest_s = 9e9;
+        return std::chrono::nanoseconds(std::llround(std::min(seconds, kLongest_s) * 1e9));
+    }
     /// The last requests go on at the pace of those before them.
     void spread_ties() {
         std::vector<Trace::Request>& all = trace_.requests;

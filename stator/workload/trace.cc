@@ -179,6 +179,9 @@ Result<void> read_azure_line(std::string_view line, Trace& trace) {
     return {};
 }
 
+constexpr double kDay_s = 86'400;
+constexpr double kMaxTraceSpan_s = 3660 * kDay_s;
+
 Result<Trace> in_order(Trace trace, std::string_view what) {
     if (trace.requests.empty()) {
         return error(ErrorCode::kInvalidArgument, "the {} has no requests", what);
@@ -195,6 +198,13 @@ Result<Trace> in_order(Trace trace, std::string_view what) {
         trace.requests = std::move(sorted);
     }
     const double first = trace.requests.front().start_s;
+    const double span_s = trace.requests.back().start_s - first;
+    if (!(span_s <= kMaxTraceSpan_s)) {
+        return error(ErrorCode::kInvalidArgument,
+                     "the {} goes over {:.3g} days; at most {:.0f} are taken, so some of its times "
+                     "must be wrong",
+                     what, span_s / kDay_s, kMaxTraceSpan_s / kDay_s);
+    }
     for (Trace::Request& r : trace.requests) r.start_s -= first;
     return trace;
 }

@@ -210,16 +210,19 @@ TEST(Workload, EqualTimesOfATraceAreSpreadIfWished) {
         trace += std::string("{\"timestamp\": ") + at +
                  ", \"input_length\": 5, \"output_length\": 1, \"hash_ids\": [1]}\n";
     }
-    const auto starts = [&](std::initializer_list<std::pair<std::string_view, std::string_view>> set) {
-        std::vector<std::int64_t> ms;
-        for (const auto& r : all_of(with(set), trace)) ms.push_back(r.start.count() / 1'000'000);
-        return ms;
-    };
+    const auto starts =
+        [&](std::initializer_list<std::pair<std::string_view, std::string_view>> set) {
+            std::vector<std::int64_t> ms;
+            for (const auto& r : all_of(with(set), trace))
+                ms.push_back(r.start.count() / 1'000'000);
+            return ms;
+        };
     EXPECT_THAT(starts({{"kind", "mooncake"}}), ElementsAre(0, 0, 0, 0, 2000, 2000));
     EXPECT_THAT(starts({{"kind", "mooncake"}, {"spread-ties", "true"}}),
                 ElementsAre(0, 500, 1000, 1500, 2000, 3000));
-    EXPECT_THAT(starts({{"kind", "mooncake"}, {"spread-ties", "true"}, {"speed", "2"}, {"skip", "1"}}),
-                ElementsAre(0, 250, 500, 750, 1250));
+    EXPECT_THAT(
+        starts({{"kind", "mooncake"}, {"spread-ties", "true"}, {"speed", "2"}, {"skip", "1"}}),
+        ElementsAre(0, 250, 500, 750, 1250));
 }
 
 TEST(Workload, BadLinesAreNamedAndMayBeSkipped) {
@@ -244,6 +247,22 @@ TEST(Workload, BadLinesAreNamedAndMayBeSkipped) {
     ASSERT_TRUE(made);
     EXPECT_EQ(skipped.count, 2U);
     EXPECT_THAT(skipped.first, HasSubstr("line 3"));
+}
+
+TEST(Workload, ImpossibleSpansAreRefused) {
+    EXPECT_THAT(why_not(with({{"kind", "azure"}}),
+                        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+                        "4046-11-16 23:59:59.5,4808,10\n"
+                        "2023-11-17 00:00:01.25,3180,8\n"),
+                HasSubstr("some of its times must be wrong"));
+    // A year at a millionth of the speed is longer than nanoseconds can count.
+    const auto slow =
+        all_of(with({{"kind", "mooncake"}, {"speed", "0.000001"}}),
+               R"({"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": [1]})"
+               "\n"
+               R"({"timestamp": 3e10, "input_length": 1, "output_length": 1, "hash_ids": [1]})");
+    ASSERT_EQ(slow.size(), 2U);
+    EXPECT_GT(slow[1].start, slow[0].start);
 }
 
 TEST(Workload, AzureTimesAreRead) {
