@@ -31,6 +31,7 @@ void grow_all(Columns&... columns) {
 }  // namespace
 
 RankIndex RankTable::add(RankDescription description) {
+    STATOR_CHECK(is_valid(description.prefill) && is_valid(description.step), "priors are times");
     if (free_.empty()) {
         free_.push_back(static_cast<RankIndex>(ranks_.size()));
         ranks_.emplace_back();

@@ -15,13 +15,12 @@ namespace stator::router {
 struct RankDescription {
     std::string name;  ///< stable: survives restarts; "worker/rank"
     protocol::Role role = protocol::Role::kAggregated;
-    estimate::PrefillTime prefill;  ///< priors of its pool
+    estimate::PrefillTime prefill;  ///< priors of its pool; must be valid
     estimate::DecodeStepTime step;
     double onboarding_s_per_token = 0;  ///< from host memory or disk
     double handoff_latency_s = 0;       ///< of a decode rank: to get a prompt's KV
     double handoff_s_per_token = 0;
     double adapter_load_s = 0;
-    std::uint32_t chunk_tokens = 8192;  ///< budget of a step
     std::uint32_t max_adapters = 4;
     std::vector<std::uint32_t> adapters;  ///< loaded
     std::vector<Label> labels;            ///< requests may require them

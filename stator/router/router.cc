@@ -60,22 +60,17 @@ RankIndex Router::add_rank(RankDescription description) {
     return rank;
 }
 
-void Router::remove_rank(RankIndex rank) {
+void Router::remove_rank(RankIndex rank, Nanos now) {
     for (Booking& b : bookings_) {
         if (b.id == 0 || (b.rank != rank && b.decode_rank != rank)) continue;
-        const RankIndex other = b.rank == rank ? b.decode_rank : b.rank;
-        active_.remove(b.rank, b.blocks);
-        if (other != kNoRank) {
-            if (!b.prefilled && other == b.rank) {
-                table_.withdraw(other, b.id, 0);
-                accounts_[other].waiting_tokens -= b.prompt_tokens;
-                scorer_.prefill_tokens[other] -= static_cast<float>(b.uncached_tokens);
-            }
-            if (other == b.decode_rank || !b.prefilled) close(other, b.id, b.kv_tokens);
+        if (b.prefilled && b.decode_rank != kNoRank && b.decode_rank != rank) {
+            // Its prompt is computed, and was handed over: it goes on without this rank.
+            active_.remove(b.rank, b.blocks);
+            b.blocks.clear();
+            b.rank = std::exchange(b.decode_rank, kNoRank);
+            continue;
         }
-        free_.push_back(static_cast<std::uint32_t>(b.id & kSlotMask));
-        b = Booking{};
-        --live_;
+        on_end(BookingId(b.id), now);
     }
     table_.remove(rank);
     accounts_[rank] = Account{};
@@ -296,14 +291,16 @@ Result<void> Router::add_decode(const RouteRequest& request, Nanos now, Decision
     const std::uint32_t zone = c.zone[decision.chosen.rank];
     double least = Scorer::kNever;
     bool there = false;
+    bool counted = false;
     double handoff_s = 0;
     for (RankIndex d = 0; d < table_.size(); ++d) {
         if (c.role[d] != std::to_underlying(Role::kDecode)) continue;
         there = true;
         if (c.limit[d] != 0 && c.requests[d] >= c.limit[d]) continue;
         if (options_.refuse_without_kv_room && c.kv_total[d] > 0 &&
-            c.kv_tokens[d] + needed > c.kv_total[d] && kv_free_by(d, ready_s) < needed) {
-            continue;
+            c.kv_tokens[d] + needed > c.kv_total[d]) {
+            if (!std::exchange(counted, true)) count_freed(ready_s);
+            if (c.kv_tokens[d] - freed_[d] + needed > c.kv_total[d]) continue;
         }
         const RankDescription& r = table_.description(d);
         const bool crosses = zone != 0 && c.zone[d] != 0 && c.zone[d] != zone;
@@ -331,14 +328,14 @@ Result<void> Router::add_decode(const RouteRequest& request, Nanos now, Decision
     return {};
 }
 
-/// KV room of a rank at a later time, when some of the requests there will have ended.
-float Router::kv_free_by(RankIndex rank, double when_s) const {
-    float used = table_.columns().kv_tokens[rank];
+/// KV tokens that will have come free on each rank by a later time, when some requests have ended.
+void Router::count_freed(double when_s) {
+    freed_.assign(table_.size(), 0);
     for (const Booking& b : bookings_) {
+        if (b.id == 0 || b.end_s > when_s) continue;
         const RankIndex at = b.decode_rank != kNoRank ? b.decode_rank : b.rank;
-        if (b.id != 0 && at == rank && b.end_s <= when_s) used -= static_cast<float>(b.kv_tokens);
+        freed_[at] += static_cast<float>(b.kv_tokens);
     }
-    return table_.columns().kv_total[rank] - used;
 }
 
 BookingId Router::enter(const RouteRequest& request, const Decision& decision, Nanos now) {

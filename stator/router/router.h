@@ -28,8 +28,9 @@ class Router {
     explicit Router(PolicyOptions options = {}, std::uint64_t seed = 1);
 
     RankIndex add_rank(RankDescription description);
-    /// Its bookings are forgotten; end() of them does nothing.
-    void remove_rank(RankIndex rank);
+    /// Its bookings are forgotten, on_end() of them does nothing; but those of pairs whose prompt
+    /// it has computed go on at their decode rank.
+    void remove_rank(RankIndex rank, Nanos now);
     void describe(RankIndex rank, RankDescription description);
     [[nodiscard]] const RankTable& ranks() const { return table_; }
     [[nodiscard]] const PolicyOptions& options() const { return options_; }
@@ -96,7 +97,7 @@ class Router {
     [[nodiscard]] RankIndex softmax(double least);
     [[nodiscard]] Result<void> add_decode(const RouteRequest& request, Nanos now,
                                           Decision& decision);
-    [[nodiscard]] float kv_free_by(RankIndex rank, double when_s) const;
+    void count_freed(double when_s);
     BookingId enter(const RouteRequest& request, const Decision& decision, Nanos now);
     void count_arrival(Nanos now);
     void use_adapter(RankIndex rank, std::uint32_t adapter);
@@ -115,6 +116,7 @@ class Router {
     std::vector<Account> accounts_;
     std::vector<Booking> bookings_;
     std::vector<std::uint32_t> free_;
+    std::vector<float> freed_;  ///< of count_freed()
     std::uint64_t serial_ = 0;
     std::uint64_t turn_ = 0;
     std::size_t live_ = 0;

@@ -300,7 +300,7 @@ TEST(Router, SessionsStaySoftlyAndHard) {
     // Another life of the place is another rank.
     Router one = router_of(1);
     ASSERT_TRUE(one.book(hard, 0ns));
-    one.remove_rank(0);
+    one.remove_rank(0, 1s);
     EXPECT_EQ(one.bookings(), 0U);
     one.add_rank(rank("other"));
     EXPECT_FALSE(one.book(hard, 0ns)->by_session);
@@ -349,6 +349,40 @@ TEST(Router, PairsAreChosenTogetherWithinAZone) {
         EXPECT_EQ(router.ranks().columns().kv_tokens[i], 0);
         EXPECT_EQ(router.ranks().columns().decoding[i], 0);
     }
+}
+
+TEST(Router, ALostRankTakesOnlyItsOwnPartOfAPair) {
+    Router router(with(Policy::kExpectedTtft), 1);
+    for (int i = 0; i < 2; ++i) router.add_rank(rank("p" + std::to_string(i), Role::kPrefill));
+    for (int i = 0; i < 2; ++i) router.add_rank(rank("d" + std::to_string(i), Role::kDecode));
+    RouteRequest r = request(5000);
+    r.role = Role::kPrefill;
+    r.pair = true;
+    const auto blocks = hashes(300, 3);
+    r.blocks = blocks;
+    const auto a = router.book(r, 0ns);
+    const auto b = router.book(r, 0ns);
+    const RankIndex prefiller = a->chosen.rank;
+    ASSERT_EQ(b->chosen.rank, prefiller);  // siblings
+    router.on_first_token(a->booking, 0, 1s);
+    router.remove_rank(prefiller, 1s);
+    // The first one decodes already; the second has lost its prompt.
+    EXPECT_EQ(router.bookings(), 1U);
+    const auto& c = router.ranks().columns();
+    EXPECT_EQ(c.requests[2] + c.requests[3], 1U);
+    EXPECT_EQ(c.decoding[2] + c.decoding[3], 1);
+    router.on_end(b->booking, 1s);
+    router.on_end(a->booking, 2s);
+    EXPECT_EQ(router.bookings(), 0U);
+    EXPECT_EQ(c.requests[2] + c.requests[3], 0U);
+    EXPECT_EQ(c.decoding[2] + c.decoding[3], 0);
+    // A decode rank that goes takes the prompt's place in the queue with it.
+    const auto d = router.book(r, 3s);
+    ASSERT_TRUE(d);
+    EXPECT_GT(router.ranks().queue_s(d->chosen.rank, 1, 3), 0.1);
+    router.remove_rank(d->chosen.decode_rank, 3s);
+    EXPECT_EQ(router.ranks().queue_s(d->chosen.rank, 1, 3), 0);
+    EXPECT_EQ(router.bookings(), 0U);
 }
 
 TEST(Router, DecodeRoomIsJudgedForTheTimeOfTheHandoff) {

@@ -60,7 +60,6 @@ void Routing::add_workers() {
         d.handoff_latency_s = to_seconds(o.handoff_latency);
         d.adapter_load_s = to_seconds(o.adapter_load);
         d.max_adapters = o.max_adapters;
-        d.chunk_tokens = o.step_tokens;
         d.open = fleet_.worker(w).up;
         const router::RankIndex rank = router_.add_rank(std::move(d));
         router_.on_report(rank, fleet_.worker(w).core->load(), router::BookingId(0));
