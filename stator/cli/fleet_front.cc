@@ -110,6 +110,7 @@ Result<routing::PoolRouterOptions> router_options(const config::RouterSettings& 
     o.policy.policy = *policy;
     o.policy.work_weight = s.work_weight;
     o.policy.itl_weight = s.itl_weight;
+    o.policy.occupancy_weight = s.occupancy_weight;
     o.policy.error_band = s.error_band;
     o.policy.overlap_weight = s.overlap_weight;
     o.policy.temperature = s.temperature;

@@ -101,6 +101,11 @@ void add_router(std::vector<Option>& t) {
                     "expected-ttft: seconds charged for each second by which each answer under "
                     "way there is held up.")
                     .range(0, 1000));
+    t.push_back(option<&S::router, &R::occupancy_weight>(
+                    "router.occupancy_weight", "--router-occupancy-weight",
+                    "expected-ttft: seconds charged for a worker that runs as many requests as it "
+                    "can, for others in proportion.")
+                    .range(0, 1000));
     t.push_back(option<&S::router, &R::error_band>(
                     "router.error_band", "--router-error-band",
                     "expected-ttft: workers within so many standard deviations of the best "

@@ -148,7 +148,8 @@ struct FleetSettings {
 struct RouterSettings {
     std::string policy = "expected-ttft";
     double work_weight = 0.5;
-    double itl_weight = 0.03;
+    double itl_weight = 0.05;
+    double occupancy_weight = 0.1;
     double error_band = 0.25;
     double overlap_weight = 1.0;
     double temperature = 0.0;

@@ -10,8 +10,15 @@ namespace stator::estimate {
 class RankSpeed {
   public:
     RankSpeed() = default;
-    RankSpeed(const PrefillTime& prefill, const DecodeStepTime& step)
-        : prefill_(prefill), step_(step) {}
+    /// `prior_std`: ScaleFilterOptions::initial_std.
+    RankSpeed(const PrefillTime& prefill, const DecodeStepTime& step,
+              double prior_std = ScaleFilterOptions().initial_std)
+        : prefill_(prefill), step_(step) {
+        ScaleFilterOptions options;
+        options.initial_std = prior_std;
+        prefill_scale_ = ScaleFilter(options);
+        step_scale_ = ScaleFilter(options);
+    }
 
     [[nodiscard]] const PrefillTime& prefill_prior() const { return prefill_; }
     [[nodiscard]] const DecodeStepTime& step_prior() const { return step_; }
@@ -25,6 +32,8 @@ class RankSpeed {
         return step_.seconds(sequences, kv_tokens) * step_scale_.scale();
     }
 
+    /// Of a rank of which nothing is known: what its pool turned out to be.
+    void start_prefill_at(double scale) { prefill_scale_.start_at(scale); }
     /// Prefill work that the prior puts at `prior_s` took `observed_s`.
     void observe_prefill(double observed_s, double prior_s, double weight = 1.0) {
         prefill_scale_.observe(observed_s, prior_s, weight);

@@ -50,6 +50,13 @@ void ScaleFilter::observe(double observed_s, double predicted_s, double weight) 
     refresh();
 }
 
+void ScaleFilter::start_at(double scale) {
+    if (observations_ > 0 || !usable(scale)) return;
+    const double limit = std::log(options_.largest);
+    log_ = std::clamp(std::log(scale), -limit, limit);
+    refresh();
+}
+
 double ScaleFilter::scale_relative_std() const { return std::sqrt(variance_); }
 
 void ScaleFilter::refresh() {

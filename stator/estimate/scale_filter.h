@@ -5,7 +5,8 @@
 namespace stator::estimate {
 
 struct ScaleFilterOptions {
-    /// Of ln(scale), before the first observation. 0.25: mostly between 0.6 and 1.6 times the prior.
+    /// Of ln(scale), before the first observation. 0.25: mostly between 0.6 and 1.6 times the
+    /// prior.
     double initial_std = 0.25;
     /// How much ln(scale) may wander from one observation to the next.
     double process_std = 0.02;
@@ -33,6 +34,9 @@ class ScaleFilter {
     /// positive and finite are ignored. `weight`: how much better than a usual one this observation
     /// is (its variance is divided by it).
     void observe(double observed_s, double predicted_s, double weight = 1.0);
+
+    /// What others of its kind turned out to be, as long as nothing was observed here.
+    void start_at(double scale);
 
     [[nodiscard]] double scale() const { return scale_; }
     /// Relative standard deviation of what the next observation will be: uncertain scale and noise.

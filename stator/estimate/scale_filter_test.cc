@@ -111,5 +111,18 @@ TEST(TimeModel, RefusesFactorsThatMakeNoTime) {
     EXPECT_FALSE(is_valid(DecodeStepTime{std::numeric_limits<double>::quiet_NaN(), 1, 1}));
 }
 
+TEST(ScaleFilter, StartsWhereOthersAreUntilSomethingIsSeen) {
+    ScaleFilter filter;
+    filter.start_at(3.0);
+    EXPECT_DOUBLE_EQ(filter.scale(), 3.0);
+    for (const double nothing : {0.0, -1.0, std::nan(""), HUGE_VAL}) filter.start_at(nothing);
+    EXPECT_DOUBLE_EQ(filter.scale(), 3.0);
+    filter.observe(3.1, 1.0);
+    const double seen = filter.scale();
+    EXPECT_NEAR(seen, 3.1, 0.1);
+    filter.start_at(1.0);
+    EXPECT_EQ(filter.scale(), seen);
+}
+
 }  // namespace
 }  // namespace stator::estimate

@@ -1,6 +1,7 @@
 #include "stator/router/rank_table.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "stator/base/check.h"
@@ -44,7 +45,8 @@ RankIndex RankTable::add(RankDescription description) {
     const RankIndex rank = free_.back();
     free_.pop_back();
     ranks_[rank].present = true;
-    ranks_[rank].speed = estimate::RankSpeed(description.prefill, description.step);
+    ranks_[rank].speed = estimate::RankSpeed(description.prefill, description.step, description.prior_std);
+    ranks_[rank].speed.start_prefill_at(pool_scale_.scale());
     describe(rank, std::move(description));
     return rank;
 }
@@ -129,6 +131,7 @@ void RankTable::first_token(RankIndex rank, std::uint64_t booking, double real_p
     // What is mostly waiting for a step says little about how fast prompts are computed.
     const double weight = r.work_done_s / (r.work_done_s + 4 * r.description.prefill.base_s);
     r.speed.observe_prefill(now_s - r.busy_since_s, r.work_done_s, weight * weight);
+    learn_of_pool(now_s - r.busy_since_s, r.work_done_s, weight * weight);
     r.busy_since_s = now_s;
     r.work_done_s = 0;
     r.prompts_done = 0;
@@ -192,6 +195,20 @@ double RankTable::queue_s(RankIndex rank, std::size_t level, double now_s) const
     for (std::size_t l = level; l < kLevels; ++l) there += c.level_work[l][rank];
     queue = std::min(queue, scale * there);
     return std::max(queue, 0.0) + scale * c.foreign[rank];
+}
+
+/// A rank that nobody has seen at work is taken to be as fast as the others.
+void RankTable::learn_of_pool(double observed_s, double prior_s, double weight) {
+    constexpr double kWorthTelling = 0.02;
+    pool_scale_.observe(observed_s, prior_s, weight);
+    if (std::abs(pool_scale_.scale() / told_scale_ - 1) < kWorthTelling) return;
+    told_scale_ = pool_scale_.scale();
+    for (RankIndex rank = 0; rank < ranks_.size(); ++rank) {
+        Rank& r = ranks_[rank];
+        if (!r.present || r.speed.prefill_scale().observations() > 0) continue;
+        r.speed.start_prefill_at(pool_scale_.scale());
+        refresh_speed(rank);
+    }
 }
 
 void RankTable::refresh_speed(RankIndex rank) {

@@ -17,6 +17,9 @@ struct RankDescription {
     protocol::Role role = protocol::Role::kAggregated;
     estimate::PrefillTime prefill;  ///< priors of its pool; must be valid
     estimate::DecodeStepTime step;
+    /// How far off the priors may be, as the standard deviation of a logarithm: 0.25 where they
+    /// were measured, 1.5 where they are a guess.
+    double prior_std = 0.25;
     double onboarding_s_per_token = 0;  ///< from host memory or disk
     double handoff_latency_s = 0;       ///< of a decode rank: to get a prompt's KV
     double handoff_s_per_token = 0;
@@ -136,10 +139,13 @@ class RankTable {
 
     void take_out(RankIndex rank, std::size_t at, double now_s);
     void refresh_speed(RankIndex rank);
+    void learn_of_pool(double observed_s, double prior_s, double weight);
     void set_role(RankIndex rank, std::uint8_t role);
     [[nodiscard]] std::uint32_t zone_number(const std::string& zone);
 
     std::vector<Rank> ranks_;
+    estimate::ScaleFilter pool_scale_;  ///< of prefill, all ranks together: for those that are new
+    double told_scale_ = 1.0;
     std::vector<RankIndex> free_;
     std::vector<std::string> zones_;
     Columns columns_;

@@ -83,6 +83,27 @@ TEST(Router, PredictsQueuePrefillAndOnboarding) {
     EXPECT_NEAR(later->chosen.ttft_s(), 0.41 + 0.17 + 0.008, 1e-6);
 }
 
+TEST(Router, RanksThatNobodySawAtWorkAreTakenToBeAsFastAsTheOthers) {
+    // Ten times as fast as the prior: who answered first must not get everything.
+    Router router = router_of(2);
+    Nanos now{0};
+    std::array<int, 2> sent{};
+    for (int i = 0; i < 200; ++i, now += 1ms) {
+        const auto d = router.book(request(100), now);
+        ASSERT_TRUE(d);
+        ++sent[d->chosen.rank];
+        if (d->chosen.rank == 0) {
+            router.on_first_token(d->booking, 0, now + 1ms);
+            router.on_end(d->booking, now + 1ms);
+        }
+        if (i == 20) {
+            EXPECT_GT(sent[1], 0);
+        }
+    }
+    EXPECT_GT(router.ranks().speed(1).prefill_scale().scale(), 0);
+    EXPECT_LT(router.ranks().speed(1).prefill_scale().scale(), 0.7);
+}
+
 TEST(Router, PrefersACachedPrefixUntilItsQueueIsLonger) {
     Router router = router_of(2);
     const Overlap overlap{0, 500, 500};

@@ -100,6 +100,7 @@ void Scorer::expected_ttft(const RankTable::Columns& c, const PolicyOptions& opt
     const auto work_weight = static_cast<float>(options.work_weight);
     const auto itl_weight = static_cast<float>(options.itl_weight);
     const auto arrivals = static_cast<float>(options.queue_weight * arrivals_per_rank_s);
+    const auto occupancy = static_cast<float>(options.occupancy_weight);
     const auto encode = static_cast<float>(request.encode_s);
     const std::size_t level = RankTable::level_of(request.priority);
     const float low = level == 0 ? 1 : 0;
@@ -118,7 +119,9 @@ void Scorer::expected_ttft(const RankTable::Columns& c, const PolicyOptions& opt
             tokens * (c.per_token[r] + c.per_token_context[r] * (cached_[r] + 0.5F * tokens));
         const float onboarding = slow_[r] * c.onboarding[r];
         // Requests that come while the queue is worked off wait for this one's work too.
-        const float harm = prefill * (work_weight + arrivals * queue + itl_weight * c.decoding[r]);
+        const float harm = prefill * (work_weight + arrivals * queue + itl_weight * c.decoding[r]) +
+                           occupancy * static_cast<float>(c.requests[r]) /
+                               static_cast<float>(std::max(c.running_limit[r], 1U));
         const float cost = queue + prefill + onboarding + encode + harm;
         cost_[r] = excluded_[r] == 0 ? static_cast<double>(cost) : kNever;
     }
@@ -217,9 +220,11 @@ Candidate Scorer::candidate(const RankTable& table, const PolicyOptions& options
     out.encode_s = request.encode_s;
     out.adapter_s = adapter_s(table, request, rank);
     if (options.policy == Policy::kExpectedTtft) {
-        out.harm_s = out.prefill_s * (options.work_weight +
-                                      options.queue_weight * arrivals_per_rank_s * out.queue_s +
-                                      options.itl_weight * static_cast<double>(c.decoding[rank]));
+        out.harm_s =
+            out.prefill_s *
+                (options.work_weight + options.queue_weight * arrivals_per_rank_s * out.queue_s +
+                 options.itl_weight * static_cast<double>(c.decoding[rank])) +
+            options.occupancy_weight * c.requests[rank] / std::max(c.running_limit[rank], 1U);
     }
     out.cost = cost_[rank];
     return out;

@@ -15,6 +15,8 @@ namespace {
 constexpr std::chrono::milliseconds kLoadsKeep{2};
 /// Of a small fleet they are always read: it costs less than a microsecond.
 constexpr std::size_t kSmallFleet = 64;
+/// Workers don't say how fast they are: the priors may be ten times off.
+constexpr double kGuess = 1.5;
 /// Share of requests off their prediction at which a rank's events are worth nothing.
 constexpr double kHopeless = 0.5;
 
@@ -90,6 +92,7 @@ router::RankDescription PoolRouter::describe(const PoolRank& rank) {
     const auto info = rank.worker->info();
     router::RankDescription d;
     d.name = fmt::format("{}/{}", info->name, rank.rank);
+    d.prior_std = kGuess;
     d.role = info->roles.empty() ? protocol::Role::kAggregated : info->roles.front();
     for (const auto& [key, value] : info->labels) {
         if (key == "zone") d.zone = value;
@@ -133,7 +136,7 @@ std::vector<router::RankIndex> PoolRouter::set_ranks(std::span<const PoolRank> r
         for (std::size_t i = 0; i < members_.size(); ++i) {
             Member& m = members_[i];
             if (!m.rank.worker || m.stays) continue;
-            router_.remove_rank(static_cast<router::RankIndex>(i));
+            router_.remove_rank(static_cast<router::RankIndex>(i), now());
             gone.push_back(m.rank.worker);
         }
     }
