@@ -5,7 +5,8 @@
 namespace stator::estimate {
 
 struct ScaleFilterOptions {
-    /// Of ln(scale), before the first observation. 0.25: mostly between 0.6 and 1.6 times the prior.
+    /// Of ln(scale), before the first observation. 0.25: mostly between 0.6 and 1.6 times the
+    /// prior.
     double initial_std = 0.25;
     /// How much ln(scale) may wander from one observation to the next.
     double process_std = 0.02;
