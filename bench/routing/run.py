@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What each routing policy makes of the same traffic, how true predictions are, and what a decision costs.
+"""What each routing policy makes of the same traffic, how true predictions are, a decision's cost.
 
     STATOR_BIN=… STATOR_BUILD=… STATOR_DATA=… bench/routing/run.py [--quick] [--only PART …]
 

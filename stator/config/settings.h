@@ -147,7 +147,7 @@ struct FleetSettings {
 /// How a frontend chooses workers.
 struct RouterSettings {
     std::string policy = "expected-ttft";
-    double work_weight = 0.5;
+    double work_weight = 0.3;
     double itl_weight = 0.05;
     double occupancy_weight = 0.1;
     double error_band = 0.25;

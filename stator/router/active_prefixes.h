@@ -17,7 +17,7 @@ namespace stator::router {
 class ActivePrefixes {
   public:
     static constexpr std::size_t kDense = 32;
-    static constexpr std::size_t kStride = 8;
+    static constexpr std::size_t kStride = 4;
 
     explicit ActivePrefixes(bool every_block = false) : every_block_(every_block) {}
 

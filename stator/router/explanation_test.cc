@@ -33,19 +33,19 @@ TEST(Explanation, SaysWhatEachRankWouldTakeAndWhyNot) {
     r.overlaps = {&overlap, 1};
     const Explanation e = router.explain(r, 0ns);
     EXPECT_EQ(router.bookings(), 0U);
-    // 400 tokens to compute, and half of their time for whoever comes next.
+    // 400 tokens to compute, and three tenths of their time for whoever comes next.
     EXPECT_EQ(
         to_json(e, 2),
         R"({"policy":"expected-ttft","prompt_tokens":2000,"chosen":{"worker":"b/0",)"
         R"("predicted_ttft_ms":50.0,"queue_ms":0.0,"prefill_ms":50.0,"onboarding_ms":0.0,)"
-        R"("encode_ms":0.0,"adapter_load_ms":0.0,"handoff_ms":0.0,"harm_to_others_ms":25.0,)"
-        R"("cached_tokens":1600,"cost_ms":75.0},"uncertainty_ms":13.463,"kept_for_session":false,)"
+        R"("encode_ms":0.0,"adapter_load_ms":0.0,"handoff_ms":0.0,"harm_to_others_ms":15.0,)"
+        R"("cached_tokens":1600,"cost_ms":65.0},"uncertainty_ms":13.463,"kept_for_session":false,)"
         R"("fallbacks":["a/0"],"ranks":[{"worker":"b/0","predicted_ttft_ms":50.0,"queue_ms":0.0,)"
         R"("prefill_ms":50.0,"onboarding_ms":0.0,"encode_ms":0.0,"adapter_load_ms":0.0,)"
-        R"("handoff_ms":0.0,"harm_to_others_ms":25.0,"cached_tokens":1600,"cost_ms":75.0},)"
+        R"("handoff_ms":0.0,"harm_to_others_ms":15.0,"cached_tokens":1600,"cost_ms":65.0},)"
         R"({"worker":"a/0","predicted_ttft_ms":210.0,"queue_ms":0.0,"prefill_ms":210.0,)"
         R"("onboarding_ms":0.0,"encode_ms":0.0,"adapter_load_ms":0.0,"handoff_ms":0.0,)"
-        R"("harm_to_others_ms":105.0,"cached_tokens":0,"cost_ms":315.0}],"ranks_left_out":1})");
+        R"("harm_to_others_ms":63.0,"cached_tokens":0,"cost_ms":273.0}],"ranks_left_out":1})");
     EXPECT_THAT(to_json(e), HasSubstr(R"({"worker":"c/0","excluded":"taint gpu=old"})"));
 }
 

@@ -32,7 +32,7 @@ struct PolicyOptions {
     // expected-ttft.
     /// Seconds charged for each second of prefill that the request takes of a rank: whoever comes
     /// next waits for it. What keeps siblings together and prefers reuse to an idle rank.
-    double work_weight = 0.5;
+    double work_weight = 0.3;
     /// Times the seconds by which requests that will come while the rank's queue lasts are held up:
     /// prefill · queue · arrivals per rank and second, as measured.
     double queue_weight = 1.0;
