@@ -41,16 +41,13 @@ void TokenSequence::hash_complete_blocks() {
     const std::size_t before = block_hashes_.size();
     if (tokens_.size() - before * block_size_ < block_size_) return;
     const std::size_t blocks = tokens_.size() / block_size_;
-    if (blocks == before + 1) {  // growing: less work than the general case
-        const BlockHash block =
-            hasher_.block(std::span(tokens_).subspan(before * block_size_, block_size_));
-        sequence_hashes_.push_back(before == 0 ? sequence_hash(block)
-                                               : sequence_hash(sequence_hashes_.back(), block));
-        block_hashes_.push_back(block);
-        return;
+    if (blocks == before + 1) {  // growing: cheaper than to resize
+        block_hashes_.emplace_back();
+        sequence_hashes_.emplace_back();
+    } else {
+        block_hashes_.resize(blocks);
+        sequence_hashes_.resize(blocks);
     }
-    block_hashes_.resize(blocks);
-    sequence_hashes_.resize(blocks);
     hasher_.chain(std::span(tokens_).subspan(before * block_size_, (blocks - before) * block_size_),
                   block_size_, before == 0 ? nullptr : &sequence_hashes_[before - 1],
                   std::span(block_hashes_).subspan(before),
