@@ -52,10 +52,9 @@ void TokenSequence::hash_complete_blocks() {
     const std::size_t open = size_ - begin;
     if (open < block_size_) return;
     const std::size_t more = open < 2 * block_size_ ? 1 : open / block_size_;
-    hasher_.chain(std::span(tokens_).subspan(begin, more * block_size_), block_size_,
+    hasher_.chain({tokens_.data() + begin, more * block_size_}, block_size_,
                   blocks_ == 0 ? nullptr : &sequence_hashes_[blocks_ - 1],
-                  std::span(block_hashes_).subspan(blocks_, more),
-                  std::span(sequence_hashes_).subspan(blocks_, more));
+                  block_hashes_.data() + blocks_, sequence_hashes_.data() + blocks_);
     blocks_ += more;
 }
 
