@@ -114,7 +114,9 @@ bool Lookup::read(const Run& run) {
         std::atomic_thread_fence(memory_order_acquire);
         // Numbers that belong together, before they are used to read elsewhere.
         if ((version & 1) != 0 || run.version.load(memory_order_relaxed) != version) {
+#if defined(__x86_64__)
             __builtin_ia32_pause();
+#endif
             continue;
         }
         if (!ours || length == 0) return false;
