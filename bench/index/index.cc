@@ -293,8 +293,8 @@ int run_hash() {
         std::vector<tokens::BlockHash> block_hashes(blocks);
         std::vector<SequenceHash> sequence_hashes(blocks);
         const double ns = ns_per_call(400, [&] {
-            hasher.chain(std::span(text).first(blocks * size), size, nullptr, block_hashes,
-                         sequence_hashes);
+            hasher.chain(std::span(text).first(blocks * size), size, nullptr, block_hashes.data(),
+                         sequence_hashes.data());
         });
         print("hash_" + std::to_string(size), ns / static_cast<double>(blocks), "ns CPU per block");
     }

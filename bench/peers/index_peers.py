@@ -1,5 +1,5 @@
-"""The peers of `index`: SMG's kv-index 2.0.0 and Dynamo's kv-router 1.6.1 behind one harness in Rust,
-built once with cargo, and the corpora that both sides read."""
+"""The peers of `index`: SMG's kv-index 2.0.0 and Dynamo's kv-router 1.6.1 behind one harness in
+Rust, built once with cargo, and the corpora that both sides read."""
 
 import hashlib
 import os
@@ -83,7 +83,8 @@ class IndexPeers:
         figures = {}
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
             for line in process.stdout:
-                if match := re.match(r"dynamo block\+seq hashes bs=(\d+) .* ([\d.]+) ns/block", line):
+                match = re.match(r"dynamo block\+seq hashes bs=(\d+) .* ([\d.]+) ns/block", line)
+                if match:
                     figures[f"hash_{match[1]}"] = float(match[2])
                 if match := re.match(r".*TokenBlockSequence::append +([\d.]+) ns/token", line):
                     figures["append"] = float(match[1])
@@ -98,8 +99,8 @@ def _figures(text):
         figures["apply"] = float(match[1])
     if match := re.search(r"load rep0: writer ([\d.]+)M", text):
         figures["load_rate"] = float(match[1])
-    kinds = [("lookup", "idle-lookup"), ("load_lookup", "load rep"), ("remove_rank", "remove-worker")]
-    for key, label in kinds:
+    kinds = {"lookup": "idle-lookup", "load_lookup": "load rep", "remove_rank": "remove-worker"}
+    for key, label in kinds.items():
         if match := re.search(rf"{label}.*? p50=([\d.]+) p99=([\d.]+) .*?max=([\d.]+)", text):
             for name, value in zip(("p50", "p99", "max"), match.groups()):
                 figures[f"{key}_{name}"] = float(value)

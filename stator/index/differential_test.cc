@@ -28,6 +28,7 @@ class Differential : public testing::Test {
             PrefixIndex index(options);
             const auto difference = find_difference(index, options, shape, seed);
             ASSERT_FALSE(difference) << "STATOR_SEED=" << seed << ": " << *difference;
+            EXPECT_EQ(index.counters().evicted_blocks > 0, shape.lossy);
         }
     }
 };
@@ -54,6 +55,18 @@ TEST_F(Differential, RanksAtTheirBound) {
     IndexOptions options = small();
     options.max_blocks_per_rank = 100;
     expect_none(options, {.longest = 80}, 30);
+}
+
+TEST_F(Differential, TooFewBytes) {
+    IndexOptions options = small();
+    options.max_bytes = 40'000;
+    expect_none(options, {.longest = 400, .fork_percent = 3, .lossy = true, .steps = 800}, 10);
+}
+
+TEST_F(Differential, TooFewBlocks) {
+    IndexOptions options = small();
+    options.max_blocks = 600;
+    expect_none(options, {.longest = 200, .fork_percent = 10, .lossy = true, .steps = 800}, 10);
 }
 
 /// Forgets one block of one event, once.

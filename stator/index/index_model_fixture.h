@@ -57,6 +57,8 @@ struct HistoryShape {
     std::uint32_t fork_percent = 5;  ///< how often a request leaves the common path at a block
     bool lower_tiers = true;
     bool predictions = true;
+    /// The index has less room than the history needs: answers may be too small, never too large.
+    bool lossy = false;
     int steps = 600;
 };
 

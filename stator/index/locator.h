@@ -18,8 +18,8 @@ inline std::uint64_t mixed(std::uint64_t hash) {
     return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
 }
 
-/// Block → unit of the block store, 4 bytes each: the unit, and in the bits that units don't need a
-/// part of the hash (the tag). Buckets are cache lines of 15 slots; what does not fit goes to the
+/// Block → unit of the block store, 4 bytes each: the unit, and in the bits that units don't need
+/// a part of the hash (the tag). Buckets are cache lines of 15 slots; what does not fit goes to the
 /// next ones, and each bucket counts what passed it, so that a search ends and nothing moves when a
 /// slot becomes free. Does not know the hashes: whoever calls checks whether the unit has the
 /// block. The writer's own; no reader comes here.

@@ -23,7 +23,7 @@ class Lookup {
         std::uint32_t matched = 0;  // blocks of the request, from at_ on
     };
     void start();
-    [[nodiscard]] std::uint32_t find_run() const;
+    [[nodiscard]] std::uint32_t find_run(std::uint32_t hint) const;
     [[nodiscard]] bool read(const Run& run);
     [[nodiscard]] std::uint32_t match(const Run& run) const;
     void read_bits(const Run& run, std::uint32_t way, int mode);
@@ -50,10 +50,13 @@ void PrefixIndex::lookup(std::span<const SequenceHash> blocks, Overlap& out) con
 
 void Lookup::run() {
     start();
+    std::uint32_t hint = 0;
     while (at_ < blocks_.size() && first_ < end_) {
-        const std::uint32_t id = find_run();
+        const std::uint32_t id = find_run(hint);
         if (id == 0) break;
         const Run& run = index_.runs_[id];
+        hint = run.next.load(memory_order_relaxed);
+        __builtin_prefetch(&index_.runs_[hint]);
         if (!read(run)) continue;  // it has another head by now
         for (int mode = 0; mode < modes_; ++mode) fall_out(mode);
         at_ += matched_;
@@ -87,8 +90,9 @@ void Lookup::start() {
     }
 }
 
-std::uint32_t Lookup::find_run() const {
+std::uint32_t Lookup::find_run(std::uint32_t hint) const {
     const std::uint64_t hash = blocks_[at_].value;
+    if (hint != 0 && index_.runs_[hint].head.load(memory_order_relaxed) == hash) return hint;
     while (true) {
         const std::uint64_t generation = index_.heads_.generation();
         const std::uint32_t id = index_.heads_.find(hash, [&](std::uint32_t run) {
@@ -110,12 +114,21 @@ bool Lookup::read(const Run& run) {
         std::atomic_thread_fence(memory_order_acquire);
         // Numbers that belong together, before they are used to read elsewhere.
         if ((version & 1) != 0 || run.version.load(memory_order_relaxed) != version) {
+#if defined(__x86_64__)
             __builtin_ia32_pause();
+#endif
             continue;
         }
         if (!ours || length == 0) return false;
         if (count > 1) index_.pool_.prefetch(list);
+        for (const auto& bits : run.bits) {
+            const std::uint32_t at = bits.load(memory_order_relaxed);
+            if (at != 0) index_.pool_.prefetch(at);
+        }
         matched_ = match(run);
+        if (at_ + matched_ < blocks_.size()) {
+            index_.heads_.prefetch(blocks_[at_ + matched_].value);
+        }
         for (int mode = 0; mode < modes_; ++mode) {
             out_.partial_[mode].clear();
             std::fill(out_.cover_[mode].begin() + first_, out_.cover_[mode].begin() + end_, 0);
@@ -142,15 +155,20 @@ std::uint32_t Lookup::match(const Run& run) const {
     std::uint32_t beyond = static_cast<std::uint32_t>(
         std::min<std::size_t>(length, blocks_.size() - at_));  // at least 1
     if (beyond <= 1 || same(beyond - 1)) return beyond;
+    // Several probes at a time: their cache misses overlap.
+    constexpr std::uint32_t kProbes = 7;
     std::uint32_t equal = 1;
     --beyond;
     while (equal < beyond) {
-        const std::uint32_t middle = (equal + beyond) / 2;
-        if (same(middle)) {
-            equal = middle + 1;
-        } else {
-            beyond = middle;
+        const std::uint32_t step = (beyond - equal) / (kProbes + 1) + 1;
+        std::uint32_t hits = 0;  // of probes at equal, equal + step, …
+        std::uint32_t probes = 0;
+        for (; probes < kProbes && equal + probes * step < beyond; ++probes) {
+            hits += same(equal + probes * step) ? 1 : 0;
         }
+        // Equal ones come first.
+        if (hits < probes) beyond = equal + hits * step;
+        if (hits > 0) equal += (hits - 1) * step + 1;
     }
     return equal;
 }

@@ -274,6 +274,9 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
             }
         }
         ++i;
+        if (place.run != last.run && place.offset == 0 && last.run != 0) {
+            runs_[last.run].next.store(place.run, memory_order_relaxed);
+        }
         last = place;
         if (place.run == 0) {
             ++counters_.refused_blocks;

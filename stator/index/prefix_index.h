@@ -32,7 +32,7 @@ enum class KvGroup : std::uint8_t {
 
 struct IndexOptions {
     std::uint32_t max_ranks = 4096;  ///< at a time, at most 2^24 - 1
-    /// Different blocks in all, at most 2^27. Address space for them is reserved at once (about 60
+    /// Different blocks in all, at most 2^27. Address space for them is reserved at once (about 30
     /// bytes each), memory as they come.
     std::size_t max_blocks = std::size_t{1} << 24;
     /// Of one rank, a block counted once for each memory: what a rank announces beyond is not

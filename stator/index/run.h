@@ -33,6 +33,8 @@ struct alignas(64) Run {
     /// half) and the number of words of bits (low half), then the bits. A run that has this can't
     /// become longer.
     std::atomic<std::uint32_t> bits[kMemories];
+    /// Where requests went on when this run was last stored: a hint, the run's head tells.
+    std::atomic<std::uint32_t> next;
     std::uint32_t stamp;          ///< the writer's clock when blocks were last stored
     std::uint16_t inner_removed;  ///< blocks removed from the middle since the last look for gaps
     std::uint8_t list_class;      ///< of `list` in the pool

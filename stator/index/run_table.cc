@@ -21,6 +21,7 @@ std::uint32_t RunTable::allocate() {
     run.version.store(std::max(run.version.load(memory_order_relaxed), versions_) | 1,
                       memory_order_relaxed);
     std::atomic_thread_fence(memory_order_release);
+    run.next.store(0, memory_order_relaxed);
     run.stamp = 0;
     run.inner_removed = 0;
     ++used_;

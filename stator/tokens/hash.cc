@@ -32,14 +32,23 @@ SequenceHash after(SequenceHash parent, BlockHash block) {
 /// by side, the chain hides behind the blocks or the blocks behind the chain. With `hash` in line
 /// and of constant length.
 template <typename Hash>
-void chain_of(const TokenId* tokens, std::size_t block_size, const SequenceHash* parent,
-              std::span<BlockHash> blocks, std::span<SequenceHash> sequences, Hash hash) {
-    SequenceHash last = parent != nullptr ? *parent : SequenceHash();
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-        const BlockHash block(hash(tokens + i * block_size));
-        blocks[i] = block;
-        last = i == 0 && parent == nullptr ? SequenceHash(block.value) : after(last, block);
-        sequences[i] = last;
+void chain_of(std::span<const TokenId> tokens, std::size_t block_size, const SequenceHash* parent,
+              BlockHash* blocks, SequenceHash* sequences, Hash hash) {
+    const TokenId* at = tokens.data();
+    const TokenId* const end = at + tokens.size();
+    if (parent == nullptr && at != end) {
+        *blocks = BlockHash(hash(at));
+        *sequences = SequenceHash(blocks->value);
+        parent = sequences;
+        at += block_size;
+        ++blocks;
+        ++sequences;
+    }
+    SequenceHash last = at != end ? *parent : SequenceHash();
+    for (; at != end; at += block_size) {
+        *blocks = BlockHash(hash(at));
+        last = after(last, *blocks++);
+        *sequences++ = last;
     }
 }
 
@@ -78,26 +87,26 @@ BlockHash BlockHasher::block(std::span<const TokenId> tokens) const {
 }
 
 void BlockHasher::chain(std::span<const TokenId> tokens, std::size_t block_size,
-                        const SequenceHash* parent, std::span<BlockHash> blocks,
-                        std::span<SequenceHash> sequences) const {
-    STATOR_ASSERT(tokens.size() == blocks.size() * block_size && sequences.size() == blocks.size());
+                        const SequenceHash* parent, BlockHash* blocks,
+                        SequenceHash* sequences) const {
+    STATOR_ASSERT(tokens.size() % block_size == 0);
     const std::uint64_t seed = seed_;
-    const auto fixed = [seed]<std::size_t N>(const TokenId* at) {
-        static_assert(N * sizeof(TokenId) <= kShort);
-        return XXH3_64bits_withSeed(at, N * sizeof(TokenId), seed);
-    };
     const std::size_t bytes = block_size * sizeof(TokenId);
+    const auto constant = [&]<std::size_t N>() {
+        static_assert(N * sizeof(TokenId) <= kShort);
+        chain_of(tokens, N, parent, blocks, sequences, [seed](const TokenId* at) {
+            return XXH3_64bits_withSeed(at, N * sizeof(TokenId), seed);
+        });
+    };
     if (block_size == 16) {
-        chain_of(tokens.data(), 16, parent, blocks, sequences,
-                 [&](const TokenId* at) { return fixed.template operator()<16>(at); });
+        constant.template operator()<16>();
     } else if (block_size == 32) {
-        chain_of(tokens.data(), 32, parent, blocks, sequences,
-                 [&](const TokenId* at) { return fixed.template operator()<32>(at); });
+        constant.template operator()<32>();
     } else if (bytes <= kShort) {
-        chain_of(tokens.data(), block_size, parent, blocks, sequences,
+        chain_of(tokens, block_size, parent, blocks, sequences,
                  [&](const TokenId* at) { return XXH3_64bits_withSeed(at, bytes, seed); });
     } else {
-        chain_of(tokens.data(), block_size, parent, blocks, sequences, [&](const TokenId* at) {
+        chain_of(tokens, block_size, parent, blocks, sequences, [&](const TokenId* at) {
             return XXH3_64bits_withSecretandSeed(at, bytes, secret_.data(), secret_.size(), seed);
         });
     }

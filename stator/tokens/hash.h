@@ -34,11 +34,10 @@ class BlockHasher {
 
     [[nodiscard]] std::uint64_t seed() const { return seed_; }
     [[nodiscard]] BlockHash block(std::span<const TokenId> tokens) const;
-    /// Hashes the whole blocks of `tokens`, a multiple of `block_size`, into `blocks` and
-    /// `sequences`, which have room for exactly as many. `parent` comes before the first; none = it
-    /// is a root.
+    /// Hashes `tokens`, a multiple of `block_size`; `blocks` and `sequences` have room for as many
+    /// hashes as there are blocks. `parent` comes before the first; none = it is a root.
     void chain(std::span<const TokenId> tokens, std::size_t block_size, const SequenceHash* parent,
-               std::span<BlockHash> blocks, std::span<SequenceHash> sequences) const;
+               BlockHash* blocks, SequenceHash* sequences) const;
 
   private:
     std::uint64_t seed_;

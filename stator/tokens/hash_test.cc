@@ -67,6 +67,37 @@ TEST(Hash, GoldenConstantsWithMedia) {
               16922004407457533172U);
 }
 
+/// All sizes around the bounds of XXH3's branches, and those that are hashed by a loop of their
+/// own.
+TEST(BlockHasher, SameHashesAsOneByOne) {
+    std::vector<TokenId> tokens(1200);
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+        tokens[i] = static_cast<TokenId>(i) * 2654435761U;
+    }
+    for (const std::size_t size : {1UL, 3UL, 4UL, 5UL, 16UL, 17UL, 32UL, 33UL, 59UL, 60UL, 61UL,
+                                   64UL, 128UL, 255UL, 257UL, 600UL}) {
+        const std::uint64_t seed = hash_seed("", size % 2 == 0 ? "tenant" : "");
+        const BlockHasher hasher(seed);
+        const std::size_t count = tokens.size() / size;
+        const auto whole = std::span(tokens).first(count * size);
+        std::vector<BlockHash> blocks(count);
+        std::vector<SequenceHash> sequences(count);
+        hasher.chain(whole, size, nullptr, blocks.data(), sequences.data());
+        for (std::size_t i = 0; i < count; ++i) {
+            const BlockHash block = block_hash(whole.subspan(i * size, size), seed);
+            ASSERT_EQ(blocks[i], block) << size << " tokens, block " << i;
+            ASSERT_EQ(hasher.block(whole.subspan(i * size, size)), block);
+            ASSERT_EQ(sequences[i],
+                      i == 0 ? sequence_hash(block) : sequence_hash(sequences[i - 1], block));
+        }
+        // From the middle of the chain.
+        std::vector<SequenceHash> rest(count - 1);
+        hasher.chain(whole.subspan(size), size, sequences.data(), blocks.data(), rest.data());
+        EXPECT_TRUE(std::ranges::equal(rest, std::span(sequences).subspan(1)));
+        hasher.chain({}, size, nullptr, nullptr, nullptr);
+    }
+}
+
 // --- the vectors made with the reference itself
 // ----------------------------------------------------------------------
 

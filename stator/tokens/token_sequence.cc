@@ -1,5 +1,7 @@
 #include "stator/tokens/token_sequence.h"
 
+#include <algorithm>
+
 #include "stator/base/check.h"
 
 namespace stator::tokens {
@@ -10,26 +12,34 @@ TokenSequence::TokenSequence(std::size_t block_size, std::uint64_t seed)
 }
 
 void TokenSequence::push(TokenId token) {
-    tokens_.push_back(token);
+    if (size_ == tokens_.size()) make_room(size_ + 1);
+    tokens_[size_++] = token;
     hash_complete_blocks();
 }
 
 void TokenSequence::append(std::span<const TokenId> tokens) {
-    tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+    if (tokens.size() > tokens_.size() - size_) make_room(size_ + tokens.size());
+    std::ranges::copy(tokens, tokens_.begin() + static_cast<std::ptrdiff_t>(size_));
+    size_ += tokens.size();
     hash_complete_blocks();
 }
 
 void TokenSequence::truncate(std::size_t n) {
-    if (n >= tokens_.size()) return;
+    if (n >= size_) return;
+    size_ = n;
+    blocks_ = n / block_size_;
+}
+
+void TokenSequence::reserve(std::size_t n) {
+    if (n <= tokens_.size()) return;
     tokens_.resize(n);
     block_hashes_.resize(n / block_size_);
     sequence_hashes_.resize(n / block_size_);
 }
 
-void TokenSequence::reserve(std::size_t n) {
-    tokens_.reserve(n);
-    block_hashes_.reserve(n / block_size_);
-    sequence_hashes_.reserve(n / block_size_);
+/// At least doubles.
+void TokenSequence::make_room(std::size_t tokens) {
+    reserve(std::max({tokens, 2 * tokens_.size(), std::size_t{16}}));
 }
 
 std::span<const TokenId> TokenSequence::block(std::size_t i) const {
@@ -38,15 +48,14 @@ std::span<const TokenId> TokenSequence::block(std::size_t i) const {
 }
 
 void TokenSequence::hash_complete_blocks() {
-    const std::size_t before = block_hashes_.size();
-    if (tokens_.size() - before * block_size_ < block_size_) return;
-    const std::size_t blocks = tokens_.size() / block_size_;
-    block_hashes_.resize(blocks);
-    sequence_hashes_.resize(blocks);
-    hasher_.chain(std::span(tokens_).subspan(before * block_size_, (blocks - before) * block_size_),
-                  block_size_, before == 0 ? nullptr : &sequence_hashes_[before - 1],
-                  std::span(block_hashes_).subspan(before),
-                  std::span(sequence_hashes_).subspan(before));
+    const std::size_t begin = blocks_ * block_size_;
+    const std::size_t open = size_ - begin;
+    if (open < block_size_) return;
+    const std::size_t more = open < 2 * block_size_ ? 1 : open / block_size_;
+    hasher_.chain({tokens_.data() + begin, more * block_size_}, block_size_,
+                  blocks_ == 0 ? nullptr : &sequence_hashes_[blocks_ - 1],
+                  block_hashes_.data() + blocks_, sequence_hashes_.data() + blocks_);
+    blocks_ += more;
 }
 
 }  // namespace stator::tokens

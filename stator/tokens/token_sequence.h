@@ -29,27 +29,37 @@ class TokenSequence {
     /// Memory for `n` tokens and their hashes in all.
     void reserve(std::size_t n);
 
-    [[nodiscard]] std::size_t size() const { return tokens_.size(); }
-    [[nodiscard]] bool empty() const { return tokens_.empty(); }
+    [[nodiscard]] std::size_t size() const { return size_; }
+    [[nodiscard]] bool empty() const { return size_ == 0; }
     [[nodiscard]] std::size_t block_size() const { return block_size_; }
     [[nodiscard]] std::uint64_t seed() const { return hasher_.seed(); }
-    [[nodiscard]] std::size_t complete_blocks() const { return block_hashes_.size(); }
+    [[nodiscard]] std::size_t complete_blocks() const { return blocks_; }
 
-    [[nodiscard]] std::span<const TokenId> tokens() const { return tokens_; }
+    [[nodiscard]] std::span<const TokenId> tokens() const {
+        return std::span(tokens_).first(size_);
+    }
     /// The tokens of complete block `i`.
     [[nodiscard]] std::span<const TokenId> block(std::size_t i) const;
-    [[nodiscard]] std::span<const BlockHash> block_hashes() const { return block_hashes_; }
+    [[nodiscard]] std::span<const BlockHash> block_hashes() const {
+        return std::span(block_hashes_).first(blocks_);
+    }
     /// sequence_hashes()[i] names all tokens up to the end of block i.
-    [[nodiscard]] std::span<const SequenceHash> sequence_hashes() const { return sequence_hashes_; }
+    [[nodiscard]] std::span<const SequenceHash> sequence_hashes() const {
+        return std::span(sequence_hashes_).first(blocks_);
+    }
 
   private:
+    void make_room(std::size_t tokens);
     void hash_complete_blocks();
 
     std::size_t block_size_;
     BlockHasher hasher_;
+    std::size_t size_ = 0;    // tokens
+    std::size_t blocks_ = 0;  // complete ones: all are hashed, always
+    // Longer than what is in use: a token costs a copy, not the upkeep of three vectors.
     std::vector<TokenId> tokens_;
-    std::vector<BlockHash> block_hashes_;        // one for each complete block, always
-    std::vector<SequenceHash> sequence_hashes_;  // as many
+    std::vector<BlockHash> block_hashes_;
+    std::vector<SequenceHash> sequence_hashes_;
 };
 
 }  // namespace stator::tokens
