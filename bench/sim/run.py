@@ -189,6 +189,7 @@ def agreement(args):
     scenario = {
         "name": "simulated",
         "fleet": {"workers": AGREEING_WORKERS, "preset": PRESET},
+        "router": {"policy": "least-loaded"},
         "workload": workload,
     }
     seeds = range(1, 4 if args.quick else 11)
@@ -240,7 +241,9 @@ def run_for_real(workload, speed):
         try:
             for worker in workers:
                 worker.start()
-            with Frontend(folder, access_log="false", threads=1, max_inflight=4096) as frontend:
+            door = {"router_policy": "least-loaded", "router_kv_events": "false"}
+            door |= {"access_log": "false", "threads": 1, "max_inflight": 4096}
+            with Frontend(folder, **door) as frontend:
                 frontend.wait_for_workers(AGREEING_WORKERS)
                 path = pathlib.Path(folder) / "real.json"
                 command = [binary(), "bench", "--url", frontend.base_url, "--api", "tokens"]

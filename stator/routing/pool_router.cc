@@ -6,7 +6,6 @@
 #include "stator/base/log.h"
 #include "stator/router/explanation.h"
 #include "stator/tokens/hash.h"
-#include "stator/tokens/token_sequence.h"
 
 namespace stator::routing {
 namespace {
@@ -22,10 +21,6 @@ constexpr double kHopeless = 0.5;
 
 metrics::Labels labels(const protocol::ModelCard& card) { return {{"model", card.name}}; }
 
-std::uint64_t seed_of(std::uint64_t salt) {
-    return salt == 0 ? tokens::hash_seed() : tokens::hash_seed({}, std::to_string(salt));
-}
-
 /// In a header, which clients bound.
 constexpr std::size_t kExplainedRanks = 8;
 
@@ -40,12 +35,17 @@ void note_choice(router::Explanation& explanation, router::RankIndex rank) {
 /// Sequence hashes of the whole blocks of a prompt.
 void hash_prompt(std::span<const tokens::TokenId> prompt, std::size_t block_tokens,
                  std::uint64_t salt, std::vector<tokens::SequenceHash>& out) {
-    out.clear();
-    const std::uint64_t seed = seed_of(salt);
-    for (std::size_t at = 0; at + block_tokens <= prompt.size(); at += block_tokens) {
-        const auto block = tokens::block_hash(prompt.subspan(at, block_tokens), seed);
-        out.push_back(out.empty() ? tokens::sequence_hash(block)
-                                  : tokens::sequence_hash(out.back(), block));
+    static const tokens::BlockHasher unsalted;
+    thread_local std::vector<tokens::BlockHash> blocks;
+    const std::size_t n = prompt.size() / block_tokens;
+    blocks.resize(n);
+    out.resize(n);
+    const auto whole = prompt.first(n * block_tokens);
+    if (salt == 0) {
+        unsalted.chain(whole, block_tokens, nullptr, blocks.data(), out.data());
+    } else {
+        const tokens::BlockHasher salted(tokens::hash_seed({}, std::to_string(salt)));
+        salted.chain(whole, block_tokens, nullptr, blocks.data(), out.data());
     }
 }
 
