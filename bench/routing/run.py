@@ -16,13 +16,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "test" / "support")]
 
 from harness import procfs, results  # noqa: E402
+from harness.fleet import Frontend  # noqa: E402
 from harness.results import Row  # noqa: E402
-from stator_process import binary  # noqa: E402
+from stator_process import StatorWorker, binary  # noqa: E402
 
 TRACE = "mooncake_conversation.jsonl"
 CHUNK = 2048  # prompt tokens of a step
@@ -250,7 +253,109 @@ def decision(args):
     return rows
 
 
-PARTS = {f.__name__: f for f in (homogeneous, mixed, fast_decoding, burst, decision)}
+# --- a frontend that is killed and comes back
+
+
+def fill_caches(url, blocks, workers):
+    """Prompts without a common prefix until every worker has as many blocks: long ones, few
+    tokens of output."""
+    isl = 65_536
+    requests = -(-blocks * workers * 16 // isl)
+    command = [binary(), "bench", "--url", url, "--api", "tokens", "--isl", isl, "--osl", 1]
+    command += ["--concurrency", workers, "--requests", requests]
+    done = subprocess.run([str(w) for w in command], capture_output=True, text=True, timeout=600)
+    if done.returncode != 0:
+        sys.exit(f"stator bench failed: {done.stdout}{done.stderr}")
+
+
+def known_blocks(frontend):
+    """Of each rank, by GET /router; nothing while it does not answer."""
+    try:
+        status, _, body = frontend.request("GET", "/router", timeout=5)
+    except OSError:
+        return []
+    pools = json.loads(body)["pools"] if status == 200 else []
+    return [rank["blocks"] for pool in pools for rank in pool["ranks"]]
+
+
+class Asking(threading.Thread):
+    """A small request after the other until the end; when each was answered."""
+
+    def __init__(self, frontend):
+        super().__init__(daemon=True)
+        self.frontend = frontend
+        self.ended = threading.Event()
+        self.answers = []
+
+    def run(self):
+        body = {"model": "mock", "prompt": [7, 8, 9], "max_tokens": 2}
+        while not self.ended.is_set():
+            try:
+                status = self.frontend.request("POST", "/v1/completions", body, timeout=10)[0]
+            except OSError:
+                status = 0
+            self.answers.append((time.monotonic(), status))
+            time.sleep(0.005)
+
+
+def restart(args):
+    """kill -9 of a frontend whose workers hold 100,000 blocks each; how soon its successor knows
+    them all, and whether it serves meanwhile."""
+    workers, blocks = (4, 5_000) if args.quick else (16, 100_000)
+    complete, serving, failed = [], [], 0
+    with tempfile.TemporaryDirectory(prefix="stator-bench-") as folder:
+        options = {"count": workers, "mock_blocks": blocks + 5_000, "speedup": 50}
+        options |= {"mock_preset": "constant-10ms", "threads": 1, "log_level": "warn"}
+        door = {"access_log": "false", "log_level": "warn", "router_policy": "round-robin"}
+        with StatorWorker(folder, "gpu", engine="mock", **options):
+            with Frontend(folder, **door) as frontend:
+                frontend.wait_for_workers(workers)
+                fill_caches(frontend.base_url, blocks, workers)
+                held = sorted(known_blocks(frontend))
+                if not held or held[0] < 0.9 * blocks:
+                    sys.exit(f"the workers hold {held} blocks, not {blocks}")
+                frontend.process.kill()
+                frontend.process.wait()
+            for _ in range(1 if args.quick else 5):
+                successor = Frontend(folder, **door)
+                started = time.monotonic()
+                successor.launch()
+                try:
+                    while not (successor.port or successor.find_port()):
+                        time.sleep(0.002)
+                    successor.port = successor.find_port()
+                    asking = Asking(successor)
+                    asking.start()
+                    while sum(known_blocks(successor)) < 0.999 * sum(held):
+                        if time.monotonic() - started > 60:
+                            sys.exit(f"after a minute it knows {known_blocks(successor)}")
+                        time.sleep(0.01)
+                    complete.append(time.monotonic() - started)
+                    asking.ended.set()
+                    asking.join()
+                    first = next((at for at, status in asking.answers if status == 200), None)
+                    serving.append((first or time.monotonic()) - started)
+                    failed += sum(
+                        status != 200 for at, status in asking.answers if first and at > first
+                    )
+                finally:
+                    successor.kill()
+                    successor.stop()
+    note = f"{sum(held)} blocks of {workers} workers; runs: {min(complete):.2f} to {max(complete):.2f} s"
+    return [
+        Row(
+            "restarted frontend: its index is complete",
+            max(complete),
+            "s",
+            target="<= 2",
+            note=note,
+        ),
+        Row("the same: first answer", max(serving), "s"),
+        Row("the same: requests failed after it", float(failed), "requests", target="<= 0"),
+    ]
+
+
+PARTS = {f.__name__: f for f in (homogeneous, mixed, fast_decoding, burst, decision, restart)}
 
 
 def arguments():
