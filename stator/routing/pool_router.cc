@@ -225,12 +225,12 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
     r.overlaps = overlaps;
     r.priority = request.priority;
     r.excluded = excluded;
-    if (!request.deadline.is_never()) r.deadline = now() + request.deadline.left(begin);
     if (const auto* hints = request.hints.get()) {
         if (hints->expected_output_tokens > 0) {
             r.expected_output_tokens = std::min(hints->expected_output_tokens, request.max_tokens);
         }
-        if (!hints->session.empty()) r.session = std::hash<std::string>()(hints->session) | 1U;
+        // The same in every frontend, for consistent-hash.
+        if (!hints->session.empty()) r.session = tokens::hash_seed({}, hints->session) | 1U;
         r.session_hard = hints->session_hard;
         r.required = hints->required_labels;
         r.tolerated = hints->tolerated_taints;
