@@ -17,6 +17,7 @@ struct Invocation {
 /// The subcommands, one source each. They print their own messages.
 [[nodiscard]] ExitCode run_serve(const Invocation& invocation);
 [[nodiscard]] ExitCode run_frontend(const Invocation& invocation);
+[[nodiscard]] ExitCode run_router(const Invocation& invocation);
 [[nodiscard]] ExitCode run_worker(const Invocation& invocation);
 [[nodiscard]] ExitCode run_events(const Invocation& invocation);
 [[nodiscard]] ExitCode run_chat(const Invocation& invocation);

@@ -243,9 +243,15 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     options.feed = std::move(*feed);
     made->models_ = std::make_unique<frontend::PoolModels>(std::move(options), *made->fleet_,
                                                            door.frontend(), door.loops(), registry);
-    door.frontend().observe_router([models = made->models_.get()](codec::JsonWriter& w) {
-        frontend::append_routers_json(w, models->routers());
-    });
+    made->router_api_ = std::make_unique<frontend::RouterApi>(
+        [models = made->models_.get()] { return models->routers(); }, Clock::real());
+    door.frontend().observe_router(
+        [models = made->models_.get()](codec::JsonWriter& w) {
+            frontend::append_routers_json(w, models->routers());
+        },
+        [api = made->router_api_.get()](std::string_view action, std::string_view body) {
+            return api->act(action, body);
+        });
     door.frontend().observe_fleet([&fleet = *made->fleet_](codec::JsonWriter& w) {
         frontend::append_fleet_json(w, *fleet.view());
     });

@@ -12,6 +12,7 @@
 #include "stator/events/subscriber.h"
 #include "stator/fleet/fleet.h"
 #include "stator/frontend/pools/pool_models.h"
+#include "stator/frontend/pools/router_api.h"
 #include "stator/metrics/registry.h"
 
 namespace stator::cli {
@@ -52,6 +53,7 @@ class FleetFront {
     FleetFront() = default;
     std::unique_ptr<fleet::Fleet> fleet_;
     std::unique_ptr<frontend::PoolModels> models_;
+    std::unique_ptr<frontend::RouterApi> router_api_;
     frontend::Frontend* frontend_ = nullptr;
 };
 

@@ -91,4 +91,11 @@ ExitCode run_frontend(const Invocation& invocation) {
     return run(invocation, *settings);
 }
 
+/// A frontend whose answers are what is wanted of POST /router/…; it would serve requests, too.
+ExitCode run_router(const Invocation& invocation) {
+    const auto settings = command_settings("stator router", invocation, router_help);
+    if (!settings) return settings.error();
+    return run(invocation, *settings);
+}
+
 }  // namespace stator::cli

@@ -166,6 +166,20 @@ std::string frontend_help(const Style& style) {
     return out;
 }
 
+std::string router_help(const Style& style) {
+    std::string out =
+        "stator router: where requests should go, for gateways and servers that send them\n"
+        "themselves, until Ctrl-C. It follows the workers as `stator frontend` does and answers\n"
+        "POST /router/select, reserve, first_token, release, overlap; docs/routing.md has them.\n";
+    out += heading("Examples", style);
+    out +=
+        "  stator router --port 8001\n"
+        "  curl localhost:8001/router/select -d '{\"model\":\"mock\",\"tokens\":[1,2,3]}'\n";
+    append_general(out, style);
+    append_sections(out, {"server", "auth", "fleet", "router", "link", "limits", "log"}, style);
+    return out;
+}
+
 std::string worker_help(const Style& style) {
     std::string out =
         "stator worker: one model for frontends to find, until Ctrl-C; then it takes no new\n"

@@ -134,6 +134,7 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     std::shared_ptr<const ModelDirectory> models_now = std::make_shared<ModelDirectory>();
     std::function<void(codec::JsonWriter&)> append_fleet;
     std::function<void(codec::JsonWriter&)> append_router;
+    std::function<Result<std::string>(std::string_view, std::string_view)> act_on_router;
     KeyRing keys;
     CorsPolicy cors;
     FrontendMetrics metrics;
@@ -215,7 +216,8 @@ void Frontend::Impl::dispatch(const std::shared_ptr<net::HttpExchange>& exchange
         }
     }
     const std::string path = request.path.substr(0, kLoggedPathBytes);
-    if (match.route == Route::kUnknown || (match.route == Route::kRouter && !append_router)) {
+    const bool of_router = match.route == Route::kRouter || match.route == Route::kRouterAction;
+    if (match.route == Route::kUnknown || (of_router && !append_router)) {
         return respond_error(*exchange, error(ErrorCode::kNotFound, "unknown request URL: {} {}",
                                               request.method, path)
                                             .value());
@@ -268,6 +270,11 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
             codec::JsonWriter w(body);
             append_router(w);
             return exchange.respond(200, kJson, body);
+        }
+        case Route::kRouterAction: {
+            const auto answer = act_on_router(match.model, exchange.take_body());
+            if (!answer) return respond_error(exchange, answer.error());
+            return exchange.respond(200, kJson, *answer);
         }
         case Route::kChatCompletions:
         case Route::kCompletions:
@@ -432,8 +439,11 @@ void Frontend::observe_fleet(std::function<void(codec::JsonWriter&)> append_valu
     impl_->append_fleet = std::move(append_value);
 }
 
-void Frontend::observe_router(std::function<void(codec::JsonWriter&)> append_value) {
+void Frontend::observe_router(
+    std::function<void(codec::JsonWriter&)> append_value,
+    std::function<Result<std::string>(std::string_view, std::string_view)> act) {
     impl_->append_router = std::move(append_value);
+    impl_->act_on_router = std::move(act);
 }
 
 void Frontend::observe_server(std::function<net::HttpServerStats()> stats) {

@@ -80,9 +80,11 @@ class Frontend {
     /// /health gets a member "fleet" whose value this writes. Thread-safe; before the server
     /// listens.
     void observe_fleet(std::function<void(codec::JsonWriter&)> append_value);
-    /// What GET /router answers; without it the path is unknown. Thread-safe; before the server
-    /// listens.
-    void observe_router(std::function<void(codec::JsonWriter&)> append_value);
+    /// What GET /router answers, and POST /router/{action} with a body; without it the paths are
+    /// unknown. Thread-safe; before the server listens.
+    void observe_router(
+        std::function<void(codec::JsonWriter&)> append_value,
+        std::function<Result<std::string>(std::string_view action, std::string_view body)> act);
     /// Shows the server's own counters in /metrics. `stats` must be thread-safe and usable as long
     /// as /metrics is asked.
     void observe_server(std::function<net::HttpServerStats()> stats);

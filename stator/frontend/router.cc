@@ -7,6 +7,7 @@ namespace stator::frontend {
 namespace {
 
 constexpr std::string_view kModelPrefix = "/v1/models/";
+constexpr std::string_view kRouterPrefix = "/router/";
 
 /// OpenAI's API beyond what is served here: the family itself and all below it.
 constexpr std::array<std::string_view, 20> kNotServedFamilies = {
@@ -61,6 +62,8 @@ std::string_view label(Route route) {
             return "/metrics";
         case Route::kRouter:
             return "/router";
+        case Route::kRouterAction:
+            return "/router/{action}";
         case Route::kNotServed:
             return "not_served";
         case Route::kUnknown:
@@ -73,6 +76,7 @@ std::string_view allowed_methods(Route route) {
     switch (route) {
         case Route::kChatCompletions:
         case Route::kCompletions:
+        case Route::kRouterAction:
             return "POST";
         case Route::kModels:
         case Route::kModel:
@@ -106,6 +110,9 @@ RouteMatch match_route(std::string_view path) {
     if (path == "/live") return {Route::kLive, false, {}};
     if (path == "/metrics") return keyed(Route::kMetrics);
     if (path == "/router") return keyed(Route::kRouter);
+    if (path.starts_with(kRouterPrefix) && path.size() > kRouterPrefix.size()) {
+        return {Route::kRouterAction, true, std::string(path.substr(kRouterPrefix.size()))};
+    }
     for (const std::string_view family : kNotServedFamilies) {
         if (in_family(path, family)) return keyed(Route::kNotServed);
     }

@@ -16,11 +16,12 @@ enum class Route : std::uint8_t {
     kHealth,
     kLive,
     kMetrics,
-    kRouter,     ///< what the router knows, for people
-    kNotServed,  ///< a route of OpenAI's that is not served here
+    kRouter,        ///< what the router knows, for people
+    kRouterAction,  ///< /router/{action}
+    kNotServed,     ///< a route of OpenAI's that is not served here
     kUnknown,
 };
-inline constexpr std::size_t kRouteCount = 10;
+inline constexpr std::size_t kRouteCount = 11;
 
 /// "/v1/chat/completions", …; "not_served" and "unknown" for the last two. Static storage.
 [[nodiscard]] std::string_view label(Route route);
@@ -31,7 +32,7 @@ inline constexpr std::size_t kRouteCount = 10;
 struct RouteMatch {
     Route route = Route::kUnknown;
     bool needs_key = true;  ///< everything but /health, /live and paths outside the API
-    std::string model;      ///< kModel: the id, percent-decoded
+    std::string model;      ///< kModel: the id, percent-decoded; kRouterAction: the action
 };
 
 /// Finds the route of a path (without the query).

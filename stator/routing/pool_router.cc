@@ -205,36 +205,50 @@ void PoolRouter::refresh_loads(TimePoint now) {
     }
 }
 
+/// Who holds the request's prefix. Replaces what is in both.
+void PoolRouter::look_up(const protocol::GenerateRequest& request,
+                         std::vector<tokens::SequenceHash>& blocks,
+                         std::vector<router::Overlap>& overlaps) const {
+    blocks.clear();
+    overlaps.clear();
+    if (!index_) return;
+    hash_prompt(request.prompt, card_.block_tokens, request.cache_salt, blocks);
+    index_->lookup(blocks, overlaps);
+}
+
+router::RouteRequest PoolRouter::route_request(const protocol::GenerateRequest& request,
+                                               const std::vector<tokens::SequenceHash>& blocks,
+                                               const std::vector<router::Overlap>& overlaps) const {
+    constexpr std::uint32_t kUsualOutput = 256;
+    router::RouteRequest r;
+    r.prompt_tokens = static_cast<std::uint32_t>(request.prompt.size());
+    r.block_tokens = std::max(card_.block_tokens, 1U);
+    r.expected_output_tokens = std::min(request.max_tokens, kUsualOutput);
+    r.blocks = std::span(reinterpret_cast<const std::uint64_t*>(blocks.data()), blocks.size());
+    r.overlaps = overlaps;
+    r.priority = request.priority;
+    const auto* hints = request.hints.get();
+    if (hints == nullptr) return r;
+    if (hints->expected_output_tokens > 0) {
+        r.expected_output_tokens = std::min(hints->expected_output_tokens, request.max_tokens);
+    }
+    // The same in every frontend, for consistent-hash.
+    if (!hints->session.empty()) r.session = tokens::hash_seed({}, hints->session) | 1U;
+    r.session_hard = hints->session_hard;
+    r.required = hints->required_labels;
+    r.tolerated = hints->tolerated_taints;
+    return r;
+}
+
 Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
                                  std::span<const router::RankIndex> excluded) {
     thread_local std::vector<tokens::SequenceHash> blocks;
     thread_local std::vector<router::Overlap> overlaps;
     const TimePoint begin = clock_.now();
-    blocks.clear();
-    overlaps.clear();
-    if (index_) {
-        hash_prompt(request.prompt, card_.block_tokens, request.cache_salt, blocks);
-        index_->lookup(blocks, overlaps);
-        if (index_->tidy(begin)) show_index();
-    }
-    router::RouteRequest r;
-    r.prompt_tokens = static_cast<std::uint32_t>(request.prompt.size());
-    r.block_tokens = std::max(card_.block_tokens, 1U);
-    r.expected_output_tokens = std::min(request.max_tokens, 256U);
-    r.blocks = std::span(reinterpret_cast<const std::uint64_t*>(blocks.data()), blocks.size());
-    r.overlaps = overlaps;
-    r.priority = request.priority;
+    look_up(request, blocks, overlaps);
+    if (index_ && index_->tidy(begin)) show_index();
+    router::RouteRequest r = route_request(request, blocks, overlaps);
     r.excluded = excluded;
-    if (const auto* hints = request.hints.get()) {
-        if (hints->expected_output_tokens > 0) {
-            r.expected_output_tokens = std::min(hints->expected_output_tokens, request.max_tokens);
-        }
-        // The same in every frontend, for consistent-hash.
-        if (!hints->session.empty()) r.session = tokens::hash_seed({}, hints->session) | 1U;
-        r.session_hard = hints->session_hard;
-        r.required = hints->required_labels;
-        r.tolerated = hints->tolerated_taints;
-    }
 
     std::optional<index::RankSlot> predicted;
     Route route;
@@ -272,6 +286,44 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
     if (predicted) index_->predict(*predicted, blocks, begin + options_.predict_ttl);
     decision_seconds_.observe(to_seconds(clock_.now() - begin));
     return route;
+}
+
+Result<std::string> PoolRouter::explain(const protocol::GenerateRequest& request) {
+    std::vector<tokens::SequenceHash> blocks;
+    std::vector<router::Overlap> overlaps;
+    look_up(request, blocks, overlaps);
+    router::RouteRequest r = route_request(request, blocks, overlaps);
+    const std::scoped_lock lock(mutex_);
+    refresh_loads(clock_.now());
+    if (request.hints) {
+        if (auto ok = pin(*request.hints, r); !ok) return tl::unexpected(ok.error());
+    }
+    return router::to_json(router_.explain(r, now()));
+}
+
+std::vector<PoolRouter::Holder> PoolRouter::holders(std::span<const tokens::TokenId> prompt,
+                                                    std::uint64_t salt) const {
+    std::vector<Holder> out;
+    if (!index_) return out;
+    std::vector<tokens::SequenceHash> blocks;
+    std::vector<router::Overlap> overlaps;
+    hash_prompt(prompt, card_.block_tokens, salt, blocks);
+    index_->lookup(blocks, overlaps);
+    const std::scoped_lock lock(mutex_);
+    for (const router::Overlap& o : overlaps) {
+        if (!router_.ranks().present(o.rank)) continue;
+        out.push_back({router_.ranks().description(o.rank).name, o.device_blocks, o.any_blocks});
+    }
+    std::ranges::sort(out, {}, &Holder::name);
+    return out;
+}
+
+std::shared_ptr<fleet::Worker> PoolRouter::worker(router::RankIndex rank,
+                                                  std::uint32_t& of_worker) const {
+    const std::scoped_lock lock(mutex_);
+    if (rank >= members_.size()) return nullptr;
+    of_worker = members_[rank].rank.rank;
+    return members_[rank].rank.worker;
 }
 
 /// Under the lock. A worker with several ranks and none named: its first.

@@ -76,6 +76,22 @@ class PoolRouter {
 
     [[nodiscard]] Result<void> set_policy(router::PolicyOptions policy);
 
+    // For those who ask without sending: /router.
+    /// What choose() would do, as JSON; books nothing.
+    [[nodiscard]] Result<std::string> explain(const protocol::GenerateRequest& request);
+    struct Holder {
+        std::string name;  ///< "worker/rank"
+        std::uint32_t device_blocks = 0;
+        std::uint32_t any_blocks = 0;
+    };
+    /// Who holds how many leading blocks of a prompt.
+    [[nodiscard]] std::vector<Holder> holders(std::span<const tokens::TokenId> prompt,
+                                              std::uint64_t salt) const;
+    /// Null where it is gone.
+    [[nodiscard]] std::shared_ptr<fleet::Worker> worker(router::RankIndex rank,
+                                                        std::uint32_t& of_worker) const;
+    [[nodiscard]] const protocol::ModelCard& card() const { return card_; }
+
     /// For /router: policy, ranks, index.
     struct RankState {
         std::string name;
@@ -118,6 +134,12 @@ class PoolRouter {
     void show_index();
     [[nodiscard]] bool audit(const Route& route, std::uint32_t cached_tokens);
     void fetch_again(router::RankIndex rank);
+    void look_up(const protocol::GenerateRequest& request,
+                 std::vector<tokens::SequenceHash>& blocks,
+                 std::vector<router::Overlap>& overlaps) const;
+    [[nodiscard]] router::RouteRequest route_request(
+        const protocol::GenerateRequest& request, const std::vector<tokens::SequenceHash>& blocks,
+        const std::vector<router::Overlap>& overlaps) const;
     [[nodiscard]] Result<void> pin(const protocol::RouteHints& hints,
                                    router::RouteRequest& r) const;
 

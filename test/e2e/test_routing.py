@@ -147,3 +147,56 @@ def test_hints_pin_and_keep_sessions(workers):
         frontend.wait_workers("w0", "w1", "w2")
         status, headers, _ = ask(frontend, x_stator_worker="w9", x_stator_explain=1)
         assert status == 200 and "x-stator-explain" not in headers
+
+
+def post(frontend, action, **body):
+    status, _, text = frontend.request("POST", f"/router/{action}", body)
+    return status, json.loads(text)
+
+
+def test_the_router_serves_others(workers):
+    """Selection without sending: select, reserve, first_token, release, overlap."""
+    tokens = [n * n % 251 for n in range(320)]
+    with StatorFrontend(workers) as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+        status, why = post(frontend, "select", model="mock", tokens=tokens)
+        assert status == 200 and len(why["ranks"]) == 3
+        status, first = post(frontend, "reserve", tokens=tokens, session="s")
+        assert status == 200 and first["worker"] in ("w0", "w1", "w2") and first["rank"] == 0
+        # What is booked counts as present: a sibling goes there, too.
+        status, second = post(frontend, "reserve", tokens=tokens)
+        assert second["worker"] == first["worker"] and second["cached_tokens"] > 0
+        state = json.loads(frontend.request("GET", "/router")[2])
+        assert state["pools"][0]["bookings"] == 2
+        assert post(frontend, "first_token", booking=first["booking"], cached_tokens=0)[0] == 200
+        for booked in (first, second):
+            assert post(frontend, "release", booking=booked["booking"])[0] == 200
+            assert post(frontend, "release", booking=booked["booking"])[0] == 404
+        state = json.loads(frontend.request("GET", "/router")[2])
+        assert state["pools"][0]["bookings"] == 0
+
+        ask(frontend, x_stator_worker="w1")
+        body = {"tokens": [7] * 320}
+        holders = {r["rank"]: r for r in post(frontend, "overlap", **body)[1]["ranks"]}
+        assert holders["w1/0"]["device_blocks"] == 20
+
+
+@pytest.mark.parametrize(
+    "action, body, status, says",
+    [
+        ("select", {"tokens": []}, 400, "tokens"),
+        ("select", {"tokens": [-1]}, 400, "tokens"),
+        ("select", {"tokens": [1], "model": "x"}, 404, "model x"),
+        ("select", {"tokens": [1], "worker": "w9"}, 404, "w9"),
+        ("select", {"tokens": [1], "rank": "0"}, 400, "rank"),
+        ("reserve", {"tokens": [1], "session": 7}, 400, "session"),
+        ("release", {}, 400, "booking"),
+        ("release", {"booking": "00ff"}, 404, "no such booking"),
+        ("explode", {}, 404, "select, reserve"),
+    ],
+)
+def test_what_the_router_refuses(workers, action, body, status, says):
+    with StatorFrontend(workers) as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+        got, answer = post(frontend, action, **body)
+        assert got == status and says in answer["error"]["message"]

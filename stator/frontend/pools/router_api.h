@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "stator/base/clock.h"
+#include "stator/base/error.h"
+#include "stator/codec/json.h"
+#include "stator/frontend/pools/pool_models.h"
+
+namespace stator::frontend {
+
+/// The routers as a service of its own, for those who send requests themselves:
+///
+///     POST /router/select       what would be chosen, and why; nothing is booked
+///     POST /router/reserve      a rank, booked until it is released or its time is over
+///     POST /router/first_token  {"booking", "cached_tokens"}: its prompt is computed
+///     POST /router/release      {"booking"}: it has ended
+///     POST /router/overlap      who holds how much of the prompt
+///
+/// The first two and the last take {"model", "tokens": […]} and, as the headers of a request do,
+/// "priority", "session", "session_hard", "worker", "rank", "require", "tolerate",
+/// "expected_output_tokens". Any thread.
+class RouterApi {
+  public:
+    using Routers = std::function<std::vector<PoolModels::ServedRouter>()>;
+
+    RouterApi(Routers routers, const Clock& clock);
+
+    /// The JSON to answer a POST to /router/`action` with. kNotFound: no such action, model,
+    /// worker, or booking. kInvalidArgument: what is wrong in the body, with its member.
+    [[nodiscard]] Result<std::string> act(std::string_view action, std::string_view body);
+
+    static constexpr std::size_t kMaxBookings = 100'000;
+    static constexpr std::chrono::seconds kBookingLasts{600};
+
+  private:
+    struct Booked {
+        std::shared_ptr<routing::PoolRouter> router;
+        routing::Route route;
+        TimePoint at;
+    };
+
+    [[nodiscard]] Result<std::shared_ptr<routing::PoolRouter>> router_of(codec::JsonView body);
+    [[nodiscard]] Result<std::string> select(codec::JsonView body);
+    [[nodiscard]] Result<std::string> reserve(codec::JsonView body);
+    [[nodiscard]] Result<std::string> first_token(codec::JsonView body);
+    [[nodiscard]] Result<std::string> release(codec::JsonView body);
+    [[nodiscard]] Result<std::string> overlap(codec::JsonView body);
+    void forget_old(TimePoint now);
+
+    Routers routers_;
+    const Clock& clock_;
+    std::mutex mutex_;
+    std::mt19937_64 random_;
+    std::map<std::uint64_t, Booked> bookings_;  ///< by the number that callers name
+    std::multimap<TimePoint, std::uint64_t> by_age_;
+};
+
+}  // namespace stator::frontend
