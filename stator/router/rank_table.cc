@@ -45,7 +45,8 @@ RankIndex RankTable::add(RankDescription description) {
     const RankIndex rank = free_.back();
     free_.pop_back();
     ranks_[rank].present = true;
-    ranks_[rank].speed = estimate::RankSpeed(description.prefill, description.step, description.prior_std);
+    ranks_[rank].speed =
+        estimate::RankSpeed(description.prefill, description.step, description.prior_std);
     ranks_[rank].speed.start_prefill_at(pool_scale_.scale());
     describe(rank, std::move(description));
     return rank;
