@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <atomic>
+#include <chrono>
 #include <future>
 #include <map>
 #include <string>
@@ -182,7 +184,16 @@ TEST_F(LoadRunTest, EveryWayToFailHasItsName) {
 }
 
 TEST_F(LoadRunTest, ClosedLoopKeepsItsNumber) {
-    ScriptedModel model;
+    // After two of calibration: the first three are answered once all of them are there.
+    std::promise<void> go;
+    const auto gone = go.get_future().share();
+    std::atomic<int> there{0};
+    ScriptedModel model([&](net::ScriptedConnection&, std::size_t n) {
+        if (n < 2 || n >= 5) return false;
+        if (++there == 3) go.set_value();
+        gone.wait_for(std::chrono::seconds(10));
+        return false;
+    });
     const Server server = found(model.url());
     begin(server, requests(40, milliseconds(0)), {.concurrency = 3});
     EXPECT_EQ(finish().count(Outcome::kOk), 40u);

@@ -18,6 +18,12 @@ bool contains(std::span<const Label> labels, const Label& label) {
     return std::ranges::find(labels, label) != labels.end();
 }
 
+/// How much of what a rank can run it has, up to 1; 0 where that is not known.
+float occupied(std::uint32_t requests, std::uint32_t running_limit) {
+    if (running_limit == 0) return 0;
+    return std::min(1.0F, static_cast<float>(requests) / static_cast<float>(running_limit));
+}
+
 }  // namespace
 
 void Scorer::prepare(const RankTable& table, ActivePrefixes& active, const RouteRequest& request) {
@@ -120,8 +126,7 @@ void Scorer::expected_ttft(const RankTable::Columns& c, const PolicyOptions& opt
         const float onboarding = slow_[r] * c.onboarding[r];
         // Requests that come while the queue is worked off wait for this one's work too.
         const float harm = prefill * (work_weight + arrivals * queue + itl_weight * c.decoding[r]) +
-                           occupancy * static_cast<float>(c.requests[r]) /
-                               static_cast<float>(std::max(c.running_limit[r], 1U));
+                           occupancy * occupied(c.requests[r], c.running_limit[r]);
         const float cost = queue + prefill + onboarding + encode + harm;
         cost_[r] = excluded_[r] == 0 ? static_cast<double>(cost) : kNever;
     }
@@ -220,11 +225,11 @@ Candidate Scorer::candidate(const RankTable& table, const PolicyOptions& options
     out.encode_s = request.encode_s;
     out.adapter_s = adapter_s(table, request, rank);
     if (options.policy == Policy::kExpectedTtft) {
-        out.harm_s =
-            out.prefill_s *
-                (options.work_weight + options.queue_weight * arrivals_per_rank_s * out.queue_s +
-                 options.itl_weight * static_cast<double>(c.decoding[rank])) +
-            options.occupancy_weight * c.requests[rank] / std::max(c.running_limit[rank], 1U);
+        out.harm_s = out.prefill_s * (options.work_weight +
+                                      options.queue_weight * arrivals_per_rank_s * out.queue_s +
+                                      options.itl_weight * static_cast<double>(c.decoding[rank])) +
+                     options.occupancy_weight *
+                         static_cast<double>(occupied(c.requests[rank], c.running_limit[rank]));
     }
     out.cost = cost_[rank];
     return out;
