@@ -149,7 +149,7 @@ struct RouterSettings {
     std::string policy = "expected-ttft";
     double work_weight = 0.3;
     double itl_weight = 0.05;
-    double occupancy_weight = 0.1;
+    double occupancy_weight = 0.02;
     double error_band = 0.25;
     double overlap_weight = 1.0;
     double temperature = 0.0;

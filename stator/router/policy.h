@@ -41,7 +41,7 @@ struct PolicyOptions {
     /// Seconds charged for a rank that runs as many requests as it can, for others in proportion:
     /// what decoding beside others costs where no model of step times says it. Decides between
     /// ranks whose prompts take no time to speak of.
-    double occupancy_weight = 0.1;
+    double occupancy_weight = 0.02;
     /// Ranks within so many standard deviations of the best one's prediction are as good as it.
     double error_band = 0.25;
 

@@ -12,7 +12,12 @@ using PoolEngineTest = PoolFixture;
 TEST_F(PoolEngineTest, RequestsAreSpreadAndComeBackWhole) {
     add("a", {.max_running = 100});
     add("b", {.max_running = 100});
-    start(2);
+    routing::PoolRouterOptions routing;
+    routing.policy.policy = router::Policy::kLeastLoaded;
+    PoolEngineOptions options;
+    options.router = std::make_shared<routing::PoolRouter>(routing, echo_card(), nullptr, registry_,
+                                                           Clock::real());
+    start(2, std::move(options));
     for (std::uint64_t i = 1; i <= 100; ++i) ASSERT_TRUE(engine_->submit(request(i, 40), sink_));
     for (std::uint64_t i = 1; i <= 100; ++i) expect_whole(i, 40);
     EXPECT_GT(workers_[0]->engine().forward_pass_metrics().decode_tokens, 1000U);
