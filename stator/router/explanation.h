@@ -15,7 +15,7 @@ namespace stator::router {
 struct Explanation {
     struct Entry {
         std::string worker;         ///< the rank's stable name
-        std::string decode_worker;  ///< of a pair, where it was chosen; empty = none
+        std::string decode_worker;  ///< of a pair; empty = none
         Candidate candidate;
         std::string excluded;  ///< why it is no candidate: "taint gpu=old"; empty = it is one
     };

@@ -116,6 +116,8 @@ class RankTable {
     void refresh_step(RankIndex rank);
     /// Prompt tokens of our bookings that the engine's waiting tokens may contain.
     void note_own_waiting(RankIndex rank, std::uint64_t tokens);
+    /// One more than there are names of zones: their numbers go from 0, which is any.
+    [[nodiscard]] std::size_t zones() const { return zones_.size() + 1; }
     /// Ranks that compute prompts and take requests.
     [[nodiscard]] std::size_t prefill_ranks() const { return prefill_ranks_; }
     [[nodiscard]] bool any_taints() const { return tainted_ > 0; }

@@ -116,6 +116,11 @@ Result<Decision> Router::decide(const RouteRequest& request, Nanos now) {
     }
     scorer_.prepare(table_, active_, request);
     scorer_.score(table_, active_, options_, request, seconds(now), turn_, random_);
+    if (request.pair) {
+        if (auto ok = add_decode_costs(request, now); !ok) {
+            return tl::unexpected(std::move(ok.error()));
+        }
+    }
     Decision decision;
     const RankIndex rank = pick(request, seconds(now), now, decision);
     if (rank == kNoRank) return tl::unexpected(no_candidate(request));
@@ -123,9 +128,9 @@ Result<Decision> Router::decide(const RouteRequest& request, Nanos now) {
     list_fallbacks(decision);
     decision.ttft_std_s = scorer_.std_s(table_, decision.chosen);
     if (request.pair) {
-        if (auto ok = add_decode(request, now, decision); !ok) {
-            return tl::unexpected(std::move(ok.error()));
-        }
+        const Decoder& decoder = decoders_[table_.columns().zone[rank]];
+        decision.chosen.decode_rank = decoder.rank;
+        decision.chosen.handoff_s = decoder.handoff_s;
     }
     const double ttft = decision.chosen.ttft_s();
     if (request.deadline) {
@@ -282,50 +287,69 @@ void Router::list_fallbacks(Decision& decision) const {
     for (const Entry& e : few) decision.fallbacks.push_back(e.rank);
 }
 
-/// Chooses the decode rank for a prefill rank: the handoff, and how long steps are there. Within a
-/// zone a handoff needs no crossing, which is charged as a second latency.
-Result<void> Router::add_decode(const RouteRequest& request, Nanos now, Decision& decision) {
+/// Adds to each prefill rank's cost what the best decode rank for it costs: the handoff, its steps,
+/// and what those already there lose. Between zones a handoff takes twice as long. What is best
+/// depends on the prefill rank's zone alone.
+Result<void> Router::add_decode_costs(const RouteRequest& request, Nanos now) {
+    std::vector<double>& costs = scorer_.costs();
+    const auto least = std::ranges::min_element(costs);
+    if (least == costs.end() || *least >= Scorer::kNever) return {};  // nobody computes the prompt
+    const auto first = static_cast<RankIndex>(least - costs.begin());
+    const Candidate best = scorer_.candidate(table_, options_, request, first, seconds(now));
+    freed_.clear();
+    decoders_.assign(table_.zones(), Decoder{});
     const RankTable::Columns& c = table_.columns();
-    const double ready_s = seconds(now) + decision.chosen.ttft_s();
-    const float needed = static_cast<float>(request.prompt_tokens + request.expected_output_tokens);
-    const std::uint32_t zone = c.zone[decision.chosen.rank];
-    double least = Scorer::kNever;
     bool there = false;
-    bool counted = false;
-    double handoff_s = 0;
     for (RankIndex d = 0; d < table_.size(); ++d) {
         if (c.role[d] != std::to_underlying(Role::kDecode)) continue;
         there = true;
-        if (c.limit[d] != 0 && c.requests[d] >= c.limit[d]) continue;
-        if (options_.refuse_without_kv_room && c.kv_total[d] > 0 &&
-            c.kv_tokens[d] + needed > c.kv_total[d]) {
-            if (!std::exchange(counted, true)) count_freed(ready_s);
-            if (c.kv_tokens[d] - freed_[d] + needed > c.kv_total[d]) continue;
-        }
-        const RankDescription& r = table_.description(d);
-        const bool crosses = zone != 0 && c.zone[d] != 0 && c.zone[d] != zone;
-        const double handoff = r.handoff_latency_s * (crosses ? 2 : 1) +
-                               r.handoff_s_per_token * request.prompt_tokens * (crosses ? 2 : 1);
-        const estimate::RankSpeed& speed = table_.speed(d);
-        const double with = speed.step_s(c.decoding[d] + 1, c.kv_tokens[d] + needed);
-        // What it and those already there wait longer, over its output.
-        const double harm = options_.itl_weight * c.decoding[d] * (with - c.step[d]) *
-                            request.expected_output_tokens;
-        const double memory = c.kv_total[d] > 0 ? 0.001 * c.kv_tokens[d] / c.kv_total[d] : 0;
-        const double cost = handoff + with + std::max(0.0, harm) + memory + 1e-6 * c.own[d];
-        if (cost >= least) continue;
-        least = cost;
-        handoff_s = handoff + with;
-        decision.chosen.decode_rank = d;
+        if (!has_room(d, request, seconds(now) + best.ttft_s())) continue;
+        consider_decoder(d, request);
     }
     if (!there)
         return tl::unexpected(refusal(ErrorCode::kUnavailable, "no decode worker is ready"));
-    if (decision.chosen.decode_rank == kNoRank) {
-        return tl::unexpected(
-            refusal(ErrorCode::kOverloaded, "no decode worker will have room for the request"));
+    bool any = false;
+    for (RankIndex r = 0; r < costs.size(); ++r) {
+        if (costs[r] >= Scorer::kNever) continue;
+        const Decoder& decoder = decoders_[c.zone[r]];
+        costs[r] = decoder.rank == kNoRank ? Scorer::kNever : costs[r] + decoder.cost;
+        any = any || decoder.rank != kNoRank;
     }
-    decision.chosen.handoff_s = handoff_s;
-    return {};
+    if (any) return {};
+    return tl::unexpected(
+        refusal(ErrorCode::kOverloaded, "no decode worker will have room for the request"));
+}
+
+void Router::consider_decoder(RankIndex rank, const RouteRequest& request) {
+    const RankTable::Columns& c = table_.columns();
+    const RankDescription& r = table_.description(rank);
+    const double needed =
+        request.prompt_tokens + static_cast<double>(request.expected_output_tokens);
+    const double with = table_.speed(rank).step_s(c.decoding[rank] + 1, c.kv_tokens[rank] + needed);
+    const double harm = options_.itl_weight * c.decoding[rank] * (with - c.step[rank]) *
+                        request.expected_output_tokens;
+    const double memory = c.kv_total[rank] > 0 ? 0.001 * c.kv_tokens[rank] / c.kv_total[rank] : 0;
+    const double handoff = r.handoff_latency_s + r.handoff_s_per_token * request.prompt_tokens;
+    const double rest = with + std::max(0.0, harm) + memory + 1e-6 * c.own[rank];
+    for (std::uint32_t zone = 0; zone < decoders_.size(); ++zone) {
+        const bool crosses = zone != 0 && c.zone[rank] != 0 && c.zone[rank] != zone;
+        const double takes = handoff * (crosses ? 2 : 1);
+        Decoder& best = decoders_[zone];
+        if (takes + rest >= best.cost) continue;
+        best = {rank, takes + rest, takes + with};
+    }
+}
+
+/// A place, and KV memory at the time of the handoff.
+bool Router::has_room(RankIndex rank, const RouteRequest& request, double when_s) {
+    const RankTable::Columns& c = table_.columns();
+    if (c.limit[rank] != 0 && c.requests[rank] >= c.limit[rank]) return false;
+    if (!options_.refuse_without_kv_room || c.kv_total[rank] <= 0) return true;
+    const float used = c.kv_tokens[rank] +
+                       static_cast<float>(request.prompt_tokens + request.expected_output_tokens);
+    if (used <= c.kv_total[rank]) return true;
+    if (freed_.empty()) count_freed(when_s);
+    return used - freed_[rank] <= c.kv_total[rank];
 }
 
 /// KV tokens that will have come free on each rank by a later time, when some requests have ended.

@@ -86,6 +86,13 @@ class Router {
         std::uint64_t waiting_tokens = 0;  ///< prompts of bookings without a first token
     };
 
+    /// The best decode rank for a prompt that is computed in one zone.
+    struct Decoder {
+        RankIndex rank = kNoRank;
+        double cost = Scorer::kNever;
+        double handoff_s = 0;  ///< and the first step there
+    };
+
     [[nodiscard]] Result<Decision> decide(const RouteRequest& request, Nanos now);
     [[nodiscard]] std::string why_excluded(const RouteRequest& request, RankIndex rank) const;
     [[nodiscard]] Error no_candidate(const RouteRequest& request) const;
@@ -95,8 +102,9 @@ class Router {
     void list_fallbacks(Decision& decision) const;
     [[nodiscard]] RankIndex power_of_two();
     [[nodiscard]] RankIndex softmax(double least);
-    [[nodiscard]] Result<void> add_decode(const RouteRequest& request, Nanos now,
-                                          Decision& decision);
+    [[nodiscard]] Result<void> add_decode_costs(const RouteRequest& request, Nanos now);
+    void consider_decoder(RankIndex rank, const RouteRequest& request);
+    [[nodiscard]] bool has_room(RankIndex rank, const RouteRequest& request, double when_s);
     void count_freed(double when_s);
     BookingId enter(const RouteRequest& request, const Decision& decision, Nanos now);
     void count_arrival(Nanos now);
@@ -116,7 +124,8 @@ class Router {
     std::vector<Account> accounts_;
     std::vector<Booking> bookings_;
     std::vector<std::uint32_t> free_;
-    std::vector<float> freed_;  ///< of count_freed()
+    std::vector<float> freed_;       ///< of count_freed()
+    std::vector<Decoder> decoders_;  ///< for prompts computed in each zone
     std::uint64_t serial_ = 0;
     std::uint64_t turn_ = 0;
     std::size_t live_ = 0;

@@ -62,6 +62,12 @@ Explanation Router::explain(const RouteRequest& request, Nanos now) {
         e.excluded = why_excluded(request, r);
         e.candidate = scorer_.candidate(table_, options_, request, r,
                                         static_cast<double>(now.count()) * 1e-9);
+        if (request.pair && out.chosen && e.excluded.empty()) {
+            const Decoder& decoder = decoders_[table_.columns().zone[r]];
+            e.decode_worker = name(decoder.rank);
+            e.candidate.decode_rank = decoder.rank;
+            e.candidate.handoff_s = decoder.handoff_s;
+        }
         out.ranks.push_back(std::move(e));
     }
     std::ranges::sort(out.ranks, {}, [](const Explanation::Entry& e) {

@@ -372,6 +372,40 @@ TEST(Router, PairsAreChosenTogetherWithinAZone) {
     }
 }
 
+TEST(Router, APromptGoesWhereItsOutputCanBeDecoded) {
+    Router router(with(Policy::kExpectedTtft), 1);
+    for (const char* zone : {"a", "b"}) {
+        for (const Role role : {Role::kPrefill, Role::kDecode}) {
+            RankDescription d = rank(std::string(zone) + std::string(to_string(role)), role);
+            d.zone = zone;
+            d.handoff_s_per_token = 1e-4;  // as long as computing it
+            router.add_rank(d);
+        }
+    }
+    // Zone a has the shorter queue, but nobody to decode there.
+    RouteRequest other = request(3000);
+    other.role = Role::kPrefill;
+    other.pinned = 2;
+    ASSERT_TRUE(router.book(other, 0ns));
+    router.set_open(1, false);
+    RouteRequest r = request(5000);
+    r.role = Role::kPrefill;
+    r.pair = true;
+    const auto d = router.book(r, 0ns);
+    ASSERT_TRUE(d);
+    EXPECT_EQ(d->chosen.rank, 2U);
+    EXPECT_EQ(d->chosen.decode_rank, 3U);
+    EXPECT_NEAR(d->chosen.handoff_s, 0.5 + 0.0101, 1e-4);
+    const Explanation e = router.explain(r, 0ns);
+    ASSERT_EQ(e.ranks.size(), 2U);
+    EXPECT_EQ(e.ranks[0].decode_worker, "bdecode");
+    // From the other zone it would take twice as long.
+    EXPECT_EQ(e.ranks[1].decode_worker, "bdecode");
+    EXPECT_NEAR(e.ranks[1].candidate.handoff_s, 1.0 + 0.0102, 1e-3);
+    router.set_open(3, false);
+    EXPECT_EQ(router.book(r, 0ns).error().message, "no decode worker is ready");
+}
+
 TEST(Router, ALostRankTakesOnlyItsOwnPartOfAPair) {
     Router router(with(Policy::kExpectedTtft), 1);
     for (int i = 0; i < 2; ++i) router.add_rank(rank("p" + std::to_string(i), Role::kPrefill));
