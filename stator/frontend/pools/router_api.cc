@@ -198,8 +198,7 @@ Result<std::string> RouterApi::reserve(JsonView body) {
         const std::scoped_lock lock(mutex_);
         do id = random_();
         while (bookings_.contains(id));
-        bookings_.emplace(id, Booked{*router, *route, now});
-        by_age_.emplace(now, id);
+        bookings_.emplace(id, Booked{*router, *route, now, by_age_.emplace(now, id)});
     }
     std::string out;
     codec::JsonWriter w(out);
@@ -237,6 +236,7 @@ Result<std::string> RouterApi::release(JsonView body) {
         const std::scoped_lock lock(mutex_);
         if (const auto at = bookings_.find(*id); at != bookings_.end()) {
             booked = std::move(at->second);
+            by_age_.erase(booked->place);
             bookings_.erase(at);
         }
     }
@@ -271,10 +271,9 @@ void RouterApi::forget_old(TimePoint now) {
     {
         const std::scoped_lock lock(mutex_);
         while (!by_age_.empty() && now - by_age_.begin()->first > kBookingLasts) {
-            if (const auto at = bookings_.find(by_age_.begin()->second); at != bookings_.end()) {
-                old.push_back(std::move(at->second));
-                bookings_.erase(at);
-            }
+            const auto at = bookings_.find(by_age_.begin()->second);
+            old.push_back(std::move(at->second));
+            bookings_.erase(at);
             by_age_.erase(by_age_.begin());
         }
     }

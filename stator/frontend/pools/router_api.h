@@ -42,10 +42,12 @@ class RouterApi {
     static constexpr std::chrono::seconds kBookingLasts{600};
 
   private:
+    using ByAge = std::multimap<TimePoint, std::uint64_t>;
     struct Booked {
         std::shared_ptr<routing::PoolRouter> router;
         routing::Route route;
         TimePoint at;
+        ByAge::iterator place;
     };
 
     [[nodiscard]] Result<std::shared_ptr<routing::PoolRouter>> router_of(codec::JsonView body);
@@ -61,7 +63,7 @@ class RouterApi {
     std::mutex mutex_;
     std::mt19937_64 random_;
     std::map<std::uint64_t, Booked> bookings_;  ///< by the number that callers name
-    std::multimap<TimePoint, std::uint64_t> by_age_;
+    ByAge by_age_;                              ///< of the same ones
 };
 
 }  // namespace stator::frontend
