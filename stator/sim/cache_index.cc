@@ -14,8 +14,10 @@ using index::PrefixIndex;
 using protocol::Role;
 using tokens::SequenceHash;
 
-constexpr std::size_t kLeastBlocks = 1U << 14;
+constexpr std::size_t kLeastBlocks = 1U << 18;
 constexpr std::size_t kMostBlocks = 1U << 27;
+/// A run takes whole units of eight: room for blocks that follow nothing and nothing follows.
+constexpr std::uint64_t kPlaces = 8;
 constexpr std::size_t kMostBytes = std::size_t{32} << 30;
 /// The index puts itself in order each time so many lookups have been made.
 constexpr std::uint32_t kTidyEvery = 64;
@@ -44,7 +46,7 @@ index::IndexOptions room(const Scenario& scenario, Role role) {
     for (const Resize& r : scenario.resizes) add(scenario.groups[r.group], r.workers);
     index::IndexOptions o;
     o.max_ranks = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(ranks, 1, 1U << 23));
-    o.max_blocks = std::clamp<std::uint64_t>(blocks, kLeastBlocks, kMostBlocks);
+    o.max_blocks = std::clamp<std::uint64_t>(blocks * kPlaces, kLeastBlocks, kMostBlocks);
     o.max_blocks_per_rank = kMostBlocks;
     o.max_bytes = kMostBytes;
     return o;
