@@ -227,7 +227,10 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
     Place last;
     if (parent) {
         last = is_at(rank.last_stored, parent->value) ? rank.last_stored : locate(parent->value);
-        if (last.run == 0 && way != kPredicted) ++counters_.unknown_parents;
+        if (last.run == 0 && way != kPredicted) {
+            ++counters_.unknown_parents;
+            if (way == kDevice) ++rank.orphans;
+        }
     }
     Stretch stretch;
     const auto write = [&] {
@@ -515,6 +518,10 @@ std::size_t PrefixIndex::blocks_of(RankSlot slot) const {
     if (slot.value >= ranks_.size() || ranks_[slot.value].state != RankState::kIn) return 0;
     const Rank& rank = ranks_[slot.value];
     return rank.all_held() - rank.held[kPredicted];
+}
+
+std::uint64_t PrefixIndex::orphans_of(RankSlot slot) const {
+    return slot.value < ranks_.size() ? ranks_[slot.value].orphans : 0;
 }
 
 std::uint64_t PrefixIndex::evicted_of(RankSlot slot) const {
