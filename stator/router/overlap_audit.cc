@@ -115,7 +115,7 @@ bool OverlapAudit::judge(State& s, double ratio, bool orphan) const {
                     s.verdict.finding = AuditFinding::kUnrelated;
                     s.verdict.believed = false;
                 }
-                if (s.verdict.mismatch_rate > options_.hopeless_rate) s.verdict.believed = false;
+                weigh_belief(s, ratio > 0);
                 if (s.since_resync >= options_.retry && !s.verdict.wants_snapshot) {
                     s.verdict.wants_snapshot = true;
                     ++s.verdict.resyncs;
@@ -131,6 +131,25 @@ bool OverlapAudit::judge(State& s, double ratio, bool orphan) const {
             return true;
     }
     return false;
+}
+
+/// A rank whose predictions all fail gives few samples once it gets requests by load alone; but
+/// then each that holds says much.
+void OverlapAudit::weigh_belief(State& s, bool off) const {
+    const double usual = options_.usual_rate;
+    const double hopeless = options_.hopeless_rate;
+    if (s.verdict.believed) {
+        s.hope = 0;
+        if (off && s.verdict.mismatch_rate > hopeless) s.verdict.believed = false;
+        return;
+    }
+    s.hope = off ? std::max(0.0, s.hope - std::log(hopeless / usual))
+                 : s.hope + std::log((1 - usual) / (1 - hopeless));
+    if (s.hope < options_.recovery_evidence) return;
+    s.hope = 0;
+    s.unrelated = 0;
+    s.verdict.believed = true;
+    s.verdict.mismatch_rate = std::min(s.verdict.mismatch_rate, hopeless / 2);
 }
 
 bool OverlapAudit::accuse(State& s, AuditFinding finding) const {

@@ -106,12 +106,14 @@ class OverlapAudit {
         AuditVerdict verdict;
         double faulty = 0;   ///< evidence that it is
         double healthy = 0;  ///< evidence that it is, while it is distrusted
+        double hope = 0;     ///< evidence that not everything is wrong, while it is not believed
         std::uint32_t since_resync = ~std::uint32_t{0};
         std::uint32_t unrelated = 0;  ///< in a row
         double more = 0;              ///< recent mismatches by their direction
         double less = 0;
     };
     [[nodiscard]] bool accuse(State& state, AuditFinding finding) const;
+    void weigh_belief(State& state, bool off) const;
     [[nodiscard]] bool judge(State& state, double ratio, bool orphan) const;
 
     AuditOptions options_;
