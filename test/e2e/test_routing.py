@@ -251,6 +251,19 @@ def test_the_router_serves_others(workers):
         holders = {r["rank"]: r for r in post(frontend, "overlap", **body)[1]["ranks"]}
         assert holders["w1/0"]["device_blocks"] == 20
 
+        loads = {r["rank"]: r for r in post(frontend, "loads", model="mock")[1]["ranks"]}
+        assert set(loads) == {"w0/0", "w1/0", "w2/0"}
+        held = set()
+        skip = 0
+        while skip is not None:
+            _, page = post(frontend, "dump", worker="w1", skip=skip, limit=15)
+            assert page["blocks"] == loads["w1/0"]["blocks"]
+            some = [h for run in page["runs"] for h in run["sequence_hashes"]]
+            assert some and len(some) <= 15
+            held.update(some)
+            skip = page["next_skip"]
+        assert len(held) == loads["w1/0"]["blocks"] >= 20
+
 
 @pytest.mark.parametrize(
     "action, body, status, says",
@@ -263,6 +276,9 @@ def test_the_router_serves_others(workers):
         ("reserve", {"tokens": [1], "session": 7}, 400, "session"),
         ("release", {}, 400, "booking"),
         ("release", {"booking": "00ff"}, 404, "no such booking"),
+        ("dump", {}, 404, "worker"),
+        ("dump", {"worker": "w1", "rank": 1}, 404, "rank 1"),
+        ("dump", {"worker": "w1", "limit": 0}, 400, "limit"),
         ("explode", {}, 404, "select, reserve"),
     ],
 )
