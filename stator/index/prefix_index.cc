@@ -263,6 +263,7 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
             write();
             if (!may_hold_more(slot, way, place)) {
                 ++counters_.refused_blocks;
+                rank.refused = true;
                 last = place;
                 ++i;
                 continue;
@@ -283,6 +284,7 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
         last = place;
         if (place.run == 0) {
             ++counters_.refused_blocks;
+            rank.refused = true;
             continue;
         }
         if (stretch.run != place.run || stretch.end != place.offset) {
@@ -521,7 +523,9 @@ std::size_t PrefixIndex::blocks_of(RankSlot slot) const {
 }
 
 std::uint64_t PrefixIndex::orphans_of(RankSlot slot) const {
-    return slot.value < ranks_.size() ? ranks_[slot.value].orphans : 0;
+    if (slot.value >= ranks_.size()) return 0;
+    const Rank& rank = ranks_[slot.value];
+    return rank.refused || rank.evicted > 0 ? 0 : rank.orphans;
 }
 
 std::uint64_t PrefixIndex::evicted_of(RankSlot slot) const {

@@ -33,7 +33,7 @@ void PoolIndex::remove_rank(index::RankSlot slot) {
 std::uint64_t PoolIndex::apply(index::RankSlot slot, const protocol::KvEvent& event) {
     const std::scoped_lock lock(mutex_);
     index_.apply(slot, event);
-    return index_.evicted_of(slot) == 0 ? index_.orphans_of(slot) : 0;
+    return index_.orphans_of(slot);
 }
 
 void PoolIndex::clear(index::RankSlot slot) {

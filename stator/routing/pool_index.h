@@ -24,7 +24,7 @@ class PoolIndex {
     /// Nothing where there is no more room: such a rank is never found.
     [[nodiscard]] std::optional<index::RankSlot> add_rank(router::RankIndex rank);
     void remove_rank(index::RankSlot slot);
-    /// PrefixIndex::orphans_of() after it; 0 where blocks had to go for want of room.
+    /// PrefixIndex::orphans_of() after it.
     std::uint64_t apply(index::RankSlot slot, const protocol::KvEvent& event);
     void clear(index::RankSlot slot);
     /// A request was sent there: its blocks will be, for an engine that tells nothing.

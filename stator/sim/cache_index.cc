@@ -255,9 +255,8 @@ std::uint64_t CacheIndex::take_orphans(std::uint32_t worker) {
     if (!source.slot) return 0;
     const index::PrefixIndex& index = *pool_of(worker).index;
     const std::uint64_t all = index.orphans_of(*source.slot);
-    const std::uint64_t fresh = all - std::exchange(source.orphans, all);
-    // What was dropped here for want of room is nobody's fault.
-    return index.evicted_of(*source.slot) == 0 ? fresh : 0;
+    const std::uint64_t before = std::exchange(source.orphans, all);
+    return all > before ? all - before : 0;
 }
 
 void CacheIndex::resync(std::uint32_t worker, Nanos now) {
