@@ -122,7 +122,7 @@ TEST(MockFaults, LostEventsLeaveNoGaps) {
 TEST(MockFaults, AnotherTemplateFindsNothingOfBefore) {
     MockHost host;
     MockOptions o = quick();
-    o.faults = faults("wrong-template@10s+1000h");
+    o.faults = faults("wrong-template@10s+500h");
     auto engine = make_mock_engine(host, o, {});
     auto sink = std::make_shared<Collector>();
     ASSERT_TRUE(engine->submit(make_request(1, prompt_of(1, 200), 1), sink));
