@@ -241,7 +241,8 @@ router::RouteRequest PoolRouter::route_request(const protocol::GenerateRequest& 
 }
 
 Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
-                                 std::span<const router::RankIndex> excluded) {
+                                 std::span<const router::RankIndex> excluded,
+                                 const std::optional<Hold>& hold) {
     thread_local std::vector<tokens::SequenceHash> blocks;
     thread_local std::vector<router::Overlap> overlaps;
     const TimePoint begin = clock_.now();
@@ -249,6 +250,11 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
     if (index_ && index_->tidy(begin)) show_index();
     router::RouteRequest r = route_request(request, blocks, overlaps);
     r.excluded = excluded;
+    if (hold) {
+        r.most_queue_s = hold->queue_s;
+        r.most_waiting_share = hold->waiting_share;
+        if (!request.deadline.is_never()) r.deadline = now() + request.deadline.left(begin);
+    }
 
     std::optional<index::RankSlot> predicted;
     Route route;
@@ -259,7 +265,8 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         if (request.hints) {
             if (auto ok = pin(*request.hints, r); !ok) return tl::unexpected(ok.error());
             // Once: later choices may be made on other threads than its reader's.
-            if (std::exchange(request.hints->explain, false)) {
+            if (request.hints->explain) {
+                request.hints->explain = false;
                 explanation = router_.explain(r, now());
             }
         }
@@ -269,6 +276,7 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
             request.hints->explanation = router::to_json(*explanation, kExplainedRanks);
         }
         if (!decision) return tl::unexpected(decision.error());
+        if (decision->booking.value == 0) return route;
         route.rank = decision->chosen.rank;
         route.booking = decision->booking;
         route.cached_tokens = decision->chosen.cached_tokens;
@@ -417,9 +425,18 @@ Result<void> PoolRouter::set_policy(router::PolicyOptions policy) {
     return router_.set_options(std::move(policy));
 }
 
+void PoolRouter::observe_queue(std::function<QueueState()> look) {
+    const std::scoped_lock lock(look_mutex_);
+    look_at_queue_ = std::move(look);
+}
+
 PoolRouter::State PoolRouter::state() const {
     State out;
     if (index_) out.index = index_->size();
+    {
+        const std::scoped_lock lock(look_mutex_);
+        if (look_at_queue_) out.queue = look_at_queue_();
+    }
     const std::scoped_lock lock(mutex_);
     out.policy = router_.options();
     out.bookings = router_.bookings();

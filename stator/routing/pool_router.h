@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -40,6 +41,12 @@ struct PoolRank {
     std::shared_ptr<const std::atomic<std::uint32_t>> pending;
 };
 
+/// A request may wait at the router: what a rank may have before it, so that it goes there.
+struct Hold {
+    double queue_s = 0.5;          ///< of prompts
+    double waiting_share = 0.125;  ///< RouteRequest::most_waiting_share
+};
+
 /// Where a request goes, booked.
 struct Route {
     router::RankIndex rank = router::kNoRank;
@@ -67,9 +74,12 @@ class PoolRouter {
     /// followed from now on. By the order of `ranks`.
     std::vector<router::RankIndex> set_ranks(std::span<const PoolRank> ranks);
 
-    /// Chooses and books; end it with ended(). `excluded`: not these. Errors as Router::book().
+    /// Chooses and books; end it with ended(). `excluded`: not these. With `hold` its deadline is
+    /// looked at, and Route::booking is 0 where the best rank has more before it: nothing is
+    /// booked, it is to be asked for again. Errors as Router::book().
     [[nodiscard]] Result<Route> choose(const protocol::GenerateRequest& request,
-                                       std::span<const router::RankIndex> excluded);
+                                       std::span<const router::RankIndex> excluded,
+                                       const std::optional<Hold>& hold = std::nullopt);
     /// The first token has come; `cached_tokens`: of the prompt, as the engine says.
     void first_token(const Route& route, std::uint32_t cached_tokens, TimePoint chosen_at);
     void ended(router::BookingId booking);
@@ -105,13 +115,24 @@ class PoolRouter {
         double queue_s = 0;
         protocol::LoadReport load;
     };
+    /// Requests that wait before they are booked.
+    struct QueueState {
+        std::array<std::size_t, 3> waiting{};  ///< by router::RequestClass
+        std::size_t tenants = 0;
+        double work_s = 0;  ///< of a rank as the pool's prior has it, of all that wait
+        std::size_t most = 0;
+        double hold_s = 0;
+    };
     struct State {
         router::PolicyOptions policy;
         PoolIndex::Size index;
         std::size_t bookings = 0;
         std::vector<RankState> ranks;
+        std::optional<QueueState> queue;  ///< none: requests do not wait here
     };
     [[nodiscard]] State state() const;
+    /// Who lets requests wait tells of them by this; null: nobody does any more.
+    void observe_queue(std::function<QueueState()> look);
 
   private:
     struct Member {
@@ -165,6 +186,9 @@ class PoolRouter {
     std::vector<Member> members_;  ///< by RankIndex; no worker: gone
     TimePoint loads_at_;
     std::uint64_t last_booking_ = 0;
+
+    mutable std::mutex look_mutex_;
+    std::function<QueueState()> look_at_queue_;
 
     std::mutex following_mutex_;  ///< of what follows; taken before the other
     std::vector<std::pair<std::shared_ptr<fleet::Worker>, Following>> following_;
