@@ -121,6 +121,26 @@ Result<routing::PoolRouterOptions> router_options(const config::RouterSettings& 
     return o;
 }
 
+Result<engine::PoolQueueOptions> queue_options(const config::RouterSettings& s) {
+    engine::PoolQueueOptions o;
+    o.most_requests = s.queue;
+    o.most_per_tenant = s.queue_per_tenant;
+    o.hold.queue_s = to_seconds(s.hold);
+    o.promote_after_s = to_seconds(s.promote_after);
+    for (const std::string& text : s.tenants) {
+        auto pair = split_pair("--router-tenant", "NAME=WEIGHT", text);
+        if (!pair) return tl::unexpected(pair.error());
+        const auto weight = read_tenant_weight(pair->second);
+        if (!weight) {
+            return error(ErrorCode::kInvalidArgument,
+                         "--router-tenant must give a weight from 0.001 to 1000, not {}.",
+                         config::in_quotes(text));
+        }
+        o.weights.emplace_back(pair->first, *weight);
+    }
+    return o;
+}
+
 /// The receiver of the workers' KV events; none where it can't be had, which costs hits alone.
 Result<std::shared_ptr<routing::KvFeed>> kv_feed(const config::Settings& settings) {
     if (!settings.router.kv_events) return nullptr;
@@ -174,6 +194,7 @@ Result<void> check_router_settings(const config::RouterSettings& settings) {
     if (const auto options = router_options(settings); !options) {
         return tl::unexpected(options.error());
     }
+    if (auto ok = queue_options(settings); !ok) return tl::unexpected(ok.error());
     if (!trust_of(settings.hints)) {
         return error(ErrorCode::kInvalidArgument,
                      "--router-hints is {}; it must be nobody, local or everybody",
@@ -241,6 +262,12 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     options.served = std::move(served);
     options.router = std::move(*routing);
     options.feed = std::move(*feed);
+    auto queue = queue_options(settings.router);
+    if (!queue) return tl::unexpected(queue.error());
+    // What the settings say counts for more.
+    queue->weights.insert(queue->weights.begin(), door.tenant_weights().begin(),
+                          door.tenant_weights().end());
+    options.queue = std::move(*queue);
     made->models_ = std::make_unique<frontend::PoolModels>(std::move(options), *made->fleet_,
                                                            door.frontend(), door.loops(), registry);
     made->router_api_ = std::make_unique<frontend::RouterApi>(

@@ -89,6 +89,9 @@ Result<void> read_trusted(const net::HttpRequest& request, HintsOfHeaders& out,
         std::numeric_limits<std::int32_t>::min(), std::numeric_limits<std::int32_t>::max());
     if (!priority) return tl::unexpected(priority.error());
     out.priority = priority->value_or(0);
+    auto tenant = word("x-stator-tenant", request.header("x-stator-tenant"));
+    if (!tenant) return tl::unexpected(std::move(tenant.error()));
+    out.tenant = std::move(*tenant);
     auto required = words("x-stator-require", request.header("x-stator-require"));
     if (!required) return tl::unexpected(std::move(required.error()));
     hints.required_labels = std::move(*required);

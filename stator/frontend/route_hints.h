@@ -12,10 +12,11 @@ namespace stator::frontend {
 struct HintsOfHeaders {
     std::shared_ptr<protocol::RouteHints> hints;  ///< null: nothing
     std::int32_t priority = 0;
+    std::string tenant;  ///< empty: none is named
 };
 
 /// Reads x-stator-session, x-stator-session-hard, x-stator-worker, x-stator-rank,
-/// x-stator-priority, x-stator-require, x-stator-tolerate (lists with commas),
+/// x-stator-priority, x-stator-tenant, x-stator-require, x-stator-tolerate (lists with commas),
 /// x-stator-expected-output and x-stator-explain, and what NVIDIA Dynamo calls them:
 /// x-dynamo-session-id, x-dynamo-worker-instance-id, x-dynamo-dp-rank, x-dynamo-request-priority.
 /// Only a session is taken from callers that are not trusted; their other hints are passed over.

@@ -55,10 +55,7 @@ Result<std::optional<Waiting>> AdmissionQueue::push(const Waiting& request, Nano
             if (classes_[l].size == 0) continue;
             for (const auto& [id, place] : places_) {
                 if (place.level != l) continue;
-                const bool later = last == nullptr || place.at->first > last->at->first ||
-                                   (place.at->first == last->at->first &&
-                                    place.at->second.id > last->at->second.id);
-                if (later) last = &place;
+                if (last == nullptr || place.at->first > last->at->first) last = &place;
             }
         }
         if (last == nullptr) {
@@ -74,7 +71,7 @@ void AdmissionQueue::insert(const Waiting& request, std::size_t level) {
     Class& c = classes_[level];
     Tenant& tenant = c.tenants[request.tenant];
     if (tenant.waiting.empty()) c.round.push_back(request.tenant);
-    const auto at = tenant.waiting.emplace(key(request), request);
+    const auto at = tenant.waiting.emplace(std::pair(key(request), request.id), request).first;
     places_[request.id] = {level, request.tenant, at};
     if (request.deadline) deadlines_.emplace(*request.deadline, request.id);
     ++per_tenant_[request.tenant];
@@ -118,8 +115,7 @@ void AdmissionQueue::promote(Nanos now) {
                 due.push_back(place);
             }
         }
-        std::ranges::sort(due, {},
-                          [](const Place& p) { return std::pair(p.at->first, p.at->second.id); });
+        std::ranges::sort(due, {}, [](const Place& p) { return p.at->first; });
         for (const Place& place : due) insert(take(place), level - 1);
     }
 }

@@ -93,7 +93,8 @@ class AdmissionQueue {
 
   private:
     static constexpr std::size_t kClasses = 3;
-    using Order = std::multimap<double, Waiting>;
+    /// By key, then by id: who is put back finds its place again.
+    using Order = std::map<std::pair<double, std::uint64_t>, Waiting>;
     struct Tenant {
         Order waiting;
         double deficit_s = 0;

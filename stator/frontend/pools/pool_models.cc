@@ -238,6 +238,7 @@ void PoolModels::Impl::serve(const std::string& id, Pool& pool) {
     pool.router = std::make_shared<routing::PoolRouter>(options.router, *pool.card, options.feed,
                                                         registry, clock);
     engine_options.router = pool.router;
+    engine_options.queue = options.queue;
     pool.engine =
         engine::make_pool_engine(std::move(engine_options), fleet, loops, registry, clock);
     pool.served_since = clock.unix_seconds();

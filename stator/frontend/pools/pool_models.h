@@ -31,6 +31,7 @@ struct PoolModelsOptions {
     std::uint32_t max_migrations = 3;
     std::chrono::milliseconds wait_for_worker{2'000};
     routing::PoolRouterOptions router;
+    engine::PoolQueueOptions queue;
     std::shared_ptr<routing::KvFeed> feed;  ///< of KV events; null: none are followed
     /// What requests leave out, where neither card nor options say: see SamplingDefaults.
     std::function<SamplingDefaults(const protocol::RecommendedSampling&)> defaults;

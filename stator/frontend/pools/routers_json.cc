@@ -19,6 +19,17 @@ void write_rank(codec::JsonWriter& w, const routing::PoolRouter::RankState& r) {
     w.key("blocks").number(static_cast<std::uint64_t>(r.blocks)).end_object();
 }
 
+void write_queue(codec::JsonWriter& w, const routing::PoolRouter::QueueState& q) {
+    w.key("queue").begin_object();
+    w.key("interactive").number(static_cast<std::uint64_t>(q.waiting[0]));
+    w.key("standard").number(static_cast<std::uint64_t>(q.waiting[1]));
+    w.key("batch").number(static_cast<std::uint64_t>(q.waiting[2]));
+    w.key("most").number(static_cast<std::uint64_t>(q.most));
+    w.key("tenants").number(static_cast<std::uint64_t>(q.tenants));
+    w.key("work_s").number(std::round(q.work_s * 1e3) / 1e3);
+    w.key("hold_ms").number(std::round(q.hold_s * 1e3)).end_object();
+}
+
 }  // namespace
 
 void append_routers_json(codec::JsonWriter& w,
@@ -29,6 +40,7 @@ void append_routers_json(codec::JsonWriter& w,
         w.begin_object().key("pool").string(served.pool).key("model").string(served.model);
         w.key("policy").string(router::to_string(state.policy.policy));
         w.key("bookings").number(static_cast<std::uint64_t>(state.bookings));
+        if (state.queue) write_queue(w, *state.queue);
         w.key("index").begin_object();
         w.key("blocks").number(static_cast<std::uint64_t>(state.index.blocks));
         w.key("bytes").number(static_cast<std::uint64_t>(state.index.bytes));
