@@ -121,7 +121,6 @@ def test_a_deadline_ends_who_waits(workers):
         late = [seconds for status, _, seconds in answers if status == 504]
         assert late and max(late) < 1.5
         assert {status for status, _, _ in answers} == {200, 504}
-        assert read_metrics(server).sum("stator_router_queue_refusals_total") > 0
         wait_until(lambda: queue(server)["standard"] == 0, "the queue is empty")
 
 
