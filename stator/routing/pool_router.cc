@@ -98,6 +98,8 @@ router::RankDescription PoolRouter::describe(const PoolRank& rank) {
         if (key == "zone") d.zone = value;
         if (key == "taint") {
             d.taints.push_back(value);
+        } else if (key == "avoid") {
+            d.avoid.push_back(value);
         } else {
             d.labels.push_back(key + "=" + value);
         }
@@ -205,15 +207,15 @@ void PoolRouter::refresh_loads(TimePoint now) {
     }
 }
 
-/// Who holds the request's prefix. Replaces what is in both.
-void PoolRouter::look_up(const protocol::GenerateRequest& request,
+/// Who holds the request's prefix. Replaces what is in both. True: at most so much of it.
+bool PoolRouter::look_up(const protocol::GenerateRequest& request,
                          std::vector<tokens::SequenceHash>& blocks,
                          std::vector<router::Overlap>& overlaps) const {
     blocks.clear();
     overlaps.clear();
-    if (!index_) return;
+    if (!index_) return false;
     hash_prompt(request.prompt, card_.block_tokens, request.cache_salt, blocks);
-    index_->lookup(blocks, overlaps);
+    return index_->lookup(blocks, overlaps);
 }
 
 router::RouteRequest PoolRouter::route_request(const protocol::GenerateRequest& request,
@@ -236,6 +238,7 @@ router::RouteRequest PoolRouter::route_request(const protocol::GenerateRequest& 
     if (!hints->session.empty()) r.session = tokens::hash_seed({}, hints->session) | 1U;
     r.session_hard = hints->session_hard;
     r.required = hints->required_labels;
+    r.preferred = hints->preferred_labels;
     r.tolerated = hints->tolerated_taints;
     return r;
 }
@@ -246,7 +249,7 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
     thread_local std::vector<tokens::SequenceHash> blocks;
     thread_local std::vector<router::Overlap> overlaps;
     const TimePoint begin = clock_.now();
-    look_up(request, blocks, overlaps);
+    const bool upper_bound = look_up(request, blocks, overlaps);
     if (index_ && index_->tidy(begin)) show_index();
     router::RouteRequest r = route_request(request, blocks, overlaps);
     r.excluded = excluded;
@@ -268,6 +271,7 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
             if (request.hints->explain) {
                 request.hints->explain = false;
                 explanation = router_.explain(r, now());
+                explanation->upper_bound = upper_bound;
             }
         }
         const auto decision = router_.book(r, now());
@@ -285,7 +289,7 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         const Member& m = members_[route.rank];
         if (!m.writer) predicted = m.slot;
         const auto held = std::ranges::find(overlaps, route.rank, &router::Overlap::rank);
-        if (m.writer && m.writer->is_live(m.rank.rank)) {
+        if (m.writer && m.writer->is_live(m.rank.rank) && !upper_bound) {
             route.audited = true;
             route.held_tokens = held == overlaps.end() ? 0 : held->any_blocks * card_.block_tokens;
         }
@@ -299,14 +303,16 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
 Result<std::string> PoolRouter::explain(const protocol::GenerateRequest& request) {
     std::vector<tokens::SequenceHash> blocks;
     std::vector<router::Overlap> overlaps;
-    look_up(request, blocks, overlaps);
+    const bool upper_bound = look_up(request, blocks, overlaps);
     router::RouteRequest r = route_request(request, blocks, overlaps);
     const std::scoped_lock lock(mutex_);
     refresh_loads(clock_.now());
     if (request.hints) {
         if (auto ok = pin(*request.hints, r); !ok) return tl::unexpected(ok.error());
     }
-    return router::to_json(router_.explain(r, now()));
+    auto explanation = router_.explain(r, now());
+    explanation.upper_bound = upper_bound;
+    return router::to_json(explanation);
 }
 
 std::vector<PoolRouter::Holder> PoolRouter::holders(std::span<const tokens::TokenId> prompt,
@@ -326,6 +332,28 @@ std::vector<PoolRouter::Holder> PoolRouter::holders(std::span<const tokens::Toke
     return out;
 }
 
+Result<PoolRouter::Dump> PoolRouter::dump(std::string_view worker, std::uint32_t rank,
+                                          std::size_t skip, std::size_t limit) const {
+    Dump out;
+    std::optional<index::RankSlot> slot;
+    {
+        const std::scoped_lock lock(mutex_);
+        for (const Member& m : members_) {
+            if (!m.rank.worker || m.rank.rank != rank) continue;
+            if (m.rank.worker->info()->name != worker) continue;
+            out.name = fmt::format("{}/{}", worker, rank);
+            slot = m.slot;
+        }
+    }
+    if (out.name.empty()) {
+        return error(ErrorCode::kNotFound, "there is no rank {} of a worker {}", rank, worker);
+    }
+    if (!slot) return out;
+    out.all_blocks = index_->blocks_of(*slot);
+    out.runs = index_->dump(*slot, skip, limit);
+    return out;
+}
+
 std::shared_ptr<fleet::Worker> PoolRouter::worker(router::RankIndex rank,
                                                   std::uint32_t& of_worker) const {
     const std::scoped_lock lock(mutex_);
@@ -340,7 +368,11 @@ Result<void> PoolRouter::pin(const protocol::RouteHints& hints, router::RouteReq
     for (std::size_t i = 0; i < members_.size(); ++i) {
         const Member& m = members_[i];
         if (!m.rank.worker || m.rank.rank != hints.rank.value_or(m.rank.rank)) continue;
-        if (m.rank.worker->info()->name != hints.worker) continue;
+        const auto info = m.rank.worker->info();
+        // A number: what the reference calls an instance.
+        if (info->name != hints.worker && std::to_string(info->incarnation.value) != hints.worker) {
+            continue;
+        }
         r.pinned = static_cast<router::RankIndex>(i);
         return {};
     }
@@ -457,6 +489,7 @@ PoolRouter::State PoolRouter::state() const {
         s.mismatch_rate = verdict.mismatch_rate;
         if (m.slot) s.blocks = index_->blocks_of(*m.slot);
     }
+    std::ranges::sort(out.ranks, {}, &RankState::name);
     return out;
 }
 

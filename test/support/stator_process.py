@@ -314,7 +314,7 @@ class StatorFrontend(StatorServer):
         deadline = time.monotonic() + seconds
         while True:
             health = self.health()
-            # It listens a moment before it looks for workers.
+            # A moment after the port, the fleet is there.
             fleet = health.get("fleet", {"workers": [], "pools": []})
             ready = {w.get("name") for w in fleet["workers"] if w["state"] == "ready"}
             served = {m["pool"] for m in health["models"]}

@@ -83,6 +83,9 @@ class PoolModels {
 void append_routers_json(codec::JsonWriter& w,
                          const std::vector<PoolModels::ServedRouter>& routers);
 
+/// The ranks of one, an array.
+void append_ranks_json(codec::JsonWriter& w, const routing::PoolRouter::State& state);
+
 /// The fleet as /health shows it: workers with state, pool and load, pools, failing sources.
 void append_fleet_json(codec::JsonWriter& w, const fleet::FleetView& view);
 

@@ -18,6 +18,8 @@ using codec::JsonView;
 
 constexpr std::size_t kMaxWords = 16;
 constexpr std::size_t kMaxWord = 256;
+constexpr std::int64_t kMaxRank = 65'535;
+constexpr std::int64_t kDumpedBlocks = 100'000;  // at once: some 2 MB
 
 tl::unexpected<Error> wrong(std::string_view member, std::string_view expected) {
     Error e = error(ErrorCode::kInvalidArgument, "{} must be {}", member, expected).value();
@@ -98,11 +100,11 @@ Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::Mo
         if (!set) return wrong("session_hard", "true or false");
         hints->session_hard = *set;
     }
-    constexpr std::int64_t kMaxRank = 65'535;
     constexpr std::int64_t kMaxOutput = 10'000'000;
     for (auto ok :
          {take_word(body, "session", hints->session), take_word(body, "worker", hints->worker),
           take_words(body, "require", hints->required_labels),
+          take_words(body, "prefer", hints->preferred_labels),
           take_words(body, "tolerate", hints->tolerated_taints),
           take_number(body, "rank", 0, kMaxRank, rank),
           take_number(body, "priority", std::numeric_limits<std::int32_t>::min(),
@@ -151,8 +153,11 @@ Result<std::string> RouterApi::act(std::string_view action, std::string_view bod
     if (action == "first_token") return first_token(*root);
     if (action == "release") return release(*root);
     if (action == "overlap") return overlap(*root);
+    if (action == "loads") return loads(*root);
+    if (action == "dump") return dump(*root);
     return error(ErrorCode::kNotFound,
-                 "/router/{} is nothing; there are select, reserve, first_token, release, overlap",
+                 "/router/{} is nothing; there are select, reserve, first_token, release, overlap, "
+                 "loads, dump",
                  action.substr(0, kMaxWord));
 }
 
@@ -262,6 +267,60 @@ Result<std::string> RouterApi::overlap(JsonView body) {
         w.key("any_blocks").number(holder.any_blocks).end_object();
     }
     w.end_array().end_object();
+    return out;
+}
+
+Result<std::string> RouterApi::loads(JsonView body) {
+    const auto router = router_of(body);
+    if (!router) return tl::unexpected(router.error());
+    const auto state = (*router)->state();
+    std::string out;
+    codec::JsonWriter w(out);
+    w.begin_object().key("bookings").number(static_cast<std::uint64_t>(state.bookings));
+    w.key("ranks");
+    append_ranks_json(w, state);
+    w.end_object();
+    return out;
+}
+
+Result<std::string> RouterApi::dump(JsonView body) {
+    const auto router = router_of(body);
+    if (!router) return tl::unexpected(router.error());
+    std::string worker;
+    std::int64_t rank = 0;
+    std::int64_t skip = 0;
+    std::int64_t limit = kDumpedBlocks;
+    for (auto ok : {take_word(body, "worker", worker), take_number(body, "rank", 0, kMaxRank, rank),
+                    take_number(body, "skip", 0, std::numeric_limits<std::int64_t>::max(), skip),
+                    take_number(body, "limit", 1, kDumpedBlocks, limit)}) {
+        if (!ok) return tl::unexpected(std::move(ok.error()));
+    }
+    const auto dump =
+        (*router)->dump(worker, static_cast<std::uint32_t>(rank), static_cast<std::size_t>(skip),
+                        static_cast<std::size_t>(limit));
+    if (!dump) return tl::unexpected(dump.error());
+    std::string out;
+    codec::JsonWriter w(out);
+    w.begin_object().key("rank").string(dump->name);
+    w.key("blocks").number(static_cast<std::uint64_t>(dump->all_blocks));
+    w.key("runs").begin_array();
+    std::uint64_t given = 0;
+    for (const auto& run : dump->runs) {
+        w.begin_object().key("tier").string(to_string(run.tier)).key("sequence_hashes");
+        w.begin_array();
+        // As text: many readers of JSON keep 53 bits of a number.
+        for (const auto hash : run.blocks) w.string(fmt::format("{:016x}", hash.value));
+        w.end_array().end_object();
+        given += run.blocks.size();
+    }
+    const std::uint64_t next = static_cast<std::uint64_t>(skip) + given;
+    w.end_array().key("next_skip");
+    if (given > 0 && next < dump->all_blocks) {
+        w.number(next);
+    } else {
+        w.null();
+    }
+    w.end_object();
     return out;
 }
 

@@ -32,6 +32,12 @@ void write_queue(codec::JsonWriter& w, const routing::PoolRouter::QueueState& q)
 
 }  // namespace
 
+void append_ranks_json(codec::JsonWriter& w, const routing::PoolRouter::State& state) {
+    w.begin_array();
+    for (const auto& rank : state.ranks) write_rank(w, rank);
+    w.end_array();
+}
+
 void append_routers_json(codec::JsonWriter& w,
                          const std::vector<PoolModels::ServedRouter>& routers) {
     w.begin_object().key("pools").begin_array();
@@ -50,9 +56,10 @@ void append_routers_json(codec::JsonWriter& w,
         w.key("unknown_parents").number(state.index.counters.unknown_parents);
         w.key("refused_blocks").number(state.index.counters.refused_blocks);
         w.key("evicted_blocks").number(state.index.counters.evicted_blocks);
-        w.end_object().key("ranks").begin_array();
-        for (const auto& rank : state.ranks) write_rank(w, rank);
-        w.end_array().end_object();
+        w.key("sparse_blocks").number(state.index.counters.sparse_blocks);
+        w.end_object().key("ranks");
+        append_ranks_json(w, state);
+        w.end_object();
     }
     w.end_array().end_object();
 }
