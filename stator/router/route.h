@@ -56,7 +56,8 @@ struct RouteRequest {
     /// Decision::booking is 0.
     std::optional<double> most_queue_s;
     /// With it: a rank that has all it can run at once and this share of it more (at least one) is
-    /// full. More than that does nothing for it, and could still be chosen for elsewhere.
+    /// full. More than that does nothing for it, and could still be chosen for elsewhere. So is one
+    /// where requests wait for KV memory, and what is left is not enough for the prompt.
     double most_waiting_share = 1e9;
     std::optional<Nanos> deadline;        ///< refuse where the first token is predicted later
     std::span<const Label> required;      ///< only ranks that bear all of these

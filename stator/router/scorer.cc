@@ -49,7 +49,9 @@ void Scorer::prepare(const RankTable& table, ActivePrefixes& active, const Route
         if (request.most_queue_s) {
             limit = std::min(limit, enough(c.running_limit[r], request.most_waiting_share));
         }
-        const bool full = limit != 0 && c.requests[r] >= limit;
+        const bool no_room =
+            request.most_queue_s && c.kv_room[r] < static_cast<float>(request.prompt_tokens);
+        const bool full = (limit != 0 && c.requests[r] >= limit) || no_room;
         excluded_[r] = static_cast<std::uint8_t>(
             c.role[r] != role ? Exclusion::kOtherRole
                               : (full ? Exclusion::kFull : Exclusion::kNone));

@@ -28,7 +28,7 @@ class CallQueueTest : public PoolFixture {
         return r;
     }
     /// Two that keep the worker busy.
-    void occupy(std::uint32_t tokens = 100) {
+    void occupy(std::uint32_t tokens = 200) {
         ASSERT_TRUE(engine_->submit(request(901, tokens), sink_));
         ASSERT_TRUE(engine_->submit(request(902, tokens), sink_));
         ASSERT_TRUE(sink_->wait_tokens(901, 1));
@@ -150,7 +150,7 @@ TEST_F(CallQueueTest, WhoWaitsGoesToAWorkerThatCameLater) {
 }
 
 TEST_F(CallQueueTest, MuchPrefillBeforeItIsWaitedForHere) {
-    start_one({.hold = {.queue_s = 0.2}}, {.max_running = 64, .max_waiting = 64, .step = 100ms});
+    start_one({.hold = {.queue_s = 0.2}}, {.max_running = 64, .max_waiting = 64, .step = 300ms});
     auto heavy = request(1, 3);
     heavy.prompt.assign(50'000, 7);
     ASSERT_TRUE(engine_->submit(heavy, sink_));
