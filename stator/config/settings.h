@@ -162,6 +162,9 @@ struct RouterSettings {
     std::chrono::milliseconds predict_ttl{120'000};
     ByteSize index_size{4ULL * 1024 * 1024 * 1024};
     std::string hints = "local";
+    std::string remote;
+    std::string remote_key_file;
+    std::chrono::milliseconds remote_timeout{200};
     bool operator==(const RouterSettings&) const = default;
 };
 
