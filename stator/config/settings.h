@@ -167,6 +167,9 @@ struct RouterSettings {
     std::uint32_t queue_per_tenant = 1024;
     std::chrono::milliseconds promote_after{30'000};
     std::vector<std::string> tenants;
+    std::string remote;
+    std::string remote_key_file;
+    std::chrono::milliseconds remote_timeout{200};
     bool operator==(const RouterSettings&) const = default;
 };
 

@@ -274,7 +274,11 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
                 explanation->upper_bound = upper_bound;
             }
         }
-        const auto decision = router_.book(r, now());
+        auto decision = router_.book(r, now());
+        if (!decision && r.pinned && request.hints->advised) {
+            r.pinned.reset();
+            decision = router_.book(r, now());
+        }
         if (explanation) {
             if (decision) note_choice(*explanation, decision->chosen.rank);
             request.hints->explanation = router::to_json(*explanation, kExplainedRanks);
@@ -376,6 +380,7 @@ Result<void> PoolRouter::pin(const protocol::RouteHints& hints, router::RouteReq
         r.pinned = static_cast<router::RankIndex>(i);
         return {};
     }
+    if (hints.advised) return {};
     return error(ErrorCode::kNotFound, "worker {} is asked for, and not there", hints.worker);
 }
 

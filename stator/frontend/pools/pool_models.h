@@ -15,6 +15,7 @@
 #include "stator/frontend/pools/traffic_shares.h"
 #include "stator/metrics/registry.h"
 #include "stator/protocol/worker_info.h"
+#include "stator/routing/router_client.h"
 #include "stator/runtime/loop.h"
 
 namespace stator::frontend {
@@ -33,6 +34,8 @@ struct PoolModelsOptions {
     routing::PoolRouterOptions router;
     engine::PoolQueueOptions queue;
     std::shared_ptr<routing::KvFeed> feed;  ///< of KV events; null: none are followed
+    /// Asked where requests should go, before the routers here; null: nobody is.
+    std::shared_ptr<routing::RouterClient> shared_router;
     /// What requests leave out, where neither card nor options say: see SamplingDefaults.
     std::function<SamplingDefaults(const protocol::RecommendedSampling&)> defaults;
     /// Artifacts kept from earlier (a cache on disk). Run on a thread of their own, may block.
