@@ -317,9 +317,19 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
         [api = made->router_api_.get()](std::string_view action, std::string_view body) {
             return api->act(action, body);
         });
-    door.frontend().observe_fleet([&fleet = *made->fleet_](codec::JsonWriter& w) {
-        frontend::append_fleet_json(w, *fleet.view());
-    });
+    door.frontend().observe_fleet(
+        [&fleet = *made->fleet_](codec::JsonWriter& w) {
+            frontend::append_fleet_json(w, *fleet.view());
+        },
+        [models = made->models_.get()] {
+            std::vector<std::string> concerns;
+            for (const auto& served : models->routers()) {
+                for (std::string& concern : served.router->concerns()) {
+                    concerns.push_back(std::move(concern));
+                }
+            }
+            return concerns;
+        });
     return made;
 }
 

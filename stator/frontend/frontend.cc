@@ -133,6 +133,7 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     std::mutex models_mutex;     ///< the pointer below
     std::shared_ptr<const ModelDirectory> models_now = std::make_shared<ModelDirectory>();
     std::function<void(codec::JsonWriter&)> append_fleet;
+    std::function<std::vector<std::string>()> concerns;
     std::function<void(codec::JsonWriter&)> append_router;
     std::function<Result<std::string>(std::string_view, std::string_view)> act_on_router;
     KeyRing keys;
@@ -257,9 +258,10 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
         case Route::kModel:
             return answer_model(exchange, match.model);
         case Route::kHealth: {
+            const auto worries = concerns ? concerns() : std::vector<std::string>();
             const HealthReport report =
                 health_report(readiness.load(), *models(), to_seconds(clock.now() - started),
-                              inflight.load(std::memory_order_relaxed), append_fleet);
+                              inflight.load(std::memory_order_relaxed), append_fleet, worries);
             return exchange.respond(report.status, kJson, report.body);
         }
         case Route::kLive:
@@ -439,8 +441,10 @@ void Frontend::set_models(std::vector<ServedModel> models) {
     impl_->models_now.swap(next);
 }
 
-void Frontend::observe_fleet(std::function<void(codec::JsonWriter&)> append_value) {
+void Frontend::observe_fleet(std::function<void(codec::JsonWriter&)> append_value,
+                             std::function<std::vector<std::string>()> concerns) {
     impl_->append_fleet = std::move(append_value);
+    impl_->concerns = std::move(concerns);
 }
 
 void Frontend::observe_router(

@@ -79,9 +79,10 @@ class Frontend {
     void set_models(std::vector<ServedModel> models);
     /// The same with one more than there were.
     void add_model(ServedModel model);
-    /// /health gets a member "fleet" whose value this writes. Thread-safe; before the server
-    /// listens.
-    void observe_fleet(std::function<void(codec::JsonWriter&)> append_value);
+    /// /health gets a member "fleet" whose value this writes, and says "degraded" while there are
+    /// `concerns`. Thread-safe; before the server listens.
+    void observe_fleet(std::function<void(codec::JsonWriter&)> append_value,
+                       std::function<std::vector<std::string>()> concerns = {});
     /// What GET /router answers, and POST /router/{action} with a body; without it the paths are
     /// unknown. Thread-safe; before the server listens.
     void observe_router(

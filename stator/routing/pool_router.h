@@ -57,6 +57,7 @@ struct Route {
     bool audited = false;
     std::uint32_t held_tokens = 0;  ///< by the rank's events alone
     std::uint32_t prompt_tokens = 0;
+    std::uint32_t resyncs_done = 0;
 };
 
 /// Chooses ranks of one pool by what they hold and what they have to do, and keeps account of what
@@ -118,6 +119,8 @@ class PoolRouter {
         bool live = false;
         std::size_t blocks = 0;
         std::string_view trust;    ///< of what its events say
+        std::string_view finding;  ///< why they are not trusted; empty: they are
+        bool believed = true;      ///< they count in decisions
         double mismatch_rate = 0;  ///< of late
         double prefill_scale = 1;
         double queue_s = 0;
@@ -141,6 +144,8 @@ class PoolRouter {
     [[nodiscard]] State state() const;
     /// Who lets requests wait tells of them by this; null: nobody does any more.
     void observe_queue(std::function<QueueState()> look);
+    /// Ranks that are not what they say they are, a sentence each: for /health.
+    [[nodiscard]] std::vector<std::string> concerns() const;
 
   private:
     struct Member {
@@ -148,6 +153,8 @@ class PoolRouter {
         std::optional<index::RankSlot> slot;
         std::shared_ptr<IndexWriter> writer;  ///< null: publishes no events
         bool stays = false;
+        bool resyncing = false;  ///< its snapshot is on its way
+        std::uint64_t orphans = 0;
     };
     struct Following {
         std::unique_ptr<events::Subscription> subscription;
@@ -161,6 +168,8 @@ class PoolRouter {
     void follow_events();
     void refresh_loads(TimePoint now);
     void show_index();
+    void show_trust();
+    void settle_snapshot(router::RankIndex rank);
     [[nodiscard]] bool audit(const Route& route, std::uint32_t cached_tokens);
     void fetch_again(router::RankIndex rank);
     bool look_up(const protocol::GenerateRequest& request,
@@ -187,6 +196,7 @@ class PoolRouter {
     metrics::Gauge& index_blocks_;
     metrics::Gauge& index_bytes_;
     metrics::Counter& audit_alarms_;
+    std::array<metrics::Gauge*, 3> ranks_by_trust_;
 
     mutable std::mutex mutex_;  ///< of all below
     router::Router router_;

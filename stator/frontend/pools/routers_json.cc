@@ -15,6 +15,8 @@ void write_rank(codec::JsonWriter& w, const routing::PoolRouter::RankState& r) {
     w.key("prefill_scale").number(std::round(r.prefill_scale * 1e3) / 1e3);
     w.key("kv_events").string(!r.follows_events ? "none" : r.live ? "live" : "catching up");
     w.key("trust").string(r.trust);
+    if (!r.finding.empty()) w.key("finding").string(r.finding);
+    w.key("believed").boolean(r.believed);
     w.key("mismatch_rate").number(std::round(r.mismatch_rate * 1e4) / 1e4);
     w.key("blocks").number(static_cast<std::uint64_t>(r.blocks)).end_object();
 }
