@@ -174,6 +174,9 @@ Result<void> check_router_settings(const config::RouterSettings& settings) {
     if (const auto options = router_options(settings); !options) {
         return tl::unexpected(options.error());
     }
+    for (const std::string& source : settings.peers) {
+        if (auto ok = discovery::check_source(source); !ok) return ok;
+    }
     if (!trust_of(settings.hints)) {
         return error(ErrorCode::kInvalidArgument,
                      "--router-hints is {}; it must be nobody, local or everybody",
@@ -233,14 +236,23 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     if (!routing) return tl::unexpected(routing.error());
     auto feed = kv_feed(settings);
     if (!feed) return tl::unexpected(feed.error());
+    auto replicas =
+        ReplicaFront::start(settings, options_of_fleet->link.name,
+                            options_of_fleet->link.incarnation, door.loops().at(0), registry);
+    if (!replicas) return tl::unexpected(replicas.error());
     auto fleet = fleet::start_fleet(std::move(*options_of_fleet), door.loops(), registry);
-    if (!fleet) return tl::unexpected(fleet.error());
+    if (!fleet) {
+        if (*replicas) (*replicas)->stop();
+        return tl::unexpected(fleet.error());
+    }
     std::unique_ptr<FleetFront> made(new FleetFront);
+    made->replicas_ = std::move(*replicas);
     made->fleet_ = std::move(*fleet);
     frontend::PoolModelsOptions options = models_options(settings);
     options.served = std::move(served);
     options.router = std::move(*routing);
     options.feed = std::move(*feed);
+    if (made->replicas_) options.replicas = made->replicas_->plane();
     made->models_ = std::make_unique<frontend::PoolModels>(std::move(options), *made->fleet_,
                                                            door.frontend(), door.loops(), registry);
     made->router_api_ = std::make_unique<frontend::RouterApi>(
@@ -260,6 +272,7 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
 
 void FleetFront::stop(Deadline deadline) {
     models_->stop(deadline);
+    if (replicas_) replicas_->stop();
     fleet_->stop();
 }
 

@@ -157,6 +157,10 @@ struct RouterSettings {
     std::chrono::milliseconds predict_ttl{120'000};
     ByteSize index_size{4ULL * 1024 * 1024 * 1024};
     std::string hints = "local";
+    bool replica_sync = true;
+    std::vector<std::string> peers;
+    std::string events;
+    std::string events_advertise;
     bool operator==(const RouterSettings&) const = default;
 };
 

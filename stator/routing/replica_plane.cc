@@ -27,9 +27,10 @@ struct ReplicaPlane::Timers {
 };
 
 ReplicaPlane::ReplicaPlane(ReplicaPlaneOptions options, runtime::Loop& loop,
-                           metrics::Registry& registry)
+                           metrics::Registry& registry, const Clock& clock)
     : options_(std::move(options)),
       loop_(loop),
+      clock_(clock),
       dropped_(registry.counter("stator_router_peer_messages_dropped_total",
                                 "Messages of other frontends that came faster than they were "
                                 "read.")),
@@ -39,8 +40,9 @@ ReplicaPlane::ReplicaPlane(ReplicaPlaneOptions options, runtime::Loop& loop,
 
 Result<std::shared_ptr<ReplicaPlane>> ReplicaPlane::start(ReplicaPlaneOptions options,
                                                           runtime::Loop& loop,
-                                                          metrics::Registry& registry) {
-    std::shared_ptr<ReplicaPlane> made(new ReplicaPlane(std::move(options), loop, registry));
+                                                          metrics::Registry& registry,
+                                                          const Clock& clock) {
+    std::shared_ptr<ReplicaPlane> made(new ReplicaPlane(std::move(options), loop, registry, clock));
     auto publishers = events::start_publishers(made->options_.publisher);
     if (!publishers) return tl::unexpected(std::move(publishers.error()));
     made->publishers_ = std::move(*publishers);
@@ -139,7 +141,7 @@ void ReplicaPlane::tick() {
 void ReplicaPlane::send(const std::string& pool, std::vector<replicas::Message>& messages) {
     for (const replicas::Message& message : messages) {
         std::string payload;
-        replicas::encode(pool, message, Clock::real().now() - TimePoint{}, payload);
+        replicas::encode(pool, message, now(), payload);
         publisher_->publish(kTopic, 0, std::move(payload));
     }
 }
@@ -207,7 +209,7 @@ void ReplicaPlane::on_message(const std::string& address, protocol::Incarnation 
         for_each_pool([&](const std::string&, PoolRouter& router) { router.peer_heard(id); });
         return;
     }
-    auto read = replicas::decode(payload, Clock::real().now() - TimePoint{});
+    auto read = replicas::decode(payload, now());
     if (!read) {
         if (read.error().code != ErrorCode::kNotFound) rejected_.add();
         return;

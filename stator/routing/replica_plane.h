@@ -38,9 +38,9 @@ class ReplicaPlane : public std::enable_shared_from_this<ReplicaPlane> {
   public:
     static constexpr std::string_view kTopic = "router";
 
-    [[nodiscard]] static Result<std::shared_ptr<ReplicaPlane>> start(ReplicaPlaneOptions options,
-                                                                     runtime::Loop& loop,
-                                                                     metrics::Registry& registry);
+    [[nodiscard]] static Result<std::shared_ptr<ReplicaPlane>> start(
+        ReplicaPlaneOptions options, runtime::Loop& loop, metrics::Registry& registry,
+        const Clock& clock = Clock::real());
     ~ReplicaPlane();  ///< stop() must have been called
     ReplicaPlane(const ReplicaPlane&) = delete;
     ReplicaPlane& operator=(const ReplicaPlane&) = delete;
@@ -63,7 +63,9 @@ class ReplicaPlane : public std::enable_shared_from_this<ReplicaPlane> {
     };
     struct Timers;
 
-    ReplicaPlane(ReplicaPlaneOptions options, runtime::Loop& loop, metrics::Registry& registry);
+    ReplicaPlane(ReplicaPlaneOptions options, runtime::Loop& loop, metrics::Registry& registry,
+                 const Clock& clock);
+    [[nodiscard]] replicas::Nanos now() const { return clock_.now() - TimePoint{}; }
     void wake();
 
     // On the loop.
@@ -80,6 +82,7 @@ class ReplicaPlane : public std::enable_shared_from_this<ReplicaPlane> {
 
     ReplicaPlaneOptions options_;
     runtime::Loop& loop_;
+    const Clock& clock_;
     metrics::Counter& dropped_;
     metrics::Counter& rejected_;
     std::unique_ptr<events::PublisherHost> publishers_;

@@ -38,12 +38,13 @@ Role role_of(Leg leg) {
 }
 
 Routing::Routing(const Scenario& scenario, Fleet& fleet, std::uint64_t seed)
-    : scenario_(scenario), fleet_(fleet), router_(scenario.router, seed) {
+    : scenario_(scenario), fleet_(fleet), routers_(scenario.replicas, scenario.router, seed) {
     add_workers();
 }
 
 void Routing::add_workers() {
-    for (auto w = static_cast<std::uint32_t>(router_.ranks().size()); w < fleet_.size(); ++w) {
+    for (auto w = static_cast<std::uint32_t>(routers_.front().ranks().size()); w < fleet_.size();
+         ++w) {
         const Group& group = fleet_.group_of(w);
         // A pool has one prior, that of its first group; how other workers differ is to be learned.
         const auto first = std::ranges::find(scenario_.groups, group.role, &Group::role);
@@ -61,9 +62,12 @@ void Routing::add_workers() {
         d.adapter_load_s = to_seconds(o.adapter_load);
         d.max_adapters = o.max_adapters;
         d.open = fleet_.worker(w).up;
-        const router::RankIndex rank = router_.add_rank(std::move(d));
-        router_.on_report(rank, fleet_.worker(w).core->load(), router::BookingId(0));
+        routers_.for_each([&](router::Router& router) {
+            const router::RankIndex rank = router.add_rank(d);
+            router.on_report(rank, fleet_.worker(w).core->load(), router::BookingId(0));
+        });
     }
+    routers_.ranks_changed();
 }
 
 void Routing::look_up(Role role, const CoreRequest& request, std::uint32_t block_tokens) {
@@ -111,25 +115,27 @@ Result<router::Decision> Routing::book(const workload::RequestSpec& spec,
         look_up(role, request, block_tokens);
         r.overlaps = overlaps_;
     }
-    return router_.book(r, now);
+    return routers_.book(spec.index, r, now);
 }
 
 void Routing::hear(const Notice& n, Nanos now) {
     switch (n.kind) {
         case Notice::Kind::kReport:
-            return router_.on_report(n.worker, n.load, n.booking);
+            return routers_.on_report(n.worker, n.load, n.seen);
         case Notice::Kind::kPromptDone:
-            return router_.on_first_token(n.booking, n.cached_tokens, now);
+            return routers_.on_first_token(n.booking, n.cached_tokens, now);
         case Notice::Kind::kEnded:
-            return router_.on_end(n.booking, now);
+            return routers_.on_end(n.booking, now);
     }
 }
 
 void Routing::step_ended(std::uint32_t worker, Nanos length, const engine::mock::StepShape& shape) {
     if (shape.prefill_tokens > 0 || shape.decode_sequences == 0 || shape.images > 0) return;
     if (scenario_.router.policy != router::Policy::kExpectedTtft) return;
-    router_.on_step(worker, to_seconds(length), shape.decode_sequences,
-                    static_cast<double>(shape.decode_context));
+    routers_.for_each([&](router::Router& router) {
+        router.on_step(worker, to_seconds(length), shape.decode_sequences,
+                       static_cast<double>(shape.decode_context));
+    });
 }
 
 void Routing::note_prediction(double predicted_s, double real_s) {

@@ -10,6 +10,7 @@
 #include "stator/engine/mock/core.h"
 #include "stator/router/router.h"
 #include "stator/sim/fleet.h"
+#include "stator/sim/replicas.h"
 #include "stator/sim/scenario.h"
 #include "stator/workload/request_spec.h"
 
@@ -22,21 +23,25 @@ struct Notice {
     enum class Kind : std::uint8_t { kReport, kPromptDone, kEnded };
     Kind kind = Kind::kReport;
     std::uint32_t worker = 0;
-    router::BookingId booking;  ///< kReport: the last that the worker has seen
+    router::BookingId booking;
+    Replicas::Seen seen{};  ///< kReport: what the worker has seen
     std::uint32_t cached_tokens = 0;
     protocol::LoadReport load;
 };
 
-/// The router of a simulated fleet: the same class as with real traffic. Here is what it is told:
-/// ranks, loads, how far a prefix is where (asked of the workers' caches), and what became of its
-/// predictions. Rank r is worker r. Not thread-safe.
+/// The router of a simulated fleet, or several: the same class as with real traffic. Here is what
+/// it is told: ranks, loads, how far a prefix is where (asked of the workers' caches), and what
+/// became of its predictions. Rank r is worker r. Not thread-safe.
 class Routing {
   public:
     Routing(const Scenario& scenario, Fleet& fleet, std::uint64_t seed);
 
     /// Workers that the fleet has made since.
     void add_workers();
-    void set_open(std::uint32_t worker, bool open) { router_.set_open(worker, open); }
+    void set_open(std::uint32_t worker, bool open) {
+        routers_.for_each([&](router::Router& r) { r.set_open(worker, open); });
+    }
+    [[nodiscard]] Replicas& routers() { return routers_; }
 
     /// Who gets this leg of a request.
     [[nodiscard]] Result<router::Decision> book(const workload::RequestSpec& spec,
@@ -66,7 +71,7 @@ class Routing {
 
     const Scenario& scenario_;
     Fleet& fleet_;
-    router::Router router_;
+    Replicas routers_;
     std::vector<router::Overlap> overlaps_;
     std::vector<std::uint64_t> blocks_;
     std::vector<float> errors_;  ///< (predicted - real) / real

@@ -205,6 +205,12 @@ class ScenarioReader {
         s_.request_delay = nanos(request);
         s_.response_delay = nanos(response);
         r.count("max_moves", s_.max_moves, 0, 100);
+        r.count("replicas", s_.replicas.replicas, 1, kMostReplicas);
+        r.flag("share_bookings", s_.replicas.share);
+        r.number("message_loss", s_.replicas.message_loss, 0, 1);
+        double delay = to_seconds(s_.replicas.message_delay);
+        r.seconds("message_delay", delay, 0, 60);
+        s_.replicas.message_delay = nanos(delay);
         r.finish();
     }
 
