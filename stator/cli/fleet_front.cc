@@ -236,9 +236,8 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     if (!routing) return tl::unexpected(routing.error());
     auto feed = kv_feed(settings);
     if (!feed) return tl::unexpected(feed.error());
-    auto replicas =
-        ReplicaFront::start(settings, options_of_fleet->link.name,
-                            options_of_fleet->link.incarnation, door.loops().at(0), registry);
+    auto replicas = ReplicaFront::start(settings, door.port(), options_of_fleet->link.incarnation,
+                                        door.loops().at(0), registry);
     if (!replicas) return tl::unexpected(replicas.error());
     auto fleet = fleet::start_fleet(std::move(*options_of_fleet), door.loops(), registry);
     if (!fleet) {

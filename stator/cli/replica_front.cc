@@ -1,6 +1,10 @@
 #include "stator/cli/replica_front.h"
 
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <future>
 #include <map>
 #include <utility>
@@ -14,6 +18,7 @@ namespace stator::cli {
 namespace {
 
 constexpr std::string_view kFolder = "dir:";
+constexpr std::size_t kMostWritten = 1000;
 constexpr std::string_view kKeyLabel = "events_key";
 constexpr std::string_view kPlainLabel = "events";
 
@@ -24,6 +29,19 @@ std::string in_file(const std::string& address) {
 std::string in_zmq(const net::SocketAddress& address) {
     const std::string text = to_string(address);
     return text.starts_with("unix:") ? "ipc://" + text.substr(5) : text;
+}
+
+/// A frontend that starts again has the same, and replaces the file that a killed one left.
+std::string file_name(std::uint16_t port) {
+    std::array<char, 256> host{};
+    (void)::gethostname(host.data(), host.size() - 1);
+    std::string name = fmt::format("frontend-{:.100}-{}", host.data(), port);
+    for (char& c : name) {
+        const bool fits = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                          (c >= '0' && c <= '9') || c == '-' || c == '.';
+        if (!fits) c = '_';
+    }
+    return name;
 }
 
 Result<routing::ReplicaPlaneOptions> plane_options(const config::Settings& settings,
@@ -48,7 +66,7 @@ Result<routing::ReplicaPlaneOptions> plane_options(const config::Settings& setti
 }  // namespace
 
 Result<std::shared_ptr<ReplicaFront>> ReplicaFront::start(const config::Settings& settings,
-                                                          const std::string& name,
+                                                          std::uint16_t port,
                                                           protocol::Incarnation incarnation,
                                                           runtime::Loop& loop,
                                                           metrics::Registry& registry) {
@@ -64,7 +82,8 @@ Result<std::shared_ptr<ReplicaFront>> ReplicaFront::start(const config::Settings
         const auto folder = run_time_folder();
         if (!folder) return tl::unexpected(folder.error());
         sources.push_back(std::string(kFolder) + *folder);
-        if (s.peers.empty()) options->bind = "ipc://" + *folder + "/" + name + ".router";
+        if (s.peers.empty())
+            options->bind = fmt::format("ipc://{}/frontend-{}.router", *folder, port);
     }
     if (sources.empty()) return nullptr;
     if (!s.events.empty()) options->bind = s.events;
@@ -75,7 +94,7 @@ Result<std::shared_ptr<ReplicaFront>> ReplicaFront::start(const config::Settings
                  {{"reason", plane.error().message}});
         return nullptr;
     }
-    std::shared_ptr<ReplicaFront> made(new ReplicaFront(name, own_key, loop));
+    std::shared_ptr<ReplicaFront> made(new ReplicaFront(file_name(port), own_key, loop));
     made->plane_ = std::move(*plane);
     const std::string address =
         in_file(s.events_advertise.empty() ? made->plane_->endpoint().address : s.events_advertise);
@@ -134,6 +153,8 @@ void ReplicaFront::announce(Place& place) {
         place.candidates.end()) {
         return;
     }
+    // Two of one name, who take turns in replacing each other's file, end here.
+    if (++place.written > kMostWritten) return;
     auto written =
         discovery::Announcement::write(place.folder, name_, own_, discovery::FileKind::kFrontend);
     if (written) {

@@ -18,11 +18,12 @@ namespace stator::cli {
 /// in which workers are looked for, and the others found there or named by --router-peers.
 class ReplicaFront : public std::enable_shared_from_this<ReplicaFront> {
   public:
-    /// Null where there is nowhere to find others, or it is switched off, or it can't be had (which
-    /// is logged: requests are served all the same). Errors are wrong settings.
+    /// `port`: the one it serves on, of which its file's name is made. Null where there is nowhere
+    /// to find others, or it is switched off, or it can't be had (which is logged: requests are
+    /// served all the same). Errors are wrong settings.
     [[nodiscard]] static Result<std::shared_ptr<ReplicaFront>> start(
-        const config::Settings& settings, const std::string& name,
-        protocol::Incarnation incarnation, runtime::Loop& loop, metrics::Registry& registry);
+        const config::Settings& settings, std::uint16_t port, protocol::Incarnation incarnation,
+        runtime::Loop& loop, metrics::Registry& registry);
 
     [[nodiscard]] const std::shared_ptr<routing::ReplicaPlane>& plane() const { return plane_; }
     /// Not on the loop, which must still run.
@@ -35,6 +36,7 @@ class ReplicaFront : public std::enable_shared_from_this<ReplicaFront> {
         std::vector<discovery::Candidate> candidates;
         std::unique_ptr<discovery::Announcement> announcement;
         bool failed = false;
+        std::size_t written = 0;
     };
 
     ReplicaFront(std::string name, std::string own_key, runtime::Loop& loop)

@@ -14,8 +14,10 @@ namespace {
 
 /// Messages that wait for the loop; more are dropped, and digests find it.
 constexpr std::uint32_t kMostQueued = 4096;
-/// What happens often is said once a while by metrics, not by the log.
 constexpr std::size_t kExpectedPeers = 8;
+/// A peer that says nothing for so long gives its place to another where there are too many: files
+/// are left behind by those that were killed.
+constexpr std::chrono::seconds kSilent{10};
 
 }  // namespace
 
@@ -155,7 +157,7 @@ void ReplicaPlane::follow(std::vector<protocol::EventEndpoint> peers) {
     });
     for (protocol::EventEndpoint& peer : peers) {
         if (followed_.contains(peer.address)) continue;
-        if (followed_.size() >= options_.max_peers) {
+        if (followed_.size() >= options_.max_peers && !make_room()) {
             log_warn(
                 "There are more frontends than are followed; the others' bookings are not "
                 "known here.",
@@ -185,8 +187,19 @@ void ReplicaPlane::follow(std::vector<protocol::EventEndpoint> peers) {
             continue;
         }
         log_info("Another frontend is followed.", {{"address", address}});
-        followed_.emplace(address, Followed{std::move(peer), std::move(*made), {}});
+        followed_.emplace(address, Followed{std::move(peer), std::move(*made), {}, clock_.now()});
     }
+}
+
+bool ReplicaPlane::make_room() {
+    const auto longest = std::ranges::min_element(
+        followed_, {}, [](const auto& entry) { return entry.second.heard_at; });
+    if (longest == followed_.end() || clock_.now() - longest->second.heard_at < kSilent) {
+        return false;
+    }
+    unfollow(longest->second);
+    followed_.erase(longest);
+    return true;
 }
 
 void ReplicaPlane::unfollow(const Followed& followed) {
@@ -199,6 +212,7 @@ void ReplicaPlane::on_message(const std::string& address, protocol::Incarnation 
                               bool heartbeat, std::string_view payload) {
     const auto found = followed_.find(address);
     if (found == followed_.end()) return;
+    found->second.heard_at = clock_.now();
     if (found->second.speaks != from) {
         // The one before has ended, and whoever started in its place has none of its bookings.
         unfollow(found->second);

@@ -59,7 +59,8 @@ class ReplicaPlane : public std::enable_shared_from_this<ReplicaPlane> {
     struct Followed {
         protocol::EventEndpoint endpoint;
         std::unique_ptr<events::Subscription> subscription;
-        protocol::Incarnation speaks;  ///< whom was heard there last
+        protocol::Incarnation speaks;  ///< who was heard there last
+        TimePoint heard_at;            ///< or begun to listen
     };
     struct Timers;
 
@@ -70,6 +71,7 @@ class ReplicaPlane : public std::enable_shared_from_this<ReplicaPlane> {
 
     // On the loop.
     void follow(std::vector<protocol::EventEndpoint> peers);
+    [[nodiscard]] bool make_room();
     void unfollow(const Followed& followed);
     void arm_tick();
     void flush();
