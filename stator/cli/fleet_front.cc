@@ -98,22 +98,25 @@ std::uint64_t random_number() {
 Result<routing::PoolRouterOptions> router_options(const config::RouterSettings& s) {
     routing::PoolRouterOptions o;
     const auto policy = router::find_policy(s.policy);
-    if (!policy || *policy == router::Policy::kDirect) {
+    if (!policy) {
         std::vector<std::string_view> names;
-        for (const router::Policy p : router::all_policies()) {
-            if (p != router::Policy::kDirect) names.push_back(router::to_string(p));
-        }
+        for (const router::Policy p : router::all_policies()) names.push_back(router::to_string(p));
         return error(ErrorCode::kInvalidArgument, "--router-policy is {}; it must be one of {}.{}",
                      config::in_quotes(s.policy), fmt::join(names, ", "),
                      config::did_you_mean(s.policy, names));
     }
     o.policy.policy = *policy;
     o.policy.work_weight = s.work_weight;
+    o.policy.queue_weight = s.queue_weight;
     o.policy.itl_weight = s.itl_weight;
     o.policy.occupancy_weight = s.occupancy_weight;
+    o.policy.preference_s = s.preference_weight;
     o.policy.error_band = s.error_band;
     o.policy.overlap_weight = s.overlap_weight;
     o.policy.temperature = s.temperature;
+    o.policy.prefix_blocks = s.prefix_blocks;
+    o.policy.session_slack_s = to_seconds(s.session_slack);
+    o.policy.session_ttl_s = to_seconds(s.session_ttl);
     if (auto ok = router::validate(o.policy); !ok) return tl::unexpected(ok.error());
     o.predict_ttl = s.predict_ttl;
     o.index.max_bytes = s.index_size.bytes;
@@ -267,6 +270,12 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
         frontend::append_fleet_json(w, *fleet.view());
     });
     return made;
+}
+
+Result<void> FleetFront::set_router(const config::RouterSettings& settings) {
+    const auto options = router_options(settings);
+    if (!options) return tl::unexpected(options.error());
+    return models_->set_policy(options->policy);
 }
 
 void FleetFront::stop(Deadline deadline) {

@@ -46,6 +46,8 @@ class FleetFront {
         std::shared_ptr<LinkSecurity> security, HttpDoor& door, metrics::Registry& registry,
         std::function<void(const protocol::ModelCard&)> served);
 
+    /// Policy and weights, for the pools there are and those to come; the rest needs a restart.
+    [[nodiscard]] Result<void> set_router(const config::RouterSettings& settings);
     /// Between HttpDoor::stop_serving() and stop_loops().
     void stop(Deadline deadline);
     [[nodiscard]] fleet::Fleet& fleet() { return *fleet_; }

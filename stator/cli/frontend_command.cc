@@ -13,6 +13,7 @@
 #include "stator/cli/fleet_summary.h"
 #include "stator/cli/help.h"
 #include "stator/cli/http_door.h"
+#include "stator/cli/settings_reload.h"
 #include "stator/cli/stop_signal.h"
 #include "stator/cli/terminal.h"
 
@@ -69,10 +70,13 @@ ExitCode run(const Invocation& invocation, const config::Settings& settings) {
         door.stop_loops();
         return ExitCode::kUsage;
     }
+    SettingsReload reload(invocation, settings);
     stop.begin_serving();
     log_info("The frontend listens; models appear as their workers do.",
              {{"host", settings.server.host}, {"port", door.port()}});
-    const int signal = wait_for_end(stop, **security);
+    const int signal = wait_for_end(stop, **security, [&](int /*SIGHUP*/) {
+        reload.reload([&](const config::RouterSettings& s) { return (*front)->set_router(s); });
+    });
     log_info("Stopping: requests in work may end. A second signal stops at once.",
              {{"signal", signal}, {"grace_ms", settings.server.grace.count()}});
     const Deadline deadline = Deadline::after(Clock::real().now(), settings.server.grace);

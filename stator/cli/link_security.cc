@@ -95,16 +95,15 @@ int wait_for_end(StopSignal& stop, LinkSecurity& security, const std::function<v
     while (true) {
         const int signal = stop.wait();
         if (StopSignal::ends(signal)) return signal;
-        if (signal != SIGHUP) {
-            if (other) other(signal);
-            continue;
+        if (signal == SIGHUP && security.reloadable()) {
+            if (const auto reloaded = security.reload()) {
+                log_info("Link secret and certificates were read again.");
+            } else {
+                log_error("Link secret or certificates can't be read; the old ones stay.",
+                          {{"reason", reloaded.error().message}});
+            }
         }
-        if (const auto reloaded = security.reload()) {
-            log_info("Link secret and certificates were read again.");
-        } else {
-            log_error("Link secret or certificates can't be read; the old ones stay.",
-                      {{"reason", reloaded.error().message}});
-        }
+        if (other) other(signal);
     }
 }
 

@@ -44,7 +44,8 @@ class LinkSecurity {
 };
 
 /// Waits for the signal that ends a server and gives its number. SIGHUP reads `security` again and
-/// logs how that went; `other` gets every further signal that `stop` was made with.
+/// logs how that went; then `other` gets it, as it does every further signal that `stop` was made
+/// with.
 [[nodiscard]] int wait_for_end(StopSignal& stop, LinkSecurity& security,
                                const std::function<void(int signal)>& other = {});
 

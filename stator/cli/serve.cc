@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -21,6 +22,7 @@
 #include "stator/cli/http_door.h"
 #include "stator/cli/kv_event_metrics.h"
 #include "stator/cli/served_engine.h"
+#include "stator/cli/settings_reload.h"
 #include "stator/cli/startup_summary.h"
 #include "stator/cli/stop_signal.h"
 #include "stator/cli/terminal.h"
@@ -139,9 +141,13 @@ class RollingRestart {
     std::atomic<bool> running_{false};
 };
 
-int watch_signals(StopSignal& stop, LinkSecurity& security, control::Supervisor& workers) {
+int watch_signals(StopSignal& stop, LinkSecurity& security, control::Supervisor& workers,
+                  const std::function<void()>& reload) {
     RollingRestart restart(workers);
-    return wait_for_end(stop, security, [&](int /*SIGUSR2*/) { restart.begin(); });
+    return wait_for_end(stop, security, [&](int signal) {
+        if (signal == SIGUSR2) restart.begin();
+        if (signal == SIGHUP) reload();
+    });
 }
 
 /// The frontend in this process, engines in worker processes that are kept running.
@@ -210,12 +216,17 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
         end(Deadline::at({}));
         return ExitCode::kFailed;
     }
+    SettingsReload settings_reload(serving.invocation, settings);
+    const auto reload = [&] {
+        settings_reload.reload(
+            [&](const config::RouterSettings& s) { return front->set_router(s); });
+    };
     stop.begin_serving();
     log_info("The server listens; workers are being started.",
              {{"host", settings.server.host},
               {"port", door.port()},
               {"workers", (*workers)->status().size()}});
-    const int signal = watch_signals(stop, **security, **workers);
+    const int signal = watch_signals(stop, **security, **workers, reload);
     log_stopping(signal, settings);
     end(Deadline::after(Clock::real().now(), settings.server.grace));
     (*workers)->stop();

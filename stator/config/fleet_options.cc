@@ -89,12 +89,17 @@ void add_router(std::vector<Option>& t) {
                     "router.policy", "--router-policy",
                     "How a worker is chosen: expected-ttft (least predicted seconds to the first "
                     "token), dynamo, least-loaded, power-of-two, round-robin, random, "
-                    "consistent-hash.")
+                    "consistent-hash, direct (the one that the request names).")
                     .in("policy"));
     t.push_back(option<&S::router, &R::work_weight>(
                     "router.work_weight", "--router-work-weight",
                     "expected-ttft: seconds charged for each second of prefill that a request "
                     "takes of a worker. More prefers reuse to an idle worker.")
+                    .range(0, 1000));
+    t.push_back(option<&S::router, &R::queue_weight>(
+                    "router.queue_weight", "--router-queue-weight",
+                    "expected-ttft: times the seconds by which requests to come are held up while "
+                    "a worker's queue lasts, as their measured rate says.")
                     .range(0, 1000));
     t.push_back(option<&S::router, &R::itl_weight>(
                     "router.itl_weight", "--router-itl-weight",
@@ -105,6 +110,12 @@ void add_router(std::vector<Option>& t) {
                     "router.occupancy_weight", "--router-occupancy-weight",
                     "expected-ttft: seconds charged for a worker that runs as many requests as it "
                     "can, for others in proportion.")
+                    .range(0, 1000));
+    t.push_back(option<&S::router, &R::preference_weight>(
+                    "router.preference_weight", "--router-preference-weight",
+                    "expected-ttft: seconds charged for each label that a request prefers "
+                    "(x-stator-prefer) and a worker lacks, and for a worker's label avoid=X that "
+                    "the request does not tolerate.")
                     .range(0, 1000));
     t.push_back(option<&S::router, &R::error_band>(
                     "router.error_band", "--router-error-band",
@@ -119,6 +130,21 @@ void add_router(std::vector<Option>& t) {
                     "router.temperature", "--router-temperature",
                     "dynamo: 0 takes the cheapest worker, more draws among them.")
                     .range(0, 1000));
+    t.push_back(option<&S::router, &R::prefix_blocks>(
+                    "router.prefix_blocks", "--router-prefix-blocks",
+                    "consistent-hash: so many leading blocks of a prompt are hashed, where the "
+                    "request has no session.")
+                    .range(1, 1'000'000)
+                    .in("blocks"));
+    t.push_back(option<&S::router, &R::session_slack>(
+                    "router.session_slack", "--router-session-slack",
+                    "A session stays with its worker where that costs at most so much more than "
+                    "the best.")
+                    .range(0, kDay_ms));
+    t.push_back(option<&S::router, &R::session_ttl>(
+                    "router.session_ttl", "--router-session-ttl",
+                    "How long after its last request a session's worker is remembered.")
+                    .range(0, kDay_ms));
     t.push_back(option<&S::router, &R::kv_events>(
         "router.kv_events", "--router-kv-events",
         "Follow the workers' KV events, to know which prefixes they hold. Without, what was sent "

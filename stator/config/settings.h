@@ -149,10 +149,15 @@ struct RouterSettings {
     std::string policy = "expected-ttft";
     double work_weight = 0.3;
     double itl_weight = 0.05;
+    double queue_weight = 1.0;
     double occupancy_weight = 0.02;
+    double preference_weight = 0.5;
     double error_band = 0.25;
     double overlap_weight = 1.0;
     double temperature = 0.0;
+    std::uint32_t prefix_blocks = 2;
+    std::chrono::milliseconds session_slack{500};
+    std::chrono::milliseconds session_ttl{600'000};
     bool kv_events = true;
     std::chrono::milliseconds predict_ttl{120'000};
     ByteSize index_size{4ULL * 1024 * 1024 * 1024};

@@ -375,13 +375,14 @@ void Frontend::Impl::generate(LoopState& state, const std::shared_ptr<net::HttpE
     }
     const bool trusted = options.trust_hints == TrustHints::kEverybody ||
                          (options.trust_hints == TrustHints::kLocal && is_local_peer(record->peer));
-    auto hints = read_route_hints(exchange->request(), trusted);
+    auto hints = read_route_hints(exchange->request(), request->fields.hints, trusted);
     if (!hints) {
         record->finish = to_string(hints.error().code);
         return respond_error(*exchange, hints.error());
     }
     request->hints = std::move(hints->hints);
     request->priority = hints->priority;
+    request->cache_salt = hints->cache_salt;
     AnswerHead head;
     head.id = ids.next(request->api == Api::kChat ? "chatcmpl-" : "cmpl-");
     head.created = clock.unix_seconds();

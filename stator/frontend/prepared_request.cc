@@ -27,6 +27,10 @@ Result<void> prepare_chat(codec::JsonView body, const RequestRules& rules,
     auto request = read_chat_request(body, rules);
     if (!request) return tl::unexpected<Error>(std::move(request.error()));
     out.fields = std::move(request->fields);
+    if (!out.fields.hints.prompt_tokens.empty()) {
+        return add_prompt(out, std::move(out.fields.hints.prompt_tokens), std::nullopt,
+                          "nvext.token_data");
+    }
     return add_prompt(out, encode_chat(*request, *out.entry, unix_seconds), std::nullopt,
                       "messages");
 }
@@ -36,6 +40,10 @@ Result<void> prepare_completion(codec::JsonView body, const RequestRules& rules,
     auto request = read_completion_request(body, rules);
     if (!request) return tl::unexpected<Error>(std::move(request.error()));
     out.fields = std::move(request->fields);
+    if (!out.fields.hints.prompt_tokens.empty()) {
+        return add_prompt(out, std::move(out.fields.hints.prompt_tokens), kCompletionDefaultTokens,
+                          "nvext.token_data");
+    }
     for (PromptInput& prompt : request->prompts) {
         if (auto ok = add_prompt(out, encode_prompt(std::move(prompt), *out.entry),
                                  kCompletionDefaultTokens, "prompt");

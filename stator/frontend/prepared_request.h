@@ -26,8 +26,9 @@ struct PreparedRequest {
     GenerationFields fields;
     std::vector<PreparedPrompt>
         prompts;  ///< one for chat; choice i of prompt p has index p × n + i
-    std::shared_ptr<protocol::RouteHints> hints;  ///< of the headers; null: none
+    std::shared_ptr<protocol::RouteHints> hints;  ///< of headers and body; null: none
     std::int32_t priority = 0;
+    std::uint64_t cache_salt = 0;  ///< 0 = none
 };
 
 /// A request body to what the engine needs: JSON, fields, template, tokens. Pure computing, on any

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "stator/tokens/hash.h"
+
 namespace stator::frontend {
 namespace {
 
@@ -73,38 +75,65 @@ Result<std::vector<std::string>> words(std::string_view header, std::string_view
 }
 
 /// Only trusted callers' ones.
-Result<void> read_trusted(const net::HttpRequest& request, HintsOfHeaders& out,
-                          protocol::RouteHints& hints, bool& any) {
+Result<void> read_trusted(const net::HttpRequest& request, const BodyHints& body, RequestHints& out,
+                          protocol::RouteHints& hints) {
     auto worker =
         word("x-stator-worker", either(request, "x-stator-worker", "x-dynamo-worker-instance-id"));
     if (!worker) return tl::unexpected(std::move(worker.error()));
-    hints.worker = std::move(*worker);
+    hints.worker = worker->empty() ? body.worker : std::move(*worker);
     constexpr std::uint32_t kMaxRank = 65'535;
     const auto rank = number<std::uint32_t>(
         "x-stator-rank", either(request, "x-stator-rank", "x-dynamo-dp-rank"), 0, kMaxRank);
     if (!rank) return tl::unexpected(rank.error());
-    hints.rank = *rank;
+    hints.rank = *rank ? *rank : body.rank;
+    if (hints.rank && hints.worker.empty()) {
+        Error e = error(ErrorCode::kInvalidArgument,
+                        "rank {} is asked for without a worker: name it with x-stator-worker",
+                        *hints.rank)
+                      .value();
+        e.param = "x-stator-rank";
+        return tl::unexpected(std::move(e));
+    }
     const auto priority = number<std::int32_t>(
         "x-stator-priority", either(request, "x-stator-priority", "x-dynamo-request-priority"),
         std::numeric_limits<std::int32_t>::min(), std::numeric_limits<std::int32_t>::max());
     if (!priority) return tl::unexpected(priority.error());
-    out.priority = priority->value_or(0);
+    const auto strict = number<std::int32_t>("x-dynamo-request-strict-priority",
+                                             request.header("x-dynamo-request-strict-priority"), 0,
+                                             std::numeric_limits<std::int32_t>::max());
+    if (!strict) return tl::unexpected(strict.error());
+    out.priority =
+        strict->value_or(0) != 0 ? **strict : priority->value_or(body.priority.value_or(0));
     auto required = words("x-stator-require", request.header("x-stator-require"));
     if (!required) return tl::unexpected(std::move(required.error()));
     hints.required_labels = std::move(*required);
+    auto preferred = words("x-stator-prefer", request.header("x-stator-prefer"));
+    if (!preferred) return tl::unexpected(std::move(preferred.error()));
+    hints.preferred_labels = std::move(*preferred);
     auto tolerated = words("x-stator-tolerate", request.header("x-stator-tolerate"));
     if (!tolerated) return tl::unexpected(std::move(tolerated.error()));
     hints.tolerated_taints = std::move(*tolerated);
     const auto output = number<std::uint32_t>(
         "x-stator-expected-output", request.header("x-stator-expected-output"), 1, 10'000'000);
     if (!output) return tl::unexpected(output.error());
-    hints.expected_output_tokens = output->value_or(0);
+    hints.expected_output_tokens = output->value_or(body.expected_output_tokens);
     const auto explain = flag("x-stator-explain", request.header("x-stator-explain"));
     if (!explain) return tl::unexpected(explain.error());
     hints.explain = *explain;
-    any = any || !hints.worker.empty() || hints.rank || !hints.required_labels.empty() ||
-          !hints.tolerated_taints.empty() || hints.expected_output_tokens != 0 || hints.explain;
     return {};
+}
+
+bool says_anything(const protocol::RouteHints& h) {
+    return !h.session.empty() || !h.worker.empty() || !h.required_labels.empty() ||
+           !h.preferred_labels.empty() || !h.tolerated_taints.empty() ||
+           h.expected_output_tokens != 0 || h.explain;
+}
+
+/// Equal in all frontends and over restarts.
+std::uint64_t salt_of(std::string_view tenant, std::string_view salt) {
+    if (tenant.empty() && salt.empty()) return 0;
+    const std::uint64_t n = tokens::hash_seed(tenant, salt);
+    return n == 0 ? 1 : n;
 }
 
 }  // namespace
@@ -114,22 +143,26 @@ bool is_local_peer(std::string_view peer) {
            peer.starts_with("unix") || peer.starts_with("::ffff:127.");
 }
 
-Result<HintsOfHeaders> read_route_hints(const net::HttpRequest& request, bool trusted) {
-    HintsOfHeaders out;
+Result<RequestHints> read_route_hints(const net::HttpRequest& request, const BodyHints& body,
+                                      bool trusted) {
+    RequestHints out;
     protocol::RouteHints hints;
     auto session =
         word("x-stator-session", either(request, "x-stator-session", "x-dynamo-session-id"));
     if (!session) return tl::unexpected(std::move(session.error()));
-    hints.session = std::move(*session);
+    hints.session = session->empty() ? body.session : std::move(*session);
+    const auto tenant = word("x-tenant-id", request.header("x-tenant-id"));
+    if (!tenant) return tl::unexpected(tenant.error());
+    out.cache_salt = salt_of(*tenant, body.cache_salt);
     const auto hard = flag("x-stator-session-hard", request.header("x-stator-session-hard"));
     if (!hard) return tl::unexpected(hard.error());
     hints.session_hard = *hard && trusted;
-    bool any = !hints.session.empty();
     if (trusted) {
-        if (auto ok = read_trusted(request, out, hints, any); !ok)
+        if (auto ok = read_trusted(request, body, out, hints); !ok) {
             return tl::unexpected(ok.error());
+        }
     }
-    if (any) out.hints = std::make_shared<protocol::RouteHints>(std::move(hints));
+    if (says_anything(hints)) out.hints = std::make_shared<protocol::RouteHints>(std::move(hints));
     return out;
 }
 

@@ -217,6 +217,8 @@ void read_shared_fields(FieldReader& fields, const RequestRules& rules, Generati
         static_cast<std::uint32_t>(fields.integer("min_tokens", 0, kMaxCount).value_or(0));
     out.ignore_eos = fields.boolean("ignore_eos").value_or(false);
     out.return_token_ids = fields.boolean("return_token_ids").value_or(false);
+    read_body_hints(fields, rules, out.hints);
+    if (out.hints.greedy) out.sampling.temperature = 0;
     refuse_unserved(fields);
 }
 

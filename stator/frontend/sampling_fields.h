@@ -11,6 +11,7 @@
 #include "stator/codec/json.h"
 #include "stator/frontend/field_reader.h"
 #include "stator/frontend/frontend.h"
+#include "stator/frontend/nvext.h"
 #include "stator/protocol/generate.h"
 
 namespace stator::frontend {
@@ -45,6 +46,7 @@ struct GenerationFields {
     bool stream = false;
     bool include_usage = false;
     bool return_token_ids = false;
+    BodyHints hints;
 };
 
 /// The `model` field: required, a non-empty string.

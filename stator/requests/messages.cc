@@ -205,6 +205,7 @@ Result<Error> read_error(std::string_view payload) {
         if (key == "after") return read_value(r, m.retry_after_ms);
         return Field::unknown();
     });
+    if (m.message.empty()) m.message = "the other side gave no reason";
     return finish_reading(std::move(read), m, "error");
 }
 

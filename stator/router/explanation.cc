@@ -50,6 +50,7 @@ void write_entry(JsonWriter& w, const Explanation::Entry& e, Policy policy) {
     w.key("adapter_load_ms").number(ms(c.adapter_s));
     w.key("handoff_ms").number(ms(c.handoff_s));
     w.key("harm_to_others_ms").number(ms(c.harm_s));
+    if (c.preference_s > 0) w.key("preference_ms").number(ms(c.preference_s));
     w.key("cached_tokens").number(c.cached_tokens);
     write_cost(w, policy, c.cost);
     w.end_object();

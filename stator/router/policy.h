@@ -42,6 +42,9 @@ struct PolicyOptions {
     /// what decoding beside others costs where no model of step times says it. Decides between
     /// ranks whose prompts take no time to speak of.
     double occupancy_weight = 0.02;
+    /// Seconds charged for each label that a request prefers and a rank lacks, and for each thing
+    /// to avoid that the rank bears and the request does not tolerate.
+    double preference_s = 0.5;
     /// Ranks within so many standard deviations of the best one's prediction are as good as it.
     double error_band = 0.25;
 

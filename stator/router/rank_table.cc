@@ -55,8 +55,10 @@ RankIndex RankTable::add(RankDescription description) {
 void RankTable::describe(RankIndex rank, RankDescription description) {
     Rank& r = ranks_[rank];
     if (!r.description.taints.empty()) --tainted_;
+    if (!r.description.avoid.empty()) --avoided_;
     r.description = std::move(description);
     if (!r.description.taints.empty()) ++tainted_;
+    if (!r.description.avoid.empty()) ++avoided_;
     const RankDescription& d = r.description;
     Columns& c = columns_;
     set_role(rank, r.present && d.open ? std::to_underlying(d.role) : 0);
@@ -73,6 +75,7 @@ void RankTable::remove(RankIndex rank) {
     Rank& r = ranks_[rank];
     r.present = false;
     if (!r.description.taints.empty()) --tainted_;
+    if (!r.description.avoid.empty()) --avoided_;
     r = Rank{};
     Columns& c = columns_;
     set_role(rank, 0);

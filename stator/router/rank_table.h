@@ -29,6 +29,7 @@ struct RankDescription {
     std::vector<std::uint32_t> adapters;  ///< loaded
     std::vector<Label> labels;            ///< requests may require them
     std::vector<Label> taints;            ///< exclude it unless tolerated
+    std::vector<Label> avoid;             ///< others are preferred unless these are tolerated
     std::string zone;                     ///< handoffs within one are cheap; empty = any
     bool open = true;                     ///< takes requests
     bool distrusted = false;              ///< overlaps of it are not believed
@@ -128,6 +129,7 @@ class RankTable {
     /// Ranks that compute prompts and take requests.
     [[nodiscard]] std::size_t prefill_ranks() const { return prefill_ranks_; }
     [[nodiscard]] bool any_taints() const { return tainted_ > 0; }
+    [[nodiscard]] bool any_avoided() const { return avoided_ > 0; }
 
   private:
     struct Pending {
@@ -159,6 +161,7 @@ class RankTable {
     std::vector<std::string> zones_;
     Columns columns_;
     std::size_t tainted_ = 0;
+    std::size_t avoided_ = 0;
     std::size_t prefill_ranks_ = 0;
 };
 

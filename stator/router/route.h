@@ -57,7 +57,8 @@ struct RouteRequest {
     std::optional<double> most_queue_s;
     std::optional<Nanos> deadline;        ///< refuse where the first token is predicted later
     std::span<const Label> required;      ///< only ranks that bear all of these
-    std::span<const Label> tolerated;     ///< taints that do not exclude a rank
+    std::span<const Label> preferred;     ///< rather ranks that bear these
+    std::span<const Label> tolerated;     ///< taints, and things to avoid, that do not matter
     std::span<const RankIndex> excluded;  ///< tried already
 };
 
@@ -69,10 +70,11 @@ struct Candidate {
     double prefill_s = 0;             ///< of what is not cached
     double onboarding_s = 0;          ///< cached blocks that come from host memory or disk
     double encode_s = 0;
-    double adapter_s = 0;  ///< loading the LoRA adapter
-    double handoff_s = 0;  ///< KV to the decode rank
-    double harm_s = 0;     ///< to others: what the policy charges for work and held-up decoding
-    double cost = 0;       ///< what the policy compares: seconds, or its own unit
+    double adapter_s = 0;     ///< loading the LoRA adapter
+    double handoff_s = 0;     ///< KV to the decode rank
+    double preference_s = 0;  ///< charged for labels that it should have, or should not
+    double harm_s = 0;        ///< to others: what the policy charges for work and held-up decoding
+    double cost = 0;          ///< what the policy compares: seconds, or its own unit
     std::uint32_t cached_tokens = 0;
 
     [[nodiscard]] double ttft_s() const {

@@ -121,7 +121,9 @@ Result<Decision> Router::book(const RouteRequest& request, Nanos now) {
 
 Result<Decision> Router::decide(const RouteRequest& request, Nanos now) {
     if (options_.policy == Policy::kDirect && !request.pinned) {
-        return param_error("worker", "the policy direct needs the worker in the request");
+        return param_error("worker",
+                           "the policy direct goes where the request says: name a worker in the "
+                           "header x-stator-worker");
     }
     scorer_.prepare(table_, active_, request);
     scorer_.score(table_, active_, options_, request, seconds(now), turn_, random_);

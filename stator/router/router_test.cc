@@ -272,6 +272,42 @@ TEST(Router, TaintsAndLabelsFilter) {
     EXPECT_THAT(router.book(r, 0ns).error().message, HasSubstr("labels"));
 }
 
+TEST(Router, PreferencesCostSecondsAndNoMore) {
+    Router router(with(Policy::kExpectedTtft), 1);
+    RankDescription plain = rank("plain");
+    plain.avoid = {"spot"};
+    RankDescription fast = rank("fast");
+    fast.labels = {"gpu=h100"};
+    router.add_rank(plain);
+    router.add_rank(fast);
+    const auto shares_of_first = [&](std::span<const Label> preferred,
+                                     std::span<const Label> tolerated) {
+        RouteRequest r = request(1000);
+        r.preferred = preferred;
+        r.tolerated = tolerated;
+        int first = 0;
+        for (int i = 0; i < 20; ++i) {
+            const auto decision = router.book(r, 0ns);
+            first += decision->chosen.rank == 0 ? 1 : 0;
+            router.on_end(decision->booking, 0ns);
+        }
+        return first;
+    };
+    EXPECT_EQ(shares_of_first({}, {}), 0);  // it is avoided
+    const std::vector<Label> spot{"spot"};
+    EXPECT_GT(shares_of_first({}, spot), 0);
+    const std::vector<Label> h100{"gpu=h100"};
+    EXPECT_EQ(shares_of_first(h100, spot), 0);
+    // Not at any price: 60,000 cached tokens are worth more than half a second.
+    RouteRequest r = request(64'000);
+    const Overlap overlap{0, 3900, 3900};
+    r.overlaps = {&overlap, 1};
+    r.preferred = h100;
+    const auto decision = router.book(r, 0ns);
+    EXPECT_EQ(decision->chosen.rank, 0U);
+    EXPECT_DOUBLE_EQ(decision->chosen.preference_s, 1.0);  // lacks one, bears one
+}
+
 TEST(Router, DistrustedRanksHoldNothing) {
     Router router = router_of(2);
     router.set_distrusted(0, true);

@@ -91,6 +91,16 @@ void Scorer::constrain(const RankTable& table, const RouteRequest& request) {
     }
 }
 
+double Scorer::preference_s(const RankTable& table, const PolicyOptions& options,
+                            const RouteRequest& request, RankIndex rank) const {
+    const RankDescription& d = table.description(rank);
+    const auto lacks = std::ranges::count_if(
+        request.preferred, [&](const Label& label) { return !contains(d.labels, label); });
+    const auto bears = std::ranges::count_if(
+        d.avoid, [&](const Label& label) { return !contains(request.tolerated, label); });
+    return options.preference_s * static_cast<double>(lacks + bears);
+}
+
 double Scorer::adapter_s(const RankTable& table, const RouteRequest& request,
                          RankIndex rank) const {
     if (request.adapter == 0) return 0;
@@ -172,11 +182,12 @@ void Scorer::score(const RankTable& table, const ActivePrefixes& active,
                 });
             }
             expected_ttft(c, options, request, now_s);
-            if (request.adapter != 0) {
+            if (request.adapter != 0 || !request.preferred.empty() || table.any_avoided()) {
                 for (std::size_t r = 0; r < n; ++r) {
-                    if (excluded_[r] == 0) {
-                        cost_[r] += adapter_s(table, request, static_cast<RankIndex>(r));
-                    }
+                    if (excluded_[r] != 0) continue;
+                    const auto rank = static_cast<RankIndex>(r);
+                    cost_[r] += adapter_s(table, request, rank) +
+                                preference_s(table, options, request, rank);
                 }
             }
             return;
@@ -225,6 +236,7 @@ Candidate Scorer::candidate(const RankTable& table, const PolicyOptions& options
     out.encode_s = request.encode_s;
     out.adapter_s = adapter_s(table, request, rank);
     if (options.policy == Policy::kExpectedTtft) {
+        out.preference_s = preference_s(table, options, request, rank);
         out.harm_s = out.prefill_s * (options.work_weight +
                                       options.queue_weight * arrivals_per_rank_s * out.queue_s +
                                       options.itl_weight * static_cast<double>(c.decoding[rank])) +

@@ -58,6 +58,8 @@ class Scorer {
     void dynamo(const ActivePrefixes& active, const PolicyOptions& options,
                 const RouteRequest& request);
     void constrain(const RankTable& table, const RouteRequest& request);
+    [[nodiscard]] double preference_s(const RankTable& table, const PolicyOptions& options,
+                                      const RouteRequest& request, RankIndex rank) const;
     [[nodiscard]] double adapter_s(const RankTable& table, const RouteRequest& request,
                                    RankIndex rank) const;
 

@@ -117,6 +117,8 @@ router::RankDescription PoolRouter::describe(const PoolRank& rank) {
         if (key == "zone") d.zone = value;
         if (key == "taint") {
             d.taints.push_back(value);
+        } else if (key == "avoid") {
+            d.avoid.push_back(value);
         } else {
             d.labels.push_back(key + "=" + value);
         }
@@ -259,6 +261,7 @@ router::RouteRequest PoolRouter::route_request(const protocol::GenerateRequest& 
     if (!hints->session.empty()) r.session = tokens::hash_seed({}, hints->session) | 1U;
     r.session_hard = hints->session_hard;
     r.required = hints->required_labels;
+    r.preferred = hints->preferred_labels;
     r.tolerated = hints->tolerated_taints;
     return r;
 }
@@ -356,7 +359,11 @@ Result<void> PoolRouter::pin(const protocol::RouteHints& hints, router::RouteReq
     for (std::size_t i = 0; i < members_.size(); ++i) {
         const Member& m = members_[i];
         if (!m.rank.worker || m.rank.rank != hints.rank.value_or(m.rank.rank)) continue;
-        if (m.rank.worker->info()->name != hints.worker) continue;
+        const auto info = m.rank.worker->info();
+        // A number: what the reference calls an instance.
+        if (info->name != hints.worker && std::to_string(info->incarnation.value) != hints.worker) {
+            continue;
+        }
         r.pinned = static_cast<router::RankIndex>(i);
         return {};
     }
@@ -540,6 +547,7 @@ PoolRouter::State PoolRouter::state() const {
         s.mismatch_rate = verdict.mismatch_rate;
         if (m.slot) s.blocks = index_->blocks_of(*m.slot);
     }
+    std::ranges::sort(out.ranks, {}, &RankState::name);
     return out;
 }
 

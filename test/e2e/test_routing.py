@@ -1,7 +1,9 @@
 """The router at work: mock workers, a frontend, `stator bench`."""
 
 import json
+import signal
 import subprocess
+import time
 
 import pytest
 import stator_process
@@ -152,6 +154,76 @@ def test_hints_pin_and_keep_sessions(workers):
 def post(frontend, action, **body):
     status, _, text = frontend.request("POST", f"/router/{action}", body)
     return status, json.loads(text)
+
+
+def chosen(headers):
+    return json.loads(headers["x-stator-explain"])["chosen"]
+
+
+def test_the_body_may_say_it_too(workers):
+    """What clients of NVIDIA Dynamo send."""
+    with StatorFrontend(workers) as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+
+        def with_nvext(nvext, **more):
+            body = {"model": "mock", "prompt": [7] * 320, "max_tokens": 4, "nvext": nvext, **more}
+            status, headers, text = frontend.request(
+                "POST", "/v1/completions", body, {"x-stator-explain": "1"}
+            )
+            return status, {k.lower(): v for k, v in headers.items()}, json.loads(text)
+
+        for name in ("w2", "w0"):
+            _, headers, _ = with_nvext({"backend_instance_id": name})
+            assert chosen(headers)["worker"] == f"{name}/0"
+        status, _, answer = with_nvext({"agent_hints": {"osl": "long"}})
+        assert status == 400 and answer["error"]["param"] == "nvext.agent_hints.osl"
+        # The prompt is known, but not under this salt; the second time it is.
+        for cached in (0, 288):
+            _, headers, answer = with_nvext({"cache_salt": "of tenant 7"})
+            assert chosen(headers)["cached_tokens"] >= cached
+            details = answer["usage"]["prompt_tokens_details"] or {}
+            assert (details.get("cached_tokens", 0) > 0) == (cached > 0)
+        _, _, answer = with_nvext({"token_data": [9] * 33})
+        assert answer["usage"]["prompt_tokens"] == 33
+
+
+def test_the_policy_direct_goes_where_it_is_told(workers):
+    with StatorFrontend(workers, router_policy="direct") as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+        status, _, answer = ask(frontend)
+        assert status == 400 and "x-stator-worker" in answer["error"]["message"]
+        status, headers, _ = ask(frontend, x_stator_worker="w1", x_stator_explain=1)
+        assert status == 200 and chosen(headers)["worker"] == "w1/0"
+
+
+def wait_log(process, text, seconds=20):
+    end = time.monotonic() + seconds
+    while text not in process.log():
+        assert time.monotonic() < end, process.log_tail()
+        time.sleep(0.05)
+
+
+def test_the_router_takes_new_settings_as_it_runs(workers, tmp_path):
+    """A changed file is noticed; a wrong one changes nothing."""
+    file = tmp_path / "stator.yaml"
+    file.write_text("router:\n  policy: least-loaded\n")
+
+    def policy(frontend):
+        return json.loads(frontend.request("GET", "/router")[2])["pools"][0]["policy"]
+
+    with StatorFrontend(workers, config=file) as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+        assert policy(frontend) == "least-loaded"
+        file.write_text("router:\n  policy: expected-ttft\n  work_weight: -1\n")
+        frontend.signal(signal.SIGHUP)
+        wait_log(frontend, "can't be read again")
+        assert policy(frontend) == "least-loaded"
+        new = tmp_path / "new.yaml"
+        new.write_text("router:\n  policy: expected-ttft\n  work_weight: 0.5\n")
+        new.rename(file)  # no signal: seen within two seconds
+        wait_log(frontend, "The router has new settings")
+        assert policy(frontend) == "expected-ttft"
+        assert ask(frontend)[0] == 200
 
 
 def test_the_router_serves_others(workers):

@@ -314,7 +314,8 @@ class StatorFrontend(StatorServer):
         deadline = time.monotonic() + seconds
         while True:
             health = self.health()
-            fleet = health["fleet"]
+            # A moment after the port, the fleet is there.
+            fleet = health.get("fleet", {"workers": [], "pools": []})
             ready = {w.get("name") for w in fleet["workers"] if w["state"] == "ready"}
             served = {m["pool"] for m in health["models"]}
             if ready == wanted and served >= {p["id"] for p in fleet["pools"] if p["ready"]}:

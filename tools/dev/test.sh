@@ -3,6 +3,7 @@
 
 REPORTS=$DEV_ROOT/build/test-reports
 FAILED_SUITES=()
+FUZZ_FINDINGS=()
 
 # The rooms whose code runs on several threads; their tests run under ThreadSanitizer too, without llama.cpp, whose
 # uninstrumented threads it can't follow.
@@ -116,7 +117,7 @@ test_e2e() {
 
 # Each libFuzzer target for a minute in CI and ten seconds elsewhere; inputs that it finds are kept between runs.
 test_fuzz() {
-    local seconds=10 target name rc=0 corpus ran=()
+    local seconds=10 target name rc=0 corpus ran=() log=$REPORTS/fuzz/log
     [ "${CI:-}" != true ] || seconds=60
     compgen -G "fuzz/*${FILTER}*_fuzz.cc" >/dev/null || return 0
     build_targets fuzz all || return
@@ -129,14 +130,29 @@ test_fuzz() {
         mkdir -p "$corpus" "fuzz/corpus/${name%_fuzz}"
         say "fuzzing $name for $seconds s"
         if "$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
-            -artifact_prefix="$REPORTS/fuzz/$name-" "$corpus" "fuzz/corpus/${name%_fuzz}"; then
+            -artifact_prefix="$REPORTS/fuzz/$name-" "$corpus" "fuzz/corpus/${name%_fuzz}" >"$log" 2>&1; then
+            grep stat:: "$log"
             ran+=("$name:passed")
         else
             ran+=("$name:failed") rc=1
+            tail -n 60 "$log" | cut -c -400
+            FUZZ_FINDINGS+=("$name")
         fi
     done
+    rm -f "$log"
     python3 tools/dev/junit.py write "$REPORTS/fuzz.xml" "${ran[@]}" || return
     return $rc
+}
+
+# Where a log is cut, its end is kept: the input that broke a target is in it, to be had back with `base64 -d`.
+show_fuzz_findings() {
+    local name file
+    for name in "${FUZZ_FINDINGS[@]}"; do
+        echo "fuzzing broke $name; inputs of at most 16 KiB:"
+        for file in "$REPORTS/fuzz/$name"-*; do
+            [ -f "$file" ] && echo "${file##*/}: $(head -c 16384 "$file" | base64 -w 0)"
+        done
+    done
 }
 
 test_tools() {
@@ -167,6 +183,7 @@ dev_test() {
 
     echo
     for name in "${FAILED_SUITES[@]}"; do echo "failed suite: $name"; done
+    show_fuzz_findings
     python3 tools/dev/junit.py sum "$REPORTS"/*.xml || FAILED_SUITES+=("summary")
     [ ${#FAILED_SUITES[@]} -eq 0 ]
 }

@@ -331,11 +331,14 @@ std::vector<PoolModels::ServedRouter> PoolModels::routers() const {
 }
 
 Result<void> PoolModels::set_policy(const router::PolicyOptions& policy) {
+    if (auto valid = router::validate(policy); !valid) return valid;
+    {
+        const std::scoped_lock lock(impl_->mutex);
+        impl_->options.router.policy = policy;
+    }
     for (const ServedRouter& served : routers()) {
         if (auto set = served.router->set_policy(policy); !set) return set;
     }
-    const std::scoped_lock lock(impl_->mutex);
-    impl_->options.router.policy = policy;
     return {};
 }
 

@@ -103,6 +103,7 @@ Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::Mo
     for (auto ok :
          {take_word(body, "session", hints->session), take_word(body, "worker", hints->worker),
           take_words(body, "require", hints->required_labels),
+          take_words(body, "prefer", hints->preferred_labels),
           take_words(body, "tolerate", hints->tolerated_taints),
           take_number(body, "rank", 0, kMaxRank, rank),
           take_number(body, "priority", std::numeric_limits<std::int32_t>::min(),
