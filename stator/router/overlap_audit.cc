@@ -11,6 +11,21 @@ namespace {
 /// Of the moving means that are shown: some fifty samples.
 constexpr double kRate = 0.02;
 
+/// What was predicted, less what it can't be blamed for.
+std::uint32_t predicted(const AuditSample& s) {
+    std::uint32_t p = s.predicted_tokens;
+    // Of a prompt that is cached whole, engines compute the last block or two again.
+    const bool whole = s.prompt_tokens > 0 && p + s.block_tokens > s.prompt_tokens;
+    if (whole && s.cached_tokens < p && s.cached_tokens + 2 * s.block_tokens >= p) {
+        p = s.cached_tokens;
+    }
+    // Siblings under way then have come there meanwhile, as was expected.
+    if (s.cached_tokens > p && s.cached_tokens <= s.expected_tokens + s.block_tokens) {
+        p = s.cached_tokens;
+    }
+    return p;
+}
+
 }  // namespace
 
 std::string_view to_string(Trust trust) {
@@ -53,9 +68,11 @@ bool OverlapAudit::observe(RankIndex rank, const AuditSample& sample) {
     if (sample.predicted_tokens == 0 && sample.cached_tokens == 0) return false;
     if (rank >= ranks_.size()) ranks_.resize(rank + 1);
     State& s = ranks_[rank];
+    if (sample.resyncs_done != s.verdict.resyncs_done) return false;
     // An engine computes at least one token, so that it may not use the last block.
-    const bool more = sample.cached_tokens > sample.predicted_tokens + sample.block_tokens;
-    const bool less = sample.predicted_tokens > sample.cached_tokens + sample.block_tokens;
+    const std::uint32_t said = predicted(sample);
+    const bool more = sample.cached_tokens > said + sample.block_tokens;
+    const bool less = said > sample.cached_tokens + sample.block_tokens;
     const bool off = more || less;
     ++s.verdict.samples;
     s.verdict.mismatch_rate += kRate * ((off ? 1.0 : 0.0) - s.verdict.mismatch_rate);
@@ -63,8 +80,10 @@ bool OverlapAudit::observe(RankIndex rank, const AuditSample& sample) {
     s.less += kRate * ((less ? 1.0 : 0.0) - s.less);
     s.unrelated = more && sample.predicted_tokens == 0 ? s.unrelated + 1 : 0;
     if (s.since_resync != ~std::uint32_t{0}) ++s.since_resync;
+    return judge(s, off ? for_mismatch_ : for_match_);
+}
 
-    const double ratio = off ? for_mismatch_ : for_match_;
+bool OverlapAudit::judge(State& s, double ratio) const {
     s.faulty = std::clamp(s.faulty + ratio, 0.0, 2 * options_.evidence);
     switch (s.verdict.trust) {
         case Trust::kTrusted:
@@ -78,9 +97,18 @@ bool OverlapAudit::observe(RankIndex rank, const AuditSample& sample) {
             return false;  // until the snapshot is there
         case Trust::kDistrusted:
             s.healthy = std::max(0.0, s.healthy - ratio);
-            if (s.healthy < options_.evidence) return false;
+            if (s.healthy < options_.evidence) {
+                if (s.verdict.mismatch_rate > options_.hopeless_rate) s.verdict.believed = false;
+                if (s.since_resync >= options_.probation && !s.verdict.wants_snapshot) {
+                    s.verdict.wants_snapshot = true;
+                    ++s.verdict.resyncs;
+                }
+                return false;
+            }
             s.verdict.trust = Trust::kTrusted;
             s.verdict.finding = AuditFinding::kNone;
+            s.verdict.wants_snapshot = false;
+            s.verdict.believed = true;
             s.faulty = 0;
             s.since_resync = ~std::uint32_t{0};
             return true;
@@ -92,7 +120,13 @@ bool OverlapAudit::accuse(State& s, AuditFinding finding) const {
     const bool again = s.since_resync <= options_.probation;
     s.verdict.trust = again ? Trust::kDistrusted : Trust::kResync;
     s.verdict.finding = finding;
-    if (!again) ++s.verdict.resyncs;
+    if (!again) {
+        ++s.verdict.resyncs;
+        s.verdict.wants_snapshot = true;
+    } else if (finding == AuditFinding::kUnrelated ||
+               s.verdict.mismatch_rate > options_.hopeless_rate) {
+        s.verdict.believed = false;
+    }
     s.faulty = 0;
     s.healthy = 0;
     s.unrelated = 0;
@@ -109,6 +143,8 @@ void OverlapAudit::on_resynced(RankIndex rank) {
     s.since_resync = 0;
     s.faulty = 0;
     s.unrelated = 0;
+    s.verdict.wants_snapshot = false;
+    ++s.verdict.resyncs_done;
     if (s.verdict.trust != Trust::kResync) return;
     s.verdict.trust = Trust::kTrusted;
     s.verdict.finding = AuditFinding::kNone;

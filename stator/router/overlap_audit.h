@@ -13,13 +13,18 @@ struct AuditSample {
     std::uint32_t predicted_tokens = 0;  ///< by the rank's events alone, when it was booked
     std::uint32_t cached_tokens = 0;     ///< reported by the engine
     std::uint32_t block_tokens = 16;
+    /// As predicted with what is under way to the rank; 0: nothing is known to be.
+    std::uint32_t expected_tokens = 0;
+    std::uint32_t prompt_tokens = 0;  ///< 0: not known
+    /// AuditVerdict::resyncs_done when it was booked: samples from before a snapshot don't count.
+    std::uint32_t resyncs_done = 0;
 };
 
 /// What is to be done about a rank.
 enum class Trust : std::uint8_t {
     kTrusted,
-    kResync,      ///< ask it for a snapshot of its cache; until then its overlaps count
-    kDistrusted,  ///< a snapshot did not help: its overlaps don't count
+    kResync,      ///< a snapshot of its cache is to come; until then its overlaps count
+    kDistrusted,  ///< a snapshot did not help: see AuditVerdict::believed
 };
 enum class AuditFinding : std::uint8_t {
     kNone,
@@ -38,6 +43,12 @@ struct AuditVerdict {
     double mismatch_rate = 0;  ///< recent, of the requests where something was cached
     std::uint64_t samples = 0;
     std::uint32_t resyncs = 0;  ///< asked for so far
+    std::uint32_t resyncs_done = 0;
+    bool wants_snapshot = false;  ///< until on_resynced()
+    /// Its overlaps count. Not where it is distrusted and reuses prefixes of which we know nothing,
+    /// or most predictions are wrong. A cache that is small for its load loses blocks between
+    /// decision and start; that is no reason to believe nothing of it.
+    bool believed = true;
     bool operator==(const AuditVerdict&) const = default;
 };
 
@@ -54,6 +65,9 @@ struct AuditOptions {
     /// A faulty rank whose last so many reuses were all of prefixes that we know nothing of gives
     /// them other names.
     std::uint32_t unrelated_in_a_row = 4;
+    /// Share of requests off their prediction at which a distrusted rank's events are worth
+    /// nothing.
+    double hopeless_rate = 0.5;
 };
 
 /// Compares predicted and reported overlap, rank by rank, for as long as a router runs: lost
@@ -69,7 +83,9 @@ class OverlapAudit {
     /// nothing and are passed over.
     bool observe(RankIndex rank, const AuditSample& sample);
     [[nodiscard]] AuditVerdict verdict(RankIndex rank) const;
-    /// Its snapshot was taken over: samples from requests booked since count anew.
+    /// Its snapshot was taken over: samples from requests booked since count anew. While it is
+    /// distrusted, it is asked for another one after every `probation` samples: what was wrong may
+    /// be mended by then.
     void on_resynced(RankIndex rank);
     /// Another rank has its place.
     void reset(RankIndex rank);
@@ -85,6 +101,7 @@ class OverlapAudit {
         double less = 0;
     };
     [[nodiscard]] bool accuse(State& state, AuditFinding finding) const;
+    [[nodiscard]] bool judge(State& state, double ratio) const;
 
     AuditOptions options_;
     double for_mismatch_;  ///< log-likelihood ratios

@@ -101,7 +101,9 @@ class Scene {
 /// Requests until the verdict changes; `most` if it doesn't.
 int until_changed(OverlapAudit& audit, Scene& scene, int most) {
     for (int i = 1; i <= most; ++i) {
-        if (audit.observe(0, scene.request())) return i;
+        AuditSample sample = scene.request();
+        sample.resyncs_done = audit.verdict(0).resyncs_done;
+        if (audit.observe(0, sample)) return i;
     }
     return most;
 }

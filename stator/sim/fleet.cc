@@ -11,7 +11,10 @@ using protocol::Role;
 Fleet::Fleet(const Scenario& scenario, std::uint64_t seed)
     : scenario_(scenario), seed_(seed), random_(seed * 2'654'435'761U + 7) {
     for (std::size_t g = 0; g < scenario.groups.size(); ++g) {
-        for (std::uint32_t i = 0; i < scenario.groups[g].workers; ++i) workers_[make(g)].up = true;
+        for (std::uint32_t i = 0; i < scenario.groups[g].workers; ++i) {
+            SimWorker& w = workers_[make(g)];
+            w.up = w.was_up = true;
+        }
     }
 }
 

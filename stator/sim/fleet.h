@@ -25,7 +25,8 @@ struct SimWorker {
     Replicas::Seen seen{};         ///< the last bookings that came to it: its reports say so
     engine::mock::StepShape step;  ///< under way
     Nanos step_length{0};
-    bool up = false;    ///< takes requests
+    bool up = false;  ///< takes requests
+    bool was_up = false;
     bool gone = false;  ///< crashed
     bool in_step = false;
     std::uint64_t wake_up = 0;  ///< number of the last one ordered: earlier ones do not count

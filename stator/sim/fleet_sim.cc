@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <limits>
 #include <utility>
 
@@ -58,17 +59,27 @@ void FleetSim::prepare() {
         if (const auto at = fleet_.worker(w).faults.crash()) {
             events_.add(*at, {Event::Kind::kCrash, w, 0});
         }
+        for (const Nanos at : fleet_.worker(w).faults.hash_seed_repaired()) {
+            events_.add(at, {Event::Kind::kStartAnew, w, 0});
+        }
     }
     for (std::uint32_t i = 0; i < scenario_.resizes.size(); ++i) {
         events_.add(scenario_.resizes[i].at, {Event::Kind::kResize, i, 0});
     }
-    for (const Fault& fault : scenario_.faults) {
-        if (fault.kind == Fault::Kind::kDropEvents || fault.kind == Fault::Kind::kWrongTokens) {
-            collector_.warn(
-                "Lost events and wrong tokens change nothing here: no part of this scenario reads "
-                "them.");
-            break;
-        }
+    const auto any = [&](std::initializer_list<Fault::Kind> kinds) {
+        return std::ranges::any_of(scenario_.faults, [&](const Fault& fault) {
+            return std::ranges::find(kinds, fault.kind) != kinds.end();
+        });
+    };
+    if (any({Fault::Kind::kWrongTokens})) {
+        collector_.warn("Wrong tokens change nothing here: nobody reads them.");
+    }
+    using enum Fault::Kind;
+    if (!routing_.reads_caches() && any({kDropEvents, kLoseEvents, kChangedHashSeed})) {
+        collector_.warn(
+            fmt::format("Lost and wrong KV events change nothing here: the policy {} "
+                        "reads none.",
+                        router::to_string(scenario_.router.policy)));
     }
     if (scenario_.report_every.count() > 0) {
         // Spread over the period, so that they do not all come at once.
@@ -121,6 +132,7 @@ report::Report FleetSim::run() {
                             fmt::format("median error {:.1f} %, median bias {:+.1f} %", *error,
                                         routing_.median_bias_percent().value_or(0)));
     }
+    for (auto& [key, text] : routing_.audit_facts()) collector_.set_fact(key, std::move(text));
     return collector_.finish(seconds(now_), stopped);
 }
 
@@ -157,11 +169,15 @@ void FleetSim::handle(const Event& event) {
             return;
         case Event::Kind::kCrash:
             return crash(event.what);
+        case Event::Kind::kStartAnew:
+            if (fleet_.worker(event.what).gone) return;
+            fleet_.worker(event.what).core->clear_cache();
+            return routing_.cache_changed(event.what, now_);
         case Event::Kind::kResize:
             return resize(scenario_.resizes[event.what]);
         case Event::Kind::kUp:
             if (!fleet_.worker(event.what).gone) {
-                fleet_.worker(event.what).up = true;
+                fleet_.worker(event.what).up = fleet_.worker(event.what).was_up = true;
                 routing_.set_open(event.what, true);
             }
             return note_workers();

@@ -44,8 +44,9 @@ struct Live {
     router::BookingId booking;         ///< of its leg; 0 = none
     std::vector<std::uint32_t> tried;  ///< workers that refused it
     double booked = 0;
-    double predicted = -1;              ///< seconds to its first token; negative: not said
-    std::uint32_t prefiller = kNobody;  ///< holds the KV of its prompt, under prefill_id
+    std::optional<router::AuditSample> sample;  ///< of its booking
+    double predicted = -1;                      ///< seconds to its first token; negative: not said
+    std::uint32_t prefiller = kNobody;          ///< holds the KV of its prompt, under prefill_id
     std::uint64_t prefill_id = 0;
     std::uint32_t moves = 0;
     double last_token = 0;
@@ -67,6 +68,7 @@ struct Event {
         kStepEnd,
         kWake,
         kCrash,
+        kStartAnew,
         kResize,
         kUp,
         kReplicas
@@ -143,7 +145,6 @@ class FleetSim {
     std::map<std::uint32_t, PromptBuilder> builders_;  ///< by block size
 
     std::vector<CoreOutput> step_outputs_;
-    std::vector<engine::mock::KvChange> changes_;
     Progress progress_;
     std::uint64_t moved_ = 0;
     router::AdmissionQueue queue_;

@@ -5,6 +5,7 @@
 
 #include "stator/base/check.h"
 #include "stator/sim/fleet_sim_impl.h"
+#include "stator/tokens/hash.h"
 
 namespace stator::sim {
 namespace {
@@ -18,6 +19,14 @@ constexpr Nanos kDrainEvery = std::chrono::milliseconds(20);
 constexpr std::size_t kMostScored = 64;
 
 double seconds(Nanos t) { return to_seconds(t); }
+
+/// Another template: every prompt begins with other tokens, so that no block is the one that the
+/// router knows.
+void rename_blocks(CoreRequest& request) {
+    for (auto& name : request.blocks) {
+        name = tokens::sequence_hash(name, tokens::BlockHash(0x7e3d));
+    }
+}
 
 }  // namespace
 
@@ -104,6 +113,7 @@ void FleetSim::sent(std::uint32_t place, const router::Decision& decision) {
     live.worker = decision.chosen.rank;
     live.decoder = decision.chosen.decode_rank;
     live.booking = decision.booking;
+    live.sample = routing_.sample_of(decision);
     const bool whole = live.leg == Leg::kWhole || live.decoder != kNobody;
     if (whole && live.moves == 0 && live.tried.empty()) {
         live.predicted = decision.chosen.ttft_s() + seconds(now_) - live.booked;
@@ -119,6 +129,7 @@ void FleetSim::arrive(std::uint32_t place) {
     if (worker.gone) return lose(place);
     const std::uint32_t block = fleet_.group_of(live.worker).core.block_tokens;
     if (block != block_tokens(live.leg)) live.request = leg_request(live, block, place);
+    if (worker.faults.wrong_template(now_)) rename_blocks(live.request);
     auto taken = worker.core->submit(std::move(live.request));
     if (!taken && taken.error().code == ErrorCode::kOverloaded) {
         unbook(live);

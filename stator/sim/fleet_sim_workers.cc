@@ -35,8 +35,7 @@ void FleetSim::step(std::uint32_t index) {
     } else if (const auto ready = w.core->next_ready()) {
         events_.add(std::max(now_, *ready), {Event::Kind::kWake, index, ++w.wake_up});
     }
-    changes_.clear();
-    w.core->take_changes(changes_);
+    routing_.cache_changed(index, now_);
 }
 
 void FleetSim::end_step(std::uint32_t index) {
@@ -46,6 +45,7 @@ void FleetSim::end_step(std::uint32_t index) {
     std::vector<CoreOutput> outputs = std::move(step_outputs_);
     outputs.clear();
     w.core->end_step(outputs);
+    routing_.cache_changed(index, now_);
     routing_.step_ended(index, w.step_length, w.step);
     for (const CoreOutput& out : outputs) output(out);
     step_outputs_ = std::move(outputs);
@@ -58,6 +58,7 @@ void FleetSim::output(const CoreOutput& out) {
     Live& live = live_[place];
     if (live.id != out.id.value) return;  // ended meanwhile
     const bool counts = live.leg == Leg::kWhole || live.leg == Leg::kPrefill;
+    const bool first = !live.counted;
     if (counts && !live.counted && (out.first || out.finish)) {
         live.counted = true;
         live.record.input_tokens = out.prompt_tokens;
@@ -68,6 +69,11 @@ void FleetSim::output(const CoreOutput& out) {
         n.kind = Notice::Kind::kPromptDone;
         n.booking = live.booking;
         n.cached_tokens = out.cached_tokens;
+        n.worker = live.worker;
+        if (first && live.sample) {
+            n.sample = live.sample;
+            n.sample->cached_tokens = out.cached_tokens;
+        }
         tell(n);
     }
     if (out.has_token) {

@@ -1,5 +1,7 @@
 #include "stator/sim/routing.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -16,6 +18,9 @@ using engine::mock::Leg;
 using protocol::Role;
 
 constexpr std::size_t kMostErrors = 2'000'000;
+/// Of a report's facts: workers, and what was thought of each.
+constexpr std::size_t kMostFacts = 20;
+constexpr std::size_t kMostTurns = 64;
 
 double per_token(double bytes, double gb_per_s) {
     return gb_per_s > 0 ? bytes / (gb_per_s * 1e9) : 0;
@@ -39,7 +44,21 @@ Role role_of(Leg leg) {
 
 Routing::Routing(const Scenario& scenario, Fleet& fleet, std::uint64_t seed)
     : scenario_(scenario), fleet_(fleet), routers_(scenario.replicas, scenario.router, seed) {
+    if (reads_caches()) index_.emplace(scenario, fleet, seed);
     add_workers();
+}
+
+void Routing::set_open(std::uint32_t worker, bool open) {
+    routers_.for_each([&](router::Router& r) { r.set_open(worker, open); });
+    // Whoever goes does not come back.
+    const SimWorker& w = fleet_.worker(worker);
+    if (index_ && w.was_up && !open) index_->remove_worker(worker);
+}
+
+void Routing::cache_changed(std::uint32_t worker, Nanos now) {
+    if (index_) return index_->take_changes(worker, now);
+    ignored_.clear();
+    fleet_.worker(worker).core->take_changes(ignored_);
 }
 
 void Routing::add_workers() {
@@ -68,17 +87,8 @@ void Routing::add_workers() {
         });
     }
     routers_.ranks_changed();
-}
-
-void Routing::look_up(Role role, const CoreRequest& request, std::uint32_t block_tokens) {
-    overlaps_.clear();
-    for (const std::uint32_t w : fleet_.of_role(role)) {
-        const SimWorker& worker = fleet_.worker(w);
-        if (!worker.up || fleet_.group_of(w).core.block_tokens != block_tokens) continue;
-        const auto found = worker.core->cached_prefix(request.blocks);
-        if (found.device + found.slow == 0) continue;
-        overlaps_.push_back({w, found.device, found.device + found.slow});
-    }
+    if (index_) index_->add_workers();
+    audited_.resize(fleet_.size());
 }
 
 Result<router::Decision> Routing::book(const workload::RequestSpec& spec,
@@ -111,11 +121,81 @@ Result<router::Decision> Routing::book(const workload::RequestSpec& spec,
         for (const tokens::SequenceHash hash : request.blocks) blocks_.push_back(hash.value);
         r.blocks = blocks_;
     }
-    if (computes && reads_caches()) {
-        look_up(role, request, block_tokens);
+    overlaps_.clear();
+    if (computes && index_) {
+        index_->look_up(role, request.blocks, now, overlaps_);
+        take_over_snapshots(now);
         r.overlaps = overlaps_;
     }
+    block_tokens_ = block_tokens;
+    prompt_tokens_ = r.prompt_tokens;
     return routers_.book(spec.index, r, now);
+}
+
+std::optional<router::AuditSample> Routing::sample_of(const router::Decision& decision) const {
+    const std::uint32_t worker = decision.chosen.rank;
+    if (!index_ || !index_->follows(worker)) return std::nullopt;
+    router::AuditSample s;
+    s.block_tokens = static_cast<std::uint32_t>(block_tokens_);
+    const auto held = std::ranges::find(overlaps_, worker, &router::Overlap::rank);
+    if (held != overlaps_.end()) s.predicted_tokens = held->any_blocks * s.block_tokens;
+    s.expected_tokens = decision.chosen.cached_tokens;
+    s.prompt_tokens = prompt_tokens_;
+    s.resyncs_done = audit_.verdict(worker).resyncs_done;
+    return s;
+}
+
+void Routing::audit(std::uint32_t worker, const router::AuditSample& sample, Nanos now) {
+    take_over_snapshots(now);
+    Audited& a = audited_[worker];
+    const auto lie = fleet_.worker(worker).faults.first_lie();
+    if (!lie || now >= *lie) ++a.heard;
+    const bool changed = audit_.observe(worker, sample);
+    const router::AuditVerdict verdict = audit_.verdict(worker);
+    routers_.for_each([&](router::Router& r) { r.set_distrusted(worker, !verdict.believed); });
+    if (changed) {
+        if (verdict.trust != router::Trust::kTrusted) ++alarms_;
+        note_turn(worker, now);
+    }
+    if (verdict.wants_snapshot && !a.asked) {
+        a.asked = true;
+        index_->resync(worker, now);
+        take_over_snapshots(now);
+    }
+}
+
+void Routing::take_over_snapshots(Nanos now) {
+    for (const std::uint32_t worker : index_->take_resynced()) {
+        const auto before = audit_.verdict(worker).trust;
+        audit_.on_resynced(worker);
+        audited_[worker].asked = false;
+        if (audit_.verdict(worker).trust != before) note_turn(worker, now);
+    }
+}
+
+void Routing::note_turn(std::uint32_t worker, Nanos now) {
+    Audited& a = audited_[worker];
+    if (a.turns.size() >= kMostTurns) return;
+    a.turns.push_back({now, a.heard, audit_.verdict(worker)});
+}
+
+std::vector<std::pair<std::string, std::string>> Routing::audit_facts() const {
+    std::vector<std::pair<std::string, std::string>> facts;
+    if (!index_) return facts;
+    facts.emplace_back("audit", fmt::format("{} alarms", alarms_));
+    for (std::uint32_t w = 0; w < audited_.size() && facts.size() <= kMostFacts; ++w) {
+        if (audited_[w].turns.empty()) continue;
+        std::string text;
+        for (const Turn& turn : audited_[w].turns) {
+            text +=
+                fmt::format("{}{} at {:.1f} s after {} requests", text.empty() ? "" : "; ",
+                            router::to_string(turn.verdict.trust), to_seconds(turn.at), turn.heard);
+            if (turn.verdict.trust == router::Trust::kTrusted) continue;
+            text += fmt::format(" ({})", router::to_string(turn.verdict.finding));
+        }
+        facts.emplace_back("audit of " + routers_.front().ranks().description(w).name, text);
+    }
+    return facts;
 }
 
 void Routing::hear(const Notice& n, Nanos now) {
@@ -123,7 +203,9 @@ void Routing::hear(const Notice& n, Nanos now) {
         case Notice::Kind::kReport:
             return routers_.on_report(n.worker, n.load, n.seen);
         case Notice::Kind::kPromptDone:
-            return routers_.on_first_token(n.booking, n.cached_tokens, now);
+            routers_.on_first_token(n.booking, n.cached_tokens, now);
+            if (n.sample) audit(n.worker, *n.sample, now);
+            return;
         case Notice::Kind::kEnded:
             return routers_.on_end(n.booking, now);
     }

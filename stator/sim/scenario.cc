@@ -34,7 +34,6 @@ class ScenarioReader {
         YamlFields f(tree, file_, "the scenario", problems_);
         f.text("name", s_.name);
         fleet(f, tree);
-        s_.router.policy = router::Policy::kLeastLoaded;
         routing(f);
         planner(f);
         workload(f, tree);
@@ -204,6 +203,9 @@ class ScenarioReader {
         r.seconds("response_delay", response, 0, 60);
         s_.request_delay = nanos(request);
         s_.response_delay = nanos(response);
+        double events = 0;
+        r.seconds("events_delay", events, 0, 60);
+        s_.events_delay = nanos(events);
         r.count("max_moves", s_.max_moves, 0, 100);
         r.count("replicas", s_.replicas.replicas, 1, kMostReplicas);
         r.flag("share_bookings", s_.replicas.share);

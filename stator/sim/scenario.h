@@ -48,7 +48,7 @@ struct Resize {
 struct Scenario {
     std::string name;
     std::vector<Group> groups;
-    router::PolicyOptions router;
+    router::PolicyOptions router;  ///< expected-ttft unless the file says otherwise
     enum class Sessions : std::uint8_t { kNone, kSoft, kHard };
     Sessions sessions = Sessions::kNone;  ///< are requests of one session kept on one worker?
     /// Set: a request waits at the router while the best worker for it has prompts of more seconds
@@ -59,6 +59,7 @@ struct Scenario {
     Nanos report_every{0};    ///< of a worker's load; 0 = after each step
     Nanos request_delay{0};   ///< from the router to the engine
     Nanos response_delay{0};  ///< and back, for every token and load report
+    Nanos events_delay{0};    ///< until a KV event is in the router's index
     std::vector<Resize> resizes;
     Nanos start_up{0};  ///< of a worker that a resize adds
     workload::WorkloadOptions workload;

@@ -13,12 +13,15 @@ namespace {
 using Kind = Fault::Kind;
 using Nanos = std::chrono::nanoseconds;
 
-constexpr std::array<std::pair<std::string_view, Kind>, 5> kKinds{{
+constexpr std::array<std::pair<std::string_view, Kind>, 8> kKinds{{
     {"crash", Kind::kCrash},
     {"hang", Kind::kHang},
     {"slow", Kind::kSlow},
     {"drop-events", Kind::kDropEvents},
     {"wrong-tokens", Kind::kWrongTokens},
+    {"lose-events", Kind::kLoseEvents},
+    {"wrong-template", Kind::kWrongTemplate},
+    {"changed-hash-seed", Kind::kChangedHashSeed},
 }};
 constexpr std::array<std::pair<std::string_view, double>, 4> kUnits{
     {{"ms", 1e6}, {"s", 1e9}, {"m", 60e9}, {"h", 3600e9}}};
@@ -68,7 +71,8 @@ Result<void> read_amount(std::string_view whole, std::string_view text, Fault& f
             fault.factor = *v;
             return {};
         }
-        case Kind::kDropEvents: {
+        case Kind::kDropEvents:
+        case Kind::kLoseEvents: {
             const auto v = number(text);
             if (!v || *v > 1) {
                 return bad(whole, "needs a probability from 0 to 1, as in drop-events@5s+2s:0.5");
@@ -79,6 +83,8 @@ Result<void> read_amount(std::string_view whole, std::string_view text, Fault& f
         case Kind::kCrash:
         case Kind::kHang:
         case Kind::kWrongTokens:
+        case Kind::kWrongTemplate:
+        case Kind::kChangedHashSeed:
             break;
     }
     return bad(whole, "takes nothing after a colon, not \"{}\"", text);
@@ -128,7 +134,9 @@ Result<Fault> parse_one(std::string_view whole) {
     if (kind == kKinds.end() || sign == std::string_view::npos) {
         return bad(whole,
                    "is none of crash@TIME, hang@TIME+LENGTH, slow@TIME+LENGTH:xFACTOR, "
-                   "drop-events@TIME+LENGTH[:PROBABILITY], wrong-tokens@TIME+LENGTH");
+                   "drop-events@TIME+LENGTH[:PROBABILITY], wrong-tokens@TIME+LENGTH, "
+                   "lose-events@TIME+LENGTH[:PROBABILITY], wrong-template@TIME+LENGTH, "
+                   "changed-hash-seed@TIME+LENGTH");
     }
     fault.kind = kind->second;
     text.remove_prefix(sign + 1);
@@ -211,5 +219,36 @@ double FaultPlan::drop_probability(Nanos at) const {
 }
 
 bool FaultPlan::wrong_tokens(Nanos at) const { return active(Kind::kWrongTokens, at) != nullptr; }
+
+double FaultPlan::lose_probability(Nanos at) const {
+    const Fault* lose = active(Kind::kLoseEvents, at);
+    return lose != nullptr ? lose->probability : 0.0;
+}
+
+bool FaultPlan::wrong_template(Nanos at) const {
+    return active(Kind::kWrongTemplate, at) != nullptr;
+}
+
+bool FaultPlan::changed_hash_seed(Nanos at) const {
+    return active(Kind::kChangedHashSeed, at) != nullptr;
+}
+
+std::vector<Nanos> FaultPlan::hash_seed_repaired() const {
+    std::vector<Nanos> out;
+    for (const Fault& f : windows_) {
+        if (f.kind == Kind::kChangedHashSeed) out.push_back(f.at + f.length);
+    }
+    return out;
+}
+
+std::optional<Nanos> FaultPlan::first_lie() const {
+    for (const Fault& f : windows_) {
+        if (f.kind == Kind::kLoseEvents || f.kind == Kind::kWrongTemplate ||
+            f.kind == Kind::kChangedHashSeed) {
+            return f.at;
+        }
+    }
+    return std::nullopt;
+}
 
 }  // namespace stator::engine::mock

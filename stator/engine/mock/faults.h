@@ -14,11 +14,15 @@ namespace stator::engine::mock {
 /// Something that goes wrong on purpose, at a time of the engine's own clock.
 struct Fault {
     enum class Kind : std::uint8_t {
-        kCrash,        ///< gone at once, without a word
-        kHang,         ///< no step ends or begins
-        kSlow,         ///< steps take `factor` times as long
-        kDropEvents,   ///< each KV event is lost with `probability`; its number is used up
-        kWrongTokens,  ///< other tokens come out than were computed
+        kCrash,            ///< gone at once, without a word
+        kHang,             ///< no step ends or begins
+        kSlow,             ///< steps take `factor` times as long
+        kDropEvents,       ///< each KV event is lost with `probability`; its number is used up
+        kWrongTokens,      ///< other tokens come out than were computed
+        kLoseEvents,       ///< each KV event is lost with `probability` before it gets a number
+        kWrongTemplate,    ///< prompts are computed as if they began with other tokens
+        kChangedHashSeed,  ///< KV events name blocks by other hashes; at its end the engine starts
+                           ///< anew, with an empty cache
     };
     Kind kind = Kind::kCrash;
     std::chrono::nanoseconds at{0};
@@ -36,6 +40,9 @@ struct Fault {
 ///     slow@20s+10s:x4          four times as slow
 ///     drop-events@5s+2s:0.5    every other event is lost; without ":0.5", all of them
 ///     wrong-tokens@40s+1s
+///     lose-events@5s+2s:0.05   every twentieth event is lost, and no gap shows it
+///     wrong-template@5s+2s     prompts that come in these 2 s get another beginning
+///     changed-hash-seed@5s+2s  for 2 s events name blocks by other hashes
 ///     worker=3:crash@30s       only worker 3 of many, which count from 0
 ///
 /// Times are decimals with ms, s, m or h. The error names the fault that can't be read.
@@ -58,6 +65,14 @@ class FaultPlan {
     [[nodiscard]] Nanos step_end(Nanos begin, Nanos length) const;
     [[nodiscard]] double drop_probability(Nanos at) const;
     [[nodiscard]] bool wrong_tokens(Nanos at) const;
+    /// Of losing an event without a gap in the numbers.
+    [[nodiscard]] double lose_probability(Nanos at) const;
+    [[nodiscard]] bool wrong_template(Nanos at) const;
+    [[nodiscard]] bool changed_hash_seed(Nanos at) const;
+    /// When its events get right again, each time: the engine has started anew.
+    [[nodiscard]] std::vector<Nanos> hash_seed_repaired() const;
+    /// When its predictions begin to be wrong without anybody being told; none: never.
+    [[nodiscard]] std::optional<Nanos> first_lie() const;
 
   private:
     [[nodiscard]] const Fault* active(Fault::Kind kind, Nanos at) const;
