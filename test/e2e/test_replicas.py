@@ -8,7 +8,8 @@ from conftest import wait_until
 from stator_process import StatorFrontend
 
 WORKERS = [f"w{i}" for i in range(8)]
-PROMPT = [11 + i % 1000 for i in range(4096)]
+PRESET = "llama-3.3-70b-fp8-2xh100"  # a prompt of 4,096 tokens takes some 0.4 s
+PROMPT = [1 + (i * 7 + i // 240) % 240 for i in range(4096)]
 
 
 def pool(frontend):
@@ -23,7 +24,7 @@ def peers(frontend):
 
 def start(fleet, count=2, **options):
     for name in WORKERS:
-        fleet.mock_worker(name, threads=1, mock_blocks=20_000)
+        fleet.mock_worker(name, threads=1, mock_blocks=20_000, mock_preset=PRESET)
     frontends = [fleet.frontend(**options) for _ in range(count)]
     for frontend in frontends:
         frontend.wait_workers(*WORKERS)
@@ -45,15 +46,18 @@ def metric(frontend, name):
 def test_a_burst_over_two_frontends_is_prefilled_on_few_workers(fleet):
     a, b = start(fleet)
     wait_until(lambda: len(peers(a)) == 1 and len(peers(b)) == 1, "both know each other")
-    # All at once: the first are chosen before anything was heard.
     with concurrent.futures.ThreadPoolExecutor(32) as threads:
-        runs = [threads.submit(complete, (a, b)[i % 2], PROMPT, 8) for i in range(32)]
+        # How fast the workers are is learned first.
+        other = [[i + 1, *PROMPT[:2000]] for i in range(48)]
+        for run in [threads.submit(complete, (a, b)[i % 2], p, 2) for i, p in enumerate(other)]:
+            run.result()
+        wait_until(lambda: all(p["bookings"] == 0 for p in peers(a) + peers(b)), "it is quiet")
+        runs = [threads.submit(complete, a, PROMPT, 40)]
+        wait_until(lambda: peers(b)[0]["bookings"] == 1, "the first is known to the other")
+        runs += [threads.submit(complete, (a, b)[i % 2], PROMPT, 8) for i in range(31)]
         usages = [run.result() for run in runs]
-    computed = sum(
-        u["prompt_tokens"] - u.get("prompt_tokens_details", {}).get("cached_tokens", 0)
-        for u in usages
-    )
-    assert computed <= 4.5 * len(PROMPT), computed / len(PROMPT)
+    computed = sum(u["prompt_tokens"] - u["prompt_tokens_details"]["cached_tokens"] for u in usages)
+    assert computed <= 2.5 * len(PROMPT), computed / len(PROMPT)
     wait_until(lambda: all(p["bookings"] == 0 for p in peers(a) + peers(b)), "all is over")
     wait_until(lambda: peers(a)[0]["in_step"] and peers(b)[0]["in_step"], "digests fit")
     assert metric(a, "stator_router_peers") == 1
@@ -104,21 +108,15 @@ def test_sharing_can_be_switched_off(fleet):
 
 
 def test_frontends_named_without_a_folder(fleet, tmp_path):
-    """--router-peers with fixed ports, in folders of their own."""
+    """--router-peers, and no folder where both look."""
     a = fleet.frontend()
-    address = None
-    for path in fleet.folder.rglob("*.frontend"):
-        address = path.read_text().splitlines()[0]
+    worker = fleet.mock_worker("w0", threads=1)
+    files = list(fleet.folder.rglob("*.frontend"))
+    address = files[0].read_text().splitlines()[0]
     assert address.startswith("unix:"), address
-    other = StatorFrontend(
-        tmp_path,
-        threads=1,
-        router_peers=address,
-        router_events="tcp://127.0.0.1:*",
-        discover=f"dir:{fleet.folder}/stator",
-    )
-    fleet.mock_worker("w0", threads=1)
-    with other:
+    named = {"router_peers": address, "discover": f"unix:{files[0].parent}/{worker.name}.sock"}
+    with StatorFrontend(tmp_path, threads=1, **named) as other:
         a.wait_workers("w0")
         other.wait_workers("w0")
         wait_until(lambda: len(peers(other)) == 1, "the named one is followed")
+        assert peers(a) == []  # nobody has told it
