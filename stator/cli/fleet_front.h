@@ -15,6 +15,7 @@
 #include "stator/frontend/pools/pool_models.h"
 #include "stator/frontend/pools/router_api.h"
 #include "stator/metrics/registry.h"
+#include "stator/routing/remote_router.h"
 
 namespace stator::cli {
 
@@ -56,6 +57,7 @@ class FleetFront {
     FleetFront() = default;
     std::unique_ptr<fleet::Fleet> fleet_;
     std::shared_ptr<ReplicaFront> replicas_;  ///< null: bookings are not shared
+    std::shared_ptr<routing::RemoteRouter> shared_router_;
     std::unique_ptr<frontend::PoolModels> models_;
     std::unique_ptr<frontend::RouterApi> router_api_;
     frontend::Frontend* frontend_ = nullptr;

@@ -159,6 +159,20 @@ void add_router(std::vector<Option>& t) {
                     "Memory for knowing which worker holds which prefix, for each pool; beyond, "
                     "what was stored long ago is forgotten.")
                     .range(1024.0 * 1024, 1e15));
+    t.push_back(option<&S::router, &R::remote>(
+                    "router.remote", "--router-remote",
+                    "URL of a `stator router` that is asked where each request should go, so that "
+                    "several frontends choose as one: http://HOST:PORT. If it does not answer, "
+                    "this frontend chooses by itself. If empty: it always does.")
+                    .in("url"));
+    t.push_back(option<&S::router, &R::remote_key_file>(
+                    "router.remote_key_file", "--router-remote-key-file",
+                    "File whose first line is the API key for it.")
+                    .in("file"));
+    t.push_back(option<&S::router, &R::remote_timeout>("router.remote_timeout",
+                                                       "--router-remote-timeout",
+                                                       "How long a request waits for its answer.")
+                    .range(1, 60'000));
     t.push_back(option<&S::router, &R::hints>(
                     "router.hints", "--router-hints",
                     "Whose headers x-stator-worker, -priority, -explain and so on are honoured: "

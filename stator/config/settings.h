@@ -166,6 +166,9 @@ struct RouterSettings {
     std::vector<std::string> peers;
     std::string events;
     std::string events_advertise;
+    std::string remote;
+    std::string remote_key_file;
+    std::chrono::milliseconds remote_timeout{200};
     bool operator==(const RouterSettings&) const = default;
 };
 

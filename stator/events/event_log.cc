@@ -66,7 +66,8 @@ void EventLog::append_large(std::uint32_t rank, const KvEvent& event, TimePoint 
             const KvEvent part{event.seq, KvStored{parent,
                                                    {begin + static_cast<std::ptrdiff_t>(at),
                                                     begin + static_cast<std::ptrdiff_t>(end)},
-                                                   stored->tier}};
+                                                   stored->tier,
+                                                   stored->group}};
             append_part(rank, {&part, 1}, now, out);
             parent = stored->blocks[end - 1].sequence;
         }
@@ -76,7 +77,8 @@ void EventLog::append_large(std::uint32_t rank, const KvEvent& event, TimePoint 
             const auto begin = removed->sequences.begin();
             const KvEvent part{event.seq, KvRemoved{{begin + static_cast<std::ptrdiff_t>(at),
                                                      begin + static_cast<std::ptrdiff_t>(end)},
-                                                    removed->tier}};
+                                                    removed->tier,
+                                                    removed->group}};
             append_part(rank, {&part, 1}, now, out);
         }
     }

@@ -11,6 +11,7 @@ namespace {
 
 using protocol::KvCleared;
 using protocol::KvEvent;
+using protocol::KvGroup;
 using protocol::KvRemoved;
 using protocol::KvStored;
 using protocol::KvTier;
@@ -18,6 +19,7 @@ using protocol::KvTier;
 constexpr std::string_view kStored = "stored";
 constexpr std::string_view kRemoved = "removed";
 constexpr std::string_view kCleared = "cleared";
+constexpr std::uint64_t kSomeGroup = 1;  // which of the sparse ones matters to nobody yet
 
 static_assert(std::endian::native == std::endian::little, "hashes are copied as they are");
 
@@ -48,8 +50,11 @@ void append_tokens(std::string& out, const KvStored& stored) {
 void append_stored(std::string& out, codec::MsgpackWriter& w, std::size_t pairs,
                    const KvStored& stored, bool with_tokens) {
     const bool says_tier = stored.tier != KvTier::kDevice;
-    w.map(pairs + 3 + (stored.parent ? 1U : 0U) + (with_tokens ? 1U : 0U) + (says_tier ? 1U : 0U));
+    const bool says_group = stored.group != KvGroup::kDense;
+    w.map(pairs + 3 + (stored.parent ? 1U : 0U) + (with_tokens ? 1U : 0U) + (says_tier ? 1U : 0U) +
+          (says_group ? 1U : 0U));
     w.string("op").string(kStored);
+    if (says_group) w.string("group").number(kSomeGroup);
     if (says_tier) w.string("tier").string(to_string(stored.tier));
     if (stored.parent) w.string("parent").number(stored.parent->value);
     w.string("blocks");
@@ -82,6 +87,10 @@ std::optional<KvTier> tier_of(const std::optional<std::string_view>& name) {
     return std::nullopt;
 }
 
+KvGroup group_of(const std::optional<std::uint64_t>& number) {
+    return number.value_or(0) == 0 ? KvGroup::kDense : KvGroup::kSparse;
+}
+
 tl::unexpected<Error> missing(std::string_view op, std::string_view what) {
     return error(ErrorCode::kInvalidArgument, "a KV event \"{}\" needs {}", op, what);
 }
@@ -100,7 +109,10 @@ void append_kv_batch(std::string& out, std::span<const KvEvent> events, bool wit
             append_stored(out, w, pairs, *stored, with_tokens);
         } else if (const auto* removed = std::get_if<KvRemoved>(&event.what)) {
             const bool says_tier = removed->tier != KvTier::kDevice;
-            w.map(pairs + (says_tier ? 3U : 2U)).string("op").string(kRemoved);
+            const bool says_group = removed->group != KvGroup::kDense;
+            w.map(pairs + 2 + (says_tier ? 1U : 0U) + (says_group ? 1U : 0U));
+            w.string("op").string(kRemoved);
+            if (says_group) w.string("group").number(kSomeGroup);
             if (says_tier) w.string("tier").string(to_string(removed->tier));
             w.string("hashes");
             append_column<std::uint64_t>(out, removed->sequences.size(), [&](std::size_t i) {
@@ -117,6 +129,7 @@ struct KvBatchReader::Fields {
     std::optional<std::string_view> op;
     std::optional<std::string_view> tier;
     std::optional<std::uint64_t> number;
+    std::optional<std::uint64_t> group;
     std::optional<std::uint64_t> parent;
     std::optional<std::string_view> blocks;
     std::optional<std::string_view> hashes;
@@ -129,6 +142,7 @@ struct KvBatchReader::Fields {
         if (key == "parent") return take(r.number(), parent);
         if (key == "tier") return take(r.string(), tier);
         if (key == "n") return take(r.number(), number);
+        if (key == "group") return take(r.number(), group);
         if (key == "tokens") return take(r.binary(), tokens);
         return r.skip();
     }
@@ -221,6 +235,7 @@ Result<const KvEvent*> KvBatchReader::stored(const Fields& f, KvTier tier) {
     scratch_.stored.seq = protocol::EventSeq(sequence_);
     auto& to = std::get<KvStored>(scratch_.stored.what);
     to.tier = tier;
+    to.group = group_of(f.group);
     to.parent.reset();
     if (f.parent) to.parent = tokens::SequenceHash(*f.parent);
     to.blocks.resize(n);
@@ -241,6 +256,7 @@ Result<const KvEvent*> KvBatchReader::removed(const Fields& f, KvTier tier) {
     }
     scratch_.removed.seq = protocol::EventSeq(sequence_);
     std::get<KvRemoved>(scratch_.removed.what).tier = tier;
+    std::get<KvRemoved>(scratch_.removed.what).group = group_of(f.group);
     auto& to = std::get<KvRemoved>(scratch_.removed.what).sequences;
     to.resize(f.hashes->size() / sizeof(std::uint64_t));
     for (std::size_t i = 0; i < to.size(); ++i) to[i].value = u64_at(*f.hashes, i);

@@ -76,11 +76,16 @@ void KvMirror::clear() {
     slots_ = {};
     use_ = {};
     size_ = 0;
+    sparse_ = false;
     shift_ = 64;
 }
 
 void KvMirror::apply(const protocol::KvEvent& event) {
     if (const auto* stored = std::get_if<protocol::KvStored>(&event.what)) {
+        if (stored->group == protocol::KvGroup::kSparse) {
+            sparse_ = true;
+            return;
+        }
         const Use tier = bit(stored->tier);
         Use use = stored->parent ? tier | kChild : tier;
         std::uint64_t parent = stored->parent ? stored->parent->value : 0;
@@ -90,10 +95,13 @@ void KvMirror::apply(const protocol::KvEvent& event) {
             use = tier | kChild;
         }
     } else if (const auto* removed = std::get_if<protocol::KvRemoved>(&event.what)) {
+        if (removed->group == protocol::KvGroup::kSparse) return;
         const Tiers from = bit(removed->tier);
         for (const auto sequence : removed->sequences) remove(sequence.value, from);
     } else {
+        const bool sparse = sparse_;  // its model is still the same
         clear();
+        sparse_ = sparse;
     }
 }
 
@@ -118,7 +126,7 @@ std::vector<KvMirror::Block> KvMirror::sorted() const {
 }
 
 bool KvMirror::operator==(const KvMirror& other) const {
-    if (size_ != other.size_) return false;
+    if (size_ != other.size_ || sparse_ != other.sparse_) return false;
     for (std::size_t i = 0; i < slots_.size(); ++i) {
         if (use_[i] == kFree) continue;
         const tokens::SequenceHash sequence(slots_[i].sequence);
@@ -209,7 +217,11 @@ void KvMirror::append_state(std::string& out) const {
     std::vector<std::uint64_t> hashes;
     out.reserve(out.size() + 16 + order.slots.size() * 16 + runs.size() * 64);
     codec::MsgpackWriter w(out);
-    w.map(1).string("events").array(runs.size());
+    w.map(1).string("events").array(runs.size() + (sparse_ ? 1U : 0U));
+    if (sparse_) {
+        w.map(4).string("op").string("stored").string("group").number(std::uint64_t{1});
+        w.string("blocks").binary({}).string("hashes").binary({});
+    }
     for (const Run& run : runs) {
         blocks.clear();
         hashes.clear();

@@ -13,7 +13,8 @@ namespace stator::events {
 /// The blocks one rank holds: what its events, applied in order, add up to. A block may lie in
 /// several memories and is gone when none holds it. Storing a block again changes nothing; removing
 /// one that is not there changes nothing; removing a parent leaves its children. A flat table,
-/// because every block event of every publisher passes here.
+/// because every block event of every publisher passes here. Of sparse groups it keeps no blocks,
+/// only that there are some.
 class KvMirror {
   public:
     /// One bit for each memory.
@@ -32,6 +33,8 @@ class KvMirror {
     void apply(const protocol::KvEvent& event);
     void clear();
     [[nodiscard]] std::size_t size() const { return size_; }
+    /// The rank has stored blocks of a sparse group.
+    [[nodiscard]] bool sparse() const { return sparse_; }
     [[nodiscard]] std::optional<Block> find(tokens::SequenceHash sequence) const;
     /// All blocks, by their sequence hash.
     [[nodiscard]] std::vector<Block> sorted() const;
@@ -39,7 +42,7 @@ class KvMirror {
     /// stored blocks, parents first, one memory after the other.
     void append_state(std::string& out) const;
 
-    /// Same blocks with the same parents in the same memories.
+    /// Same blocks with the same parents in the same memories; sparse groups or none.
     bool operator==(const KvMirror& other) const;
 
   private:
@@ -66,6 +69,7 @@ class KvMirror {
     std::vector<Slot> slots_;  // a power of two, at most 5/8 used; linear probing
     std::vector<Use> use_;     // beside them, so that probing touches little memory
     std::size_t size_ = 0;
+    bool sparse_ = false;
     int shift_ = 64;
 };
 

@@ -123,6 +123,11 @@ protocol::KvTier random_tier() {
                              protocol::KvTier::kHost, protocol::KvTier::kDisk);
 }
 
+protocol::KvGroup random_group() {
+    using enum protocol::KvGroup;
+    return *rc::gen::element(kDense, kDense, kDense, kSparse);
+}
+
 rc::Gen<std::uint64_t> hashes() { return rc::gen::inRange<std::uint64_t>(0, 40); }
 
 KvEvent random_event(std::uint64_t seq) {
@@ -133,6 +138,7 @@ KvEvent random_event(std::uint64_t seq) {
         case 2: {
             KvRemoved r;
             r.tier = random_tier();
+            r.group = random_group();
             for (const auto h : *rc::gen::container<std::vector<std::uint64_t>>(hashes())) {
                 r.sequences.emplace_back(h);
             }
@@ -141,6 +147,7 @@ KvEvent random_event(std::uint64_t seq) {
         default: {
             KvStored s;
             s.tier = random_tier();
+            s.group = random_group();
             if (*rc::gen::arbitrary<bool>()) s.parent = SequenceHash(*hashes());
             for (const auto h : *rc::gen::container<std::vector<std::uint64_t>>(hashes())) {
                 s.blocks.push_back({BlockHash(h * 7), SequenceHash(h), {}});
@@ -238,8 +245,13 @@ TEST(KvBatch, ColumnsThatDoNotFitAreRefused) {
 /// The set of blocks as the words of protocol/kv_event.h say, without a thought to speed.
 struct NaiveMirror {
     std::map<SequenceHash, KvMirror::Block> blocks;
+    bool sparse = false;
     void apply(const KvEvent& e) {
         if (const auto* s = std::get_if<KvStored>(&e.what)) {
+            if (s->group == protocol::KvGroup::kSparse) {
+                sparse = true;
+                return;
+            }
             auto parent = s->parent;
             for (const auto& b : s->blocks) {
                 const auto tiers = static_cast<KvMirror::Tiers>(
@@ -249,6 +261,7 @@ struct NaiveMirror {
                 parent = b.sequence;
             }
         } else if (const auto* r = std::get_if<KvRemoved>(&e.what)) {
+            if (r->group == protocol::KvGroup::kSparse) return;
             for (const auto h : r->sequences) {
                 const auto found = blocks.find(h);
                 if (found == blocks.end()) continue;

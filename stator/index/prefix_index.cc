@@ -479,9 +479,9 @@ void PrefixIndex::apply(RankSlot slot, const protocol::KvEvent& event) {
     if (const auto* s = std::get_if<protocol::KvStored>(&event.what)) {
         hashes_.clear();
         for (const protocol::StoredBlock& block : s->blocks) hashes_.push_back(block.sequence);
-        stored(slot, s->tier, s->parent, hashes_);
+        stored(slot, s->tier, s->parent, hashes_, s->group);
     } else if (const auto* r = std::get_if<protocol::KvRemoved>(&event.what)) {
-        removed(slot, r->tier, r->sequences);
+        removed(slot, r->tier, r->sequences, r->group);
     } else {
         cleared(slot);
     }

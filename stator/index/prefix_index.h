@@ -24,11 +24,8 @@
 
 namespace stator::index {
 
-/// What KV an event speaks of. Engines with sliding windows or state spaces keep several groups.
-enum class KvGroup : std::uint8_t {
-    kDense,   ///< of all tokens: what the index follows
-    kSparse,  ///< of some: not followed, but then depths are upper bounds
-};
+/// The index follows dense groups. A rank that stores sparse ones makes depths upper bounds.
+using protocol::KvGroup;
 
 struct IndexOptions {
     std::uint32_t max_ranks = 4096;  ///< at a time, at most 2^24 - 1

@@ -27,12 +27,20 @@ struct StoredBlock {
 enum class KvTier : std::uint8_t { kDevice, kHost, kDisk };
 std::string_view to_string(KvTier tier);  ///< "device", "host", "disk"
 
+/// Which of a model's KV a block is of. Models with sliding windows or state spaces keep several
+/// groups: their prefix can be reused as far as all of them reach.
+enum class KvGroup : std::uint8_t {
+    kDense,   ///< of all tokens
+    kSparse,  ///< of the last ones, or of some: a window, a state
+};
+
 /// Blocks stored, in order, each the child of the one before; the first is the child of `parent`
 /// (none = a root).
 struct KvStored {
     std::optional<tokens::SequenceHash> parent;
     std::vector<StoredBlock> blocks;
     KvTier tier = KvTier::kDevice;
+    KvGroup group = KvGroup::kDense;
     bool operator==(const KvStored&) const = default;
 };
 
@@ -40,6 +48,7 @@ struct KvStored {
 struct KvRemoved {
     std::vector<tokens::SequenceHash> sequences;
     KvTier tier = KvTier::kDevice;
+    KvGroup group = KvGroup::kDense;
     bool operator==(const KvRemoved&) const = default;
 };
 

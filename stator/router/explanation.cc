@@ -69,6 +69,11 @@ std::string to_json(const Explanation& e, std::size_t most_ranks) {
         write_entry(w, *e.chosen, e.policy);
         w.key("uncertainty_ms").number(ms(e.ttft_std_s));
         w.key("kept_for_session").boolean(e.by_session);
+        if (e.upper_bound) {
+            w.key("note").string(
+                "cached_tokens are at most so many: engines here keep part of the context besides, "
+                "which may reach less far");
+        }
     } else {
         w.null();
     }

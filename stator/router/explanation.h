@@ -24,6 +24,8 @@ struct Explanation {
     std::optional<Entry> chosen;  ///< none: refused
     double ttft_std_s = 0;
     bool by_session = false;
+    /// Engines keep KV that the index does not follow: cached tokens are at most so many.
+    bool upper_bound = false;
     std::vector<std::string> fallbacks;
     std::optional<Error> refused;
     std::vector<Entry> ranks;  ///< best first, then those excluded

@@ -55,7 +55,7 @@ bool PoolIndex::tidy(TimePoint now) {
     return lock.owns_lock();
 }
 
-void PoolIndex::lookup(std::span<const tokens::SequenceHash> blocks,
+bool PoolIndex::lookup(std::span<const tokens::SequenceHash> blocks,
                        std::vector<router::Overlap>& out) const {
     thread_local index::Overlap found;
     out.clear();
@@ -67,6 +67,7 @@ void PoolIndex::lookup(std::span<const tokens::SequenceHash> blocks,
         const bool same = &found.any() == &found.device();
         out.push_back({rank, same ? d.depth : found.device().of(d.rank), d.depth});
     });
+    return found.upper_bound();
 }
 
 PoolIndex::Size PoolIndex::size() const {
@@ -77,6 +78,21 @@ PoolIndex::Size PoolIndex::size() const {
 std::size_t PoolIndex::blocks_of(index::RankSlot slot) const {
     const std::scoped_lock lock(mutex_);
     return index_.blocks_of(slot);
+}
+
+std::vector<PoolIndex::Run> PoolIndex::dump(index::RankSlot slot, std::size_t skip,
+                                            std::size_t limit) const {
+    std::vector<Run> out;
+    const std::scoped_lock lock(mutex_);
+    index_.export_rank(slot, [&](const index::HeldBlocks& held) {
+        const std::size_t passed = std::min(skip, held.blocks.size());
+        skip -= passed;
+        const auto taken =
+            held.blocks.subspan(passed, std::min(limit, held.blocks.size() - passed));
+        limit -= taken.size();
+        if (!taken.empty()) out.push_back({held.tier, {taken.begin(), taken.end()}});
+    });
+    return out;
 }
 
 void IndexWriter::apply(std::uint32_t rank, const protocol::KvEvent& event) {

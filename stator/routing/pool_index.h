@@ -32,8 +32,9 @@ class PoolIndex {
     /// Some upkeep where it is due and nobody writes; true where it was.
     bool tidy(TimePoint now);
 
-    /// What each rank holds of a prefix; replaces what is in `out`. Uses memory of the thread.
-    void lookup(std::span<const tokens::SequenceHash> blocks,
+    /// What each rank holds of a prefix; replaces what is in `out`. True: that is an upper bound of
+    /// what they can reuse (Overlap::upper_bound()). Uses memory of the thread.
+    bool lookup(std::span<const tokens::SequenceHash> blocks,
                 std::vector<router::Overlap>& out) const;
 
     struct Size {
@@ -43,6 +44,16 @@ class PoolIndex {
     };
     [[nodiscard]] Size size() const;
     [[nodiscard]] std::size_t blocks_of(index::RankSlot slot) const;
+
+    /// Blocks in a row in one memory of a rank.
+    struct Run {
+        protocol::KvTier tier = protocol::KvTier::kDevice;
+        std::vector<tokens::SequenceHash> blocks;
+    };
+    /// What a rank holds, from the `skip`th block on, at most `limit` of them; the order stays
+    /// while nothing changes. Waits for the writer, and makes it wait: for people.
+    [[nodiscard]] std::vector<Run> dump(index::RankSlot slot, std::size_t skip,
+                                        std::size_t limit) const;
 
   private:
     mutable std::mutex mutex_;  ///< of writers

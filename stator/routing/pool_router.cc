@@ -230,15 +230,15 @@ void PoolRouter::refresh_loads(TimePoint now) {
     }
 }
 
-/// Who holds the request's prefix. Replaces what is in both.
-void PoolRouter::look_up(const protocol::GenerateRequest& request,
+/// Who holds the request's prefix. Replaces what is in both. True: at most so much of it.
+bool PoolRouter::look_up(const protocol::GenerateRequest& request,
                          std::vector<tokens::SequenceHash>& blocks,
                          std::vector<router::Overlap>& overlaps) const {
     blocks.clear();
     overlaps.clear();
-    if (!index_) return;
+    if (!index_) return false;
     hash_prompt(request.prompt, card_.block_tokens, request.cache_salt, blocks);
-    index_->lookup(blocks, overlaps);
+    return index_->lookup(blocks, overlaps);
 }
 
 router::RouteRequest PoolRouter::route_request(const protocol::GenerateRequest& request,
@@ -271,7 +271,7 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
     thread_local std::vector<tokens::SequenceHash> blocks;
     thread_local std::vector<router::Overlap> overlaps;
     const TimePoint begin = clock_.now();
-    look_up(request, blocks, overlaps);
+    const bool upper_bound = look_up(request, blocks, overlaps);
     if (index_ && index_->tidy(begin)) show_index();
     router::RouteRequest r = route_request(request, blocks, overlaps);
     r.excluded = excluded;
@@ -287,9 +287,14 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
             // Once: later choices may be made on other threads than its reader's.
             if (std::exchange(request.hints->explain, false)) {
                 explanation = router_.explain(r, now());
+                explanation->upper_bound = upper_bound;
             }
         }
-        const auto decision = router_.book(r, now());
+        auto decision = router_.book(r, now());
+        if (!decision && r.pinned && request.hints->advised) {
+            r.pinned.reset();
+            decision = router_.book(r, now());
+        }
         if (explanation) {
             if (decision) note_choice(*explanation, decision->chosen.rank);
             request.hints->explanation = router::to_json(*explanation, kExplainedRanks);
@@ -303,7 +308,7 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         const Member& m = members_[route.rank];
         if (!m.writer) predicted = m.slot;
         const auto held = std::ranges::find(overlaps, route.rank, &router::Overlap::rank);
-        if (m.writer && m.writer->is_live(m.rank.rank)) {
+        if (m.writer && m.writer->is_live(m.rank.rank) && !upper_bound) {
             route.audited = true;
             route.held_tokens = held == overlaps.end() ? 0 : held->any_blocks * card_.block_tokens;
         }
@@ -318,14 +323,16 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
 Result<std::string> PoolRouter::explain(const protocol::GenerateRequest& request) {
     std::vector<tokens::SequenceHash> blocks;
     std::vector<router::Overlap> overlaps;
-    look_up(request, blocks, overlaps);
+    const bool upper_bound = look_up(request, blocks, overlaps);
     router::RouteRequest r = route_request(request, blocks, overlaps);
     const std::scoped_lock lock(mutex_);
     refresh_loads(clock_.now());
     if (request.hints) {
         if (auto ok = pin(*request.hints, r); !ok) return tl::unexpected(ok.error());
     }
-    return router::to_json(router_.explain(r, now()));
+    auto explanation = router_.explain(r, now());
+    explanation.upper_bound = upper_bound;
+    return router::to_json(explanation);
 }
 
 std::vector<PoolRouter::Holder> PoolRouter::holders(std::span<const tokens::TokenId> prompt,
@@ -342,6 +349,28 @@ std::vector<PoolRouter::Holder> PoolRouter::holders(std::span<const tokens::Toke
         out.push_back({router_.ranks().description(o.rank).name, o.device_blocks, o.any_blocks});
     }
     std::ranges::sort(out, {}, &Holder::name);
+    return out;
+}
+
+Result<PoolRouter::Dump> PoolRouter::dump(std::string_view worker, std::uint32_t rank,
+                                          std::size_t skip, std::size_t limit) const {
+    Dump out;
+    std::optional<index::RankSlot> slot;
+    {
+        const std::scoped_lock lock(mutex_);
+        for (const Member& m : members_) {
+            if (!m.rank.worker || m.rank.rank != rank) continue;
+            if (m.rank.worker->info()->name != worker) continue;
+            out.name = fmt::format("{}/{}", worker, rank);
+            slot = m.slot;
+        }
+    }
+    if (out.name.empty()) {
+        return error(ErrorCode::kNotFound, "there is no rank {} of a worker {}", rank, worker);
+    }
+    if (!slot) return out;
+    out.all_blocks = index_->blocks_of(*slot);
+    out.runs = index_->dump(*slot, skip, limit);
     return out;
 }
 
@@ -367,6 +396,7 @@ Result<void> PoolRouter::pin(const protocol::RouteHints& hints, router::RouteReq
         r.pinned = static_cast<router::RankIndex>(i);
         return {};
     }
+    if (hints.advised) return {};
     return error(ErrorCode::kNotFound, "worker {} is asked for, and not there", hints.worker);
 }
 

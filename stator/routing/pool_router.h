@@ -104,6 +104,14 @@ class PoolRouter {
     /// Who holds how many leading blocks of a prompt.
     [[nodiscard]] std::vector<Holder> holders(std::span<const tokens::TokenId> prompt,
                                               std::uint64_t salt) const;
+    struct Dump {
+        std::string name;            ///< "worker/rank"
+        std::size_t all_blocks = 0;  ///< each memory counts
+        std::vector<PoolIndex::Run> runs;
+    };
+    /// What the index knows of a rank; see PoolIndex::dump(). kNotFound: no such rank.
+    [[nodiscard]] Result<Dump> dump(std::string_view worker, std::uint32_t rank, std::size_t skip,
+                                    std::size_t limit) const;
     /// Null where it is gone.
     [[nodiscard]] std::shared_ptr<fleet::Worker> worker(router::RankIndex rank,
                                                         std::uint32_t& of_worker) const;
@@ -158,7 +166,7 @@ class PoolRouter {
     void show_index();
     [[nodiscard]] bool audit(const Route& route, std::uint32_t cached_tokens);
     void fetch_again(router::RankIndex rank);
-    void look_up(const protocol::GenerateRequest& request,
+    bool look_up(const protocol::GenerateRequest& request,
                  std::vector<tokens::SequenceHash>& blocks,
                  std::vector<router::Overlap>& overlaps) const;
     [[nodiscard]] router::RouteRequest route_request(

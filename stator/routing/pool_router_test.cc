@@ -190,8 +190,26 @@ TEST(PoolIndexTest, AWritersEventsAreFound) {
     }
     writer.apply(0, {protocol::EventSeq(1), stored});
     std::vector<router::Overlap> found;
-    index->lookup(text.sequence_hashes(), found);
+    EXPECT_FALSE(index->lookup(text.sequence_hashes(), found));
     ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0], (router::Overlap{5, 8, 8}));
+    const auto dumped = [&](std::size_t skip, std::size_t limit) {
+        std::vector<tokens::SequenceHash> out;
+        for (const auto& run : index->dump(*slot, skip, limit)) {
+            EXPECT_EQ(run.tier, protocol::KvTier::kDevice);
+            out.insert(out.end(), run.blocks.begin(), run.blocks.end());
+        }
+        return out;
+    };
+    const auto hashes = text.sequence_hashes();
+    EXPECT_EQ(dumped(0, 100), std::vector(hashes.begin(), hashes.end()));
+    EXPECT_EQ(dumped(2, 3), std::vector(hashes.begin() + 2, hashes.begin() + 5));
+    EXPECT_TRUE(dumped(8, 1).empty());
+    // A group that keeps part of the context: how far it reaches is not known.
+    protocol::KvStored window;
+    window.group = protocol::KvGroup::kSparse;
+    writer.apply(0, {protocol::EventSeq(2), window});
+    EXPECT_TRUE(index->lookup(hashes, found));
     EXPECT_EQ(found[0], (router::Overlap{5, 8, 8}));
     protocol::KvRemoved removed;
     removed.sequences = {text.sequence_hashes()[3]};

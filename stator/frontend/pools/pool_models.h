@@ -16,6 +16,7 @@
 #include "stator/metrics/registry.h"
 #include "stator/protocol/worker_info.h"
 #include "stator/routing/replica_plane.h"
+#include "stator/routing/router_client.h"
 #include "stator/runtime/loop.h"
 
 namespace stator::frontend {
@@ -34,6 +35,8 @@ struct PoolModelsOptions {
     routing::PoolRouterOptions router;
     std::shared_ptr<routing::KvFeed> feed;            ///< of KV events; null: none are followed
     std::shared_ptr<routing::ReplicaPlane> replicas;  ///< null: bookings are not shared
+    /// Asked where requests should go, before the routers here; null: nobody is.
+    std::shared_ptr<routing::RouterClient> shared_router;
     /// What requests leave out, where neither card nor options say: see SamplingDefaults.
     std::function<SamplingDefaults(const protocol::RecommendedSampling&)> defaults;
     /// Artifacts kept from earlier (a cache on disk). Run on a thread of their own, may block.
@@ -83,6 +86,9 @@ class PoolModels {
 /// The routers as /router shows them.
 void append_routers_json(codec::JsonWriter& w,
                          const std::vector<PoolModels::ServedRouter>& routers);
+
+/// The ranks of one, an array.
+void append_ranks_json(codec::JsonWriter& w, const routing::PoolRouter::State& state);
 
 /// The fleet as /health shows it: workers with state, pool and load, pools, failing sources.
 void append_fleet_json(codec::JsonWriter& w, const fleet::FleetView& view);

@@ -18,6 +18,8 @@ using codec::JsonView;
 
 constexpr std::size_t kMaxWords = 16;
 constexpr std::size_t kMaxWord = 256;
+constexpr std::int64_t kMaxRank = 65'535;
+constexpr std::int64_t kDumpedBlocks = 100'000;  // at once: some 2 MB
 
 tl::unexpected<Error> wrong(std::string_view member, std::string_view expected) {
     Error e = error(ErrorCode::kInvalidArgument, "{} must be {}", member, expected).value();
@@ -81,6 +83,16 @@ Result<std::vector<tokens::TokenId>> take_tokens(JsonView body, const protocol::
     return out;
 }
 
+/// The number that a frontend makes of a request's salt.
+Result<void> take_salt(JsonView body, std::uint64_t& out) {
+    const JsonView v = body.find("cache_salt");
+    if (v.is_null()) return {};
+    const auto n = v.as_uint();
+    if (!n) return wrong("cache_salt", "a whole number from 0 to 2^64 - 1");
+    out = *n;
+    return {};
+}
+
 /// A request as a frontend would make it.
 Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::ModelCard& card) {
     protocol::GenerateRequest r;
@@ -93,12 +105,12 @@ Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::Mo
     std::optional<std::int64_t> rank;
     std::int64_t priority = 0;
     std::int64_t output = 0;
+    std::int64_t max_tokens = r.max_tokens;
     if (const JsonView hard = body.find("session_hard"); !hard.is_null()) {
         const auto set = hard.as_bool();
         if (!set) return wrong("session_hard", "true or false");
         hints->session_hard = *set;
     }
-    constexpr std::int64_t kMaxRank = 65'535;
     constexpr std::int64_t kMaxOutput = 10'000'000;
     for (auto ok :
          {take_word(body, "session", hints->session), take_word(body, "worker", hints->worker),
@@ -108,12 +120,14 @@ Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::Mo
           take_number(body, "rank", 0, kMaxRank, rank),
           take_number(body, "priority", std::numeric_limits<std::int32_t>::min(),
                       std::numeric_limits<std::int32_t>::max(), priority),
+          take_number(body, "max_tokens", 1, kMaxOutput, max_tokens), take_salt(body, r.cache_salt),
           take_number(body, "expected_output_tokens", 1, kMaxOutput, output)}) {
         if (!ok) return tl::unexpected(std::move(ok.error()));
     }
     if (rank) hints->rank = static_cast<std::uint32_t>(*rank);
     hints->expected_output_tokens = static_cast<std::uint32_t>(output);
     r.priority = static_cast<std::int32_t>(priority);
+    r.max_tokens = static_cast<std::uint32_t>(max_tokens);
     r.hints = std::move(hints);
     return r;
 }
@@ -152,8 +166,11 @@ Result<std::string> RouterApi::act(std::string_view action, std::string_view bod
     if (action == "first_token") return first_token(*root);
     if (action == "release") return release(*root);
     if (action == "overlap") return overlap(*root);
+    if (action == "loads") return loads(*root);
+    if (action == "dump") return dump(*root);
     return error(ErrorCode::kNotFound,
-                 "/router/{} is nothing; there are select, reserve, first_token, release, overlap",
+                 "/router/{} is nothing; there are select, reserve, first_token, release, overlap, "
+                 "loads, dump",
                  action.substr(0, kMaxWord));
 }
 
@@ -251,18 +268,74 @@ Result<std::string> RouterApi::overlap(JsonView body) {
     if (!router) return tl::unexpected(router.error());
     const auto prompt = take_tokens(body, (*router)->card());
     if (!prompt) return tl::unexpected(prompt.error());
+    std::uint64_t salt = 0;
+    if (auto ok = take_salt(body, salt); !ok) return tl::unexpected(std::move(ok.error()));
     const std::uint32_t block = (*router)->card().block_tokens;
     std::string out;
     codec::JsonWriter w(out);
     w.begin_object().key("block_tokens").number(block);
     w.key("blocks").number(static_cast<std::uint64_t>(block == 0 ? 0 : prompt->size() / block));
     w.key("ranks").begin_array();
-    for (const auto& holder : (*router)->holders(*prompt, 0)) {
+    for (const auto& holder : (*router)->holders(*prompt, salt)) {
         w.begin_object().key("rank").string(holder.name);
         w.key("device_blocks").number(holder.device_blocks);
         w.key("any_blocks").number(holder.any_blocks).end_object();
     }
     w.end_array().end_object();
+    return out;
+}
+
+Result<std::string> RouterApi::loads(JsonView body) {
+    const auto router = router_of(body);
+    if (!router) return tl::unexpected(router.error());
+    const auto state = (*router)->state();
+    std::string out;
+    codec::JsonWriter w(out);
+    w.begin_object().key("bookings").number(static_cast<std::uint64_t>(state.bookings));
+    w.key("ranks");
+    append_ranks_json(w, state);
+    w.end_object();
+    return out;
+}
+
+Result<std::string> RouterApi::dump(JsonView body) {
+    const auto router = router_of(body);
+    if (!router) return tl::unexpected(router.error());
+    std::string worker;
+    std::int64_t rank = 0;
+    std::int64_t skip = 0;
+    std::int64_t limit = kDumpedBlocks;
+    for (auto ok : {take_word(body, "worker", worker), take_number(body, "rank", 0, kMaxRank, rank),
+                    take_number(body, "skip", 0, std::numeric_limits<std::int64_t>::max(), skip),
+                    take_number(body, "limit", 1, kDumpedBlocks, limit)}) {
+        if (!ok) return tl::unexpected(std::move(ok.error()));
+    }
+    const auto dump =
+        (*router)->dump(worker, static_cast<std::uint32_t>(rank), static_cast<std::size_t>(skip),
+                        static_cast<std::size_t>(limit));
+    if (!dump) return tl::unexpected(dump.error());
+    std::string out;
+    codec::JsonWriter w(out);
+    w.begin_object().key("rank").string(dump->name);
+    w.key("blocks").number(static_cast<std::uint64_t>(dump->all_blocks));
+    w.key("runs").begin_array();
+    std::uint64_t given = 0;
+    for (const auto& run : dump->runs) {
+        w.begin_object().key("tier").string(to_string(run.tier)).key("sequence_hashes");
+        w.begin_array();
+        // As text: many readers of JSON keep 53 bits of a number.
+        for (const auto hash : run.blocks) w.string(fmt::format("{:016x}", hash.value));
+        w.end_array().end_object();
+        given += run.blocks.size();
+    }
+    const std::uint64_t next = static_cast<std::uint64_t>(skip) + given;
+    w.end_array().key("next_skip");
+    if (given > 0 && next < dump->all_blocks) {
+        w.number(next);
+    } else {
+        w.null();
+    }
+    w.end_object();
     return out;
 }
 

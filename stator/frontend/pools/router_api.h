@@ -56,6 +56,8 @@ class RouterApi {
     [[nodiscard]] Result<std::string> first_token(codec::JsonView body);
     [[nodiscard]] Result<std::string> release(codec::JsonView body);
     [[nodiscard]] Result<std::string> overlap(codec::JsonView body);
+    [[nodiscard]] Result<std::string> loads(codec::JsonView body);
+    [[nodiscard]] Result<std::string> dump(codec::JsonView body);
     void forget_old(TimePoint now);
 
     Routers routers_;

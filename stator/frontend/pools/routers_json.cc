@@ -43,6 +43,12 @@ void write_peers(codec::JsonWriter& w, const routing::PoolRouter::State& state) 
 
 }  // namespace
 
+void append_ranks_json(codec::JsonWriter& w, const routing::PoolRouter::State& state) {
+    w.begin_array();
+    for (const auto& rank : state.ranks) write_rank(w, rank);
+    w.end_array();
+}
+
 void append_routers_json(codec::JsonWriter& w,
                          const std::vector<PoolModels::ServedRouter>& routers) {
     w.begin_object().key("pools").begin_array();
@@ -62,9 +68,10 @@ void append_routers_json(codec::JsonWriter& w,
         w.key("unknown_parents").number(state.index.counters.unknown_parents);
         w.key("refused_blocks").number(state.index.counters.refused_blocks);
         w.key("evicted_blocks").number(state.index.counters.evicted_blocks);
-        w.end_object().key("ranks").begin_array();
-        for (const auto& rank : state.ranks) write_rank(w, rank);
-        w.end_array().end_object();
+        w.key("sparse_blocks").number(state.index.counters.sparse_blocks);
+        w.end_object().key("ranks");
+        append_ranks_json(w, state);
+        w.end_object();
     }
     w.end_array().end_object();
 }
