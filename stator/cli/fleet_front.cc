@@ -225,6 +225,9 @@ Result<void> check_router_settings(const config::RouterSettings& settings) {
         return tl::unexpected(options.error());
     }
     if (auto ok = queue_options(settings); !ok) return tl::unexpected(ok.error());
+    for (const std::string& source : settings.peers) {
+        if (auto ok = discovery::check_source(source); !ok) return ok;
+    }
     if (auto remote = remote_options(settings); !remote) return tl::unexpected(remote.error());
     if (!trust_of(settings.hints)) {
         return error(ErrorCode::kInvalidArgument,
@@ -287,9 +290,16 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     if (!remote) return tl::unexpected(remote.error());
     auto feed = kv_feed(settings);
     if (!feed) return tl::unexpected(feed.error());
+    auto replicas = ReplicaFront::start(settings, door.port(), options_of_fleet->link.incarnation,
+                                        door.loops().at(0), registry);
+    if (!replicas) return tl::unexpected(replicas.error());
     auto fleet = fleet::start_fleet(std::move(*options_of_fleet), door.loops(), registry);
-    if (!fleet) return tl::unexpected(fleet.error());
+    if (!fleet) {
+        if (*replicas) (*replicas)->stop();
+        return tl::unexpected(fleet.error());
+    }
     std::unique_ptr<FleetFront> made(new FleetFront);
+    made->replicas_ = std::move(*replicas);
     made->fleet_ = std::move(*fleet);
     frontend::PoolModelsOptions options = models_options(settings);
     options.served = std::move(served);
@@ -301,6 +311,7 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     queue->weights.insert(queue->weights.begin(), door.tenant_weights().begin(),
                           door.tenant_weights().end());
     options.queue = std::move(*queue);
+    if (made->replicas_) options.replicas = made->replicas_->plane();
     if (remote->has_value()) {
         made->shared_router_ =
             std::make_shared<routing::RemoteRouter>(**std::move(remote), door.loops(), registry);
@@ -341,6 +352,7 @@ Result<void> FleetFront::set_router(const config::RouterSettings& settings) {
 
 void FleetFront::stop(Deadline deadline) {
     models_->stop(deadline);
+    if (replicas_) replicas_->stop();
     if (shared_router_) shared_router_->stop();
     fleet_->stop();
 }

@@ -204,6 +204,25 @@ void add_router(std::vector<Option>& t) {
                     "Weight of a tenant, written NAME=WEIGHT: its share of the workers while "
                     "others wait too, beside 1 for those not named.")
                     .in("name=weight"));
+    t.push_back(option<&S::router, &R::replica_sync>(
+        "router.replica_sync", "--router-replica-sync",
+        "Share bookings with the other frontends found in the folders where workers are looked "
+        "for, and those of --router-peers."));
+    t.push_back(option<&S::router, &R::peers>(
+                    "router.peers", "--router-peers",
+                    "Where the other frontends' events may be subscribed to, if no folder tells: a "
+                    "source, as of workers, such as dns:NAME:PORT or static:A,B.")
+                    .in("source"));
+    t.push_back(option<&S::router, &R::events>(
+                    "router.events", "--router-events",
+                    "ZeroMQ address at which other frontends hear of this one's bookings. If "
+                    "empty: a socket in the user's run-time folder, or of loopback where others "
+                    "are found elsewhere. Keys are those of --events-key-file.")
+                    .in("address"));
+    t.push_back(option<&S::router, &R::events_advertise>(
+                    "router.events_advertise", "--router-events-advertise",
+                    "ZeroMQ address to announce, where it is another than the one bound.")
+                    .in("address"));
 }
 
 void add_worker(std::vector<Option>& t) {

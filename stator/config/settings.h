@@ -167,6 +167,10 @@ struct RouterSettings {
     std::uint32_t queue_per_tenant = 1024;
     std::chrono::milliseconds promote_after{30'000};
     std::vector<std::string> tenants;
+    bool replica_sync = true;
+    std::vector<std::string> peers;
+    std::string events;
+    std::string events_advertise;
     std::string remote;
     std::string remote_key_file;
     std::chrono::milliseconds remote_timeout{200};

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -72,6 +73,12 @@ class RankTable {
     void first_token(RankIndex rank, std::uint64_t booking, double real_prior_s, double now_s);
     /// It went away before its first token.
     void withdraw(RankIndex rank, std::uint64_t booking, double now_s);
+    /// When the queue was last looked at: what is told later of an earlier time happened then.
+    [[nodiscard]] double latest_s(RankIndex rank) const {
+        return ranks_[rank].pending.empty()
+                   ? 0
+                   : std::max(columns_.anchor[rank], ranks_[rank].busy_since_s);
+    }
     void observe_step(RankIndex rank, double seconds, double sequences, double kv_tokens);
 
     void report(RankIndex rank, const protocol::LoadReport& load);

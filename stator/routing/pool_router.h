@@ -18,6 +18,8 @@
 #include "stator/metrics/registry.h"
 #include "stator/protocol/generate.h"
 #include "stator/protocol/worker_info.h"
+#include "stator/replicas/journal.h"
+#include "stator/replicas/peer_table.h"
 #include "stator/router/overlap_audit.h"
 #include "stator/router/router.h"
 #include "stator/routing/kv_feed.h"
@@ -87,6 +89,21 @@ class PoolRouter {
 
     [[nodiscard]] Result<void> set_policy(router::PolicyOptions policy);
 
+    // For ReplicaPlane: routers of the same pool in other processes.
+    /// From now on bookings are kept for peers; `wake` is called (on any thread, without a lock)
+    /// when there is something to flush().
+    void share(std::function<void()> wake);
+    /// A peer's message, its times by clock.now(). `out`: what is to be sent because of it.
+    void take(replicas::ReplicaId from, const replicas::Message& message,
+              std::vector<replicas::Message>& out);
+    /// An ask of somebody, of this replica.
+    void answer(const replicas::Ask& ask, std::vector<replicas::Message>& out);
+    void flush(std::vector<replicas::Message>& out);
+    /// Now and then: a digest, asks, and what is gone is dropped.
+    void tick(std::vector<replicas::Message>& out);
+    void peer_heard(replicas::ReplicaId peer);
+    void peer_gone(replicas::ReplicaId peer);
+
     // For those who ask without sending: /router.
     /// What choose() would do, as JSON; books nothing.
     [[nodiscard]] Result<std::string> explain(const protocol::GenerateRequest& request);
@@ -138,8 +155,13 @@ class PoolRouter {
         router::PolicyOptions policy;
         PoolIndex::Size index;
         std::size_t bookings = 0;
+        std::size_t peers_bookings = 0;
         std::vector<RankState> ranks;
         std::optional<QueueState> queue;  ///< none: requests do not wait here
+        bool shares = false;
+        TimePoint at;  ///< by which peers were heard
+        std::vector<replicas::PeerTable::PeerState> peers;
+        replicas::PeerCounters peer_counters;
     };
     [[nodiscard]] State state() const;
     /// Who lets requests wait tells of them by this; null: nobody does any more.
@@ -162,7 +184,9 @@ class PoolRouter {
         std::vector<std::optional<index::RankSlot>> slots;
     };
 
-    [[nodiscard]] router::Nanos now() const { return clock_.now() - zero_; }
+    [[nodiscard]] router::Nanos now() const { return clock_.now() - TimePoint{}; }
+    void wake();
+    void show_peers();
     [[nodiscard]] static router::RankDescription describe(const PoolRank& rank);
     router::RankIndex add(const PoolRank& rank);
     void follow_events();
@@ -185,7 +209,6 @@ class PoolRouter {
     protocol::ModelCard card_;
     std::shared_ptr<KvFeed> feed_;
     const Clock& clock_;
-    TimePoint zero_;
     std::shared_ptr<PoolIndex> index_;  ///< null where the pool has no prefix cache
 
     metrics::Histogram& decision_seconds_;
@@ -197,9 +220,20 @@ class PoolRouter {
     metrics::Gauge& index_bytes_;
     metrics::Counter& audit_alarms_;
     std::array<metrics::Gauge*, 3> ranks_by_trust_;
+    metrics::Gauge& peers_shown_;
+    metrics::Gauge& peers_bookings_;
+    metrics::Counter& deltas_missed_;
+    metrics::Counter& deltas_repaired_;
+    metrics::Counter& digest_mismatches_;
+    metrics::Counter& peers_gone_;
+    metrics::Histogram& delta_age_;
+    std::function<void()> wake_;  ///< set before there is traffic; empty: nobody shares
 
     mutable std::mutex mutex_;  ///< of all below
+    replicas::Journal journal_;
     router::Router router_;
+    replicas::PeerTable peers_{router_};
+    replicas::PeerCounters told_;  ///< of the counters
     router::OverlapAudit audit_;
     std::vector<Member> members_;  ///< by RankIndex; no worker: gone
     TimePoint loads_at_;

@@ -238,6 +238,7 @@ void PoolModels::Impl::serve(const std::string& id, Pool& pool) {
     engine_options.wait_for_worker = options.wait_for_worker;
     pool.router = std::make_shared<routing::PoolRouter>(options.router, *pool.card, options.feed,
                                                         registry, clock);
+    if (options.replicas) options.replicas->add(id, pool.router);
     engine_options.router = pool.router;
     engine_options.queue = options.queue;
     pool.engine =

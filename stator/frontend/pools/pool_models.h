@@ -15,6 +15,7 @@
 #include "stator/frontend/pools/traffic_shares.h"
 #include "stator/metrics/registry.h"
 #include "stator/protocol/worker_info.h"
+#include "stator/routing/replica_plane.h"
 #include "stator/routing/router_client.h"
 #include "stator/runtime/loop.h"
 
@@ -33,7 +34,8 @@ struct PoolModelsOptions {
     std::chrono::milliseconds wait_for_worker{2'000};
     routing::PoolRouterOptions router;
     engine::PoolQueueOptions queue;
-    std::shared_ptr<routing::KvFeed> feed;  ///< of KV events; null: none are followed
+    std::shared_ptr<routing::KvFeed> feed;            ///< of KV events; null: none are followed
+    std::shared_ptr<routing::ReplicaPlane> replicas;  ///< null: bookings are not shared
     /// Asked where requests should go, before the routers here; null: nobody is.
     std::shared_ptr<routing::RouterClient> shared_router;
     /// What requests leave out, where neither card nor options say: see SamplingDefaults.
