@@ -15,6 +15,9 @@
 #include "stator/events/kv_mirror.h"
 #include "stator/events/message.h"
 #include "stator/events/payloads.h"
+#include "stator/replicas/journal.h"
+#include "stator/replicas/peer_table.h"
+#include "stator/replicas/wire.h"
 
 namespace {
 
@@ -98,6 +101,50 @@ void follower(std::string_view bytes) {
     }
 }
 
+/// What other frontends tell of their bookings, in one router; asks are answered.
+void replica(std::string_view bytes) {
+    router::Router router;
+    router::RankDescription d;
+    d.name = "w/0";
+    (void)router.add_rank(d);
+    replicas::PeerTable peers(router);
+    replicas::Journal journal;
+    std::chrono::nanoseconds now = std::chrono::hours(2);
+    while (!bytes.empty()) {
+        const std::size_t n = 2 * std::size_t{static_cast<unsigned char>(bytes[0])};
+        const std::string_view piece = bytes.substr(1, n);
+        bytes.remove_prefix(1 + piece.size());
+        const auto read = replicas::decode(piece, now);
+        if (!read) {
+            STATOR_CHECK(read.error().code == ErrorCode::kNotFound ||
+                             read.error().code == ErrorCode::kInvalidArgument,
+                         "a refusal blames the bytes");
+            continue;
+        }
+        std::string written;
+        replicas::encode(read->pool, read->message, now, written);
+        const auto reread = replicas::decode(written, now);
+        STATOR_CHECK(reread && reread->message.index() == read->message.index(),
+                     "a message can't be read when written again");
+        std::string rewritten;
+        replicas::encode(reread->pool, reread->message, now, rewritten);
+        STATOR_CHECK(written == rewritten, "a message changed when written again");
+        peers.take(replicas::ReplicaId(1), read->message, now);
+        std::vector<replicas::Message> answers;
+        if (const auto* ask = std::get_if<replicas::Ask>(&read->message)) {
+            journal.answer(*ask, answers);
+        }
+        std::vector<replicas::Ask> asks;
+        peers.asks(now, asks);
+        now += std::chrono::milliseconds(100);
+        router::RouteRequest r;
+        r.prompt_tokens = 100;
+        (void)router.book(r, now);
+    }
+    peers.drop(replicas::ReplicaId(1), now);
+    STATOR_CHECK(router.peers_bookings() == 0, "bookings are left of a peer that has gone");
+}
+
 template <typename T>
 void accept(const Result<T>& result) {
     if (!result) check_error(result.error());
@@ -114,7 +161,7 @@ extern "C" int LLVMFuzzerInitialize(int* /*argc*/, char*** /*argv*/) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     if (size == 0) return 0;
     const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-    switch (data[0] % 7) {
+    switch (data[0] % 8) {
         case 0:
             any_value(bytes);
             break;
@@ -136,6 +183,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             break;
         case 6:
             accept(events::decode_lifecycle(bytes));
+            break;
+        case 7:
+            replica(bytes);
             break;
     }
     return 0;

@@ -231,6 +231,40 @@ def burst(args):
     return rows
 
 
+def replicas(args):
+    """Four routers that tell each other what they book, over messages of which one in a hundred is
+    lost; against one router, and against four that tell each other nothing."""
+    kinds = {
+        "one router": {},
+        "four": {"replicas": 4, "message_loss": 0.01, "message_delay": "1ms"},
+        "four, each by itself": {"replicas": 4, "share_bookings": False},
+    }
+    rows = []
+    for title, fleet in (("8 workers", eight(30)), ("16 workers", sixteen(30))):
+        seeds = range(1, args.seeds + 1)
+        with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+            started = {}
+            for kind, options in kinds.items():
+                described = scenario(fleet, OURS, args)
+                described["router"] |= options
+                started[kind] = [pool.submit(simulate, described, seed) for seed in seeds]
+            reports = {kind: [run.result() for run in runs] for kind, runs in started.items()}
+        for kind in list(kinds)[1:]:
+            for name, figure in (("mean", mean_s), ("p99", p99_s)):
+                rows.append(
+                    results.paired_row(
+                        f"{title}: {name} TTFT, {kind}, against one router",
+                        "s",
+                        [figure(r) for r in reports[kind]],
+                        [figure(r) for r in reports["one router"]],
+                        "one router",
+                        "<= 1.03" if kind == "four" else None,
+                        fact(reports[kind][0], "routers"),
+                    )
+                )
+    return rows
+
+
 def decision(args):
     """The micro-benchmark of the room, alone on its core."""
     bench = args.build / "stator" / "router" / "router_bench"
@@ -445,7 +479,8 @@ def restart(args):
 
 
 PARTS = {
-    f.__name__: f for f in (homogeneous, mixed, fast_decoding, burst, decision, audit, restart)
+    f.__name__: f
+    for f in (homogeneous, mixed, fast_decoding, burst, replicas, decision, audit, restart)
 }
 
 

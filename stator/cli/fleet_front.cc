@@ -10,6 +10,7 @@
 
 #include "stator/base/log.h"
 #include "stator/cli/curve_keys.h"
+#include "stator/cli/text_file.h"
 #include "stator/cli/worker_processes.h"
 #include "stator/config/suggest.h"
 #include "stator/config/value.h"
@@ -124,6 +125,52 @@ Result<routing::PoolRouterOptions> router_options(const config::RouterSettings& 
     return o;
 }
 
+Result<engine::PoolQueueOptions> queue_options(const config::RouterSettings& s) {
+    engine::PoolQueueOptions o;
+    o.most_requests = s.queue;
+    o.most_per_tenant = s.queue_per_tenant;
+    o.hold.queue_s = to_seconds(s.hold);
+    o.promote_after_s = to_seconds(s.promote_after);
+    for (const std::string& text : s.tenants) {
+        auto pair = split_pair("--router-tenant", "NAME=WEIGHT", text);
+        if (!pair) return tl::unexpected(pair.error());
+        const auto weight = read_tenant_weight(pair->second);
+        if (!weight) {
+            return error(ErrorCode::kInvalidArgument,
+                         "--router-tenant must give a weight from 0.001 to 1000, not {}.",
+                         config::in_quotes(text));
+        }
+        o.weights.emplace_back(pair->first, *weight);
+    }
+    return o;
+}
+
+/// The shared router that is asked; none where this process chooses alone.
+Result<std::optional<routing::RemoteRouterOptions>> remote_options(
+    const config::RouterSettings& s) {
+    if (s.remote.empty()) return std::nullopt;
+    auto url = net::parse_http_url(s.remote);
+    if (!url) {
+        return error(ErrorCode::kInvalidArgument, "--router-remote: {}", url.error().message);
+    }
+    routing::RemoteRouterOptions o;
+    o.url = std::move(*url);
+    o.timeout = s.remote_timeout;
+    if (!s.remote_key_file.empty()) {
+        constexpr std::size_t kMaxKeyFile = 64 * 1024;
+        auto text =
+            read_text_file("The file of --router-remote-key-file", s.remote_key_file, kMaxKeyFile);
+        if (!text) return tl::unexpected(text.error());
+        o.key = text->substr(0, text->find_first_of("\r\n"));
+        if (o.key.empty()) {
+            return error(ErrorCode::kInvalidArgument,
+                         "--router-remote-key-file {} has no key in its first line.",
+                         config::in_quotes(s.remote_key_file));
+        }
+    }
+    return o;
+}
+
 /// The receiver of the workers' KV events; none where it can't be had, which costs hits alone.
 Result<std::shared_ptr<routing::KvFeed>> kv_feed(const config::Settings& settings) {
     if (!settings.router.kv_events) return nullptr;
@@ -177,6 +224,11 @@ Result<void> check_router_settings(const config::RouterSettings& settings) {
     if (const auto options = router_options(settings); !options) {
         return tl::unexpected(options.error());
     }
+    if (auto ok = queue_options(settings); !ok) return tl::unexpected(ok.error());
+    for (const std::string& source : settings.peers) {
+        if (auto ok = discovery::check_source(source); !ok) return ok;
+    }
+    if (auto remote = remote_options(settings); !remote) return tl::unexpected(remote.error());
     if (!trust_of(settings.hints)) {
         return error(ErrorCode::kInvalidArgument,
                      "--router-hints is {}; it must be nobody, local or everybody",
@@ -234,16 +286,37 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     if (!options_of_fleet) return tl::unexpected(options_of_fleet.error());
     auto routing = router_options(settings.router);
     if (!routing) return tl::unexpected(routing.error());
+    auto remote = remote_options(settings.router);
+    if (!remote) return tl::unexpected(remote.error());
     auto feed = kv_feed(settings);
     if (!feed) return tl::unexpected(feed.error());
+    auto replicas = ReplicaFront::start(settings, door.port(), options_of_fleet->link.incarnation,
+                                        door.loops().at(0), registry);
+    if (!replicas) return tl::unexpected(replicas.error());
     auto fleet = fleet::start_fleet(std::move(*options_of_fleet), door.loops(), registry);
-    if (!fleet) return tl::unexpected(fleet.error());
+    if (!fleet) {
+        if (*replicas) (*replicas)->stop();
+        return tl::unexpected(fleet.error());
+    }
     std::unique_ptr<FleetFront> made(new FleetFront);
+    made->replicas_ = std::move(*replicas);
     made->fleet_ = std::move(*fleet);
     frontend::PoolModelsOptions options = models_options(settings);
     options.served = std::move(served);
     options.router = std::move(*routing);
     options.feed = std::move(*feed);
+    auto queue = queue_options(settings.router);
+    if (!queue) return tl::unexpected(queue.error());
+    // What the settings say counts for more.
+    queue->weights.insert(queue->weights.begin(), door.tenant_weights().begin(),
+                          door.tenant_weights().end());
+    options.queue = std::move(*queue);
+    if (made->replicas_) options.replicas = made->replicas_->plane();
+    if (remote->has_value()) {
+        made->shared_router_ =
+            std::make_shared<routing::RemoteRouter>(**std::move(remote), door.loops(), registry);
+        options.shared_router = made->shared_router_;
+    }
     made->models_ = std::make_unique<frontend::PoolModels>(std::move(options), *made->fleet_,
                                                            door.frontend(), door.loops(), registry);
     made->router_api_ = std::make_unique<frontend::RouterApi>(
@@ -279,6 +352,8 @@ Result<void> FleetFront::set_router(const config::RouterSettings& settings) {
 
 void FleetFront::stop(Deadline deadline) {
     models_->stop(deadline);
+    if (replicas_) replicas_->stop();
+    if (shared_router_) shared_router_->stop();
     fleet_->stop();
 }
 

@@ -8,12 +8,14 @@
 #include "stator/base/error.h"
 #include "stator/cli/http_door.h"
 #include "stator/cli/link_security.h"
+#include "stator/cli/replica_front.h"
 #include "stator/config/settings.h"
 #include "stator/events/subscriber.h"
 #include "stator/fleet/fleet.h"
 #include "stator/frontend/pools/pool_models.h"
 #include "stator/frontend/pools/router_api.h"
 #include "stator/metrics/registry.h"
+#include "stator/routing/remote_router.h"
 
 namespace stator::cli {
 
@@ -54,6 +56,8 @@ class FleetFront {
   private:
     FleetFront() = default;
     std::unique_ptr<fleet::Fleet> fleet_;
+    std::shared_ptr<ReplicaFront> replicas_;  ///< null: bookings are not shared
+    std::shared_ptr<routing::RemoteRouter> shared_router_;
     std::unique_ptr<frontend::PoolModels> models_;
     std::unique_ptr<frontend::RouterApi> router_api_;
     frontend::Frontend* frontend_ = nullptr;

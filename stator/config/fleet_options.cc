@@ -159,12 +159,70 @@ void add_router(std::vector<Option>& t) {
                     "Memory for knowing which worker holds which prefix, for each pool; beyond, "
                     "what was stored long ago is forgotten.")
                     .range(1024.0 * 1024, 1e15));
+    t.push_back(option<&S::router, &R::remote>(
+                    "router.remote", "--router-remote",
+                    "URL of a `stator router` that is asked where each request should go, so that "
+                    "several frontends choose as one: http://HOST:PORT. If it does not answer, "
+                    "this frontend chooses by itself. If empty: it always does.")
+                    .in("url"));
+    t.push_back(option<&S::router, &R::remote_key_file>(
+                    "router.remote_key_file", "--router-remote-key-file",
+                    "File whose first line is the API key for it.")
+                    .in("file"));
+    t.push_back(option<&S::router, &R::remote_timeout>("router.remote_timeout",
+                                                       "--router-remote-timeout",
+                                                       "How long a request waits for its answer.")
+                    .range(1, 60'000));
     t.push_back(option<&S::router, &R::hints>(
                     "router.hints", "--router-hints",
                     "Whose headers x-stator-worker, -priority, -explain and so on are honoured: "
                     "nobody, local (callers on this machine; behind a proxy say nobody), "
                     "everybody. x-stator-session is taken from all.")
                     .in("who"));
+    t.push_back(option<&S::router, &R::hold>(
+                    "router.hold", "--router-hold",
+                    "A request waits at the router while the best worker for it has prompts of "
+                    "more than this before it, or can't run it soon.")
+                    .range(0, kDay_ms));
+    t.push_back(option<&S::router, &R::queue>(
+                    "router.queue", "--router-queue",
+                    "Requests that may wait so, for each pool; beyond, the least urgent are "
+                    "refused. 0: none waits.")
+                    .range(0, 1e6)
+                    .in("requests"));
+    t.push_back(option<&S::router, &R::queue_per_tenant>(
+                    "router.queue_per_tenant", "--router-queue-per-tenant",
+                    "Of these, so many of one tenant; those without a tenant are one.")
+                    .range(1, 1e6)
+                    .in("requests"));
+    t.push_back(option<&S::router, &R::promote_after>(
+                    "router.promote_after", "--router-promote-after",
+                    "Who has waited so long counts as more urgent by a class. 0: never.")
+                    .range(0, kDay_ms));
+    t.push_back(option<&S::router, &R::tenants>(
+                    "router.tenants", "--router-tenant",
+                    "Weight of a tenant, written NAME=WEIGHT: its share of the workers while "
+                    "others wait too, beside 1 for those not named.")
+                    .in("name=weight"));
+    t.push_back(option<&S::router, &R::replica_sync>(
+        "router.replica_sync", "--router-replica-sync",
+        "Share bookings with the other frontends found in the folders where workers are looked "
+        "for, and those of --router-peers."));
+    t.push_back(option<&S::router, &R::peers>(
+                    "router.peers", "--router-peers",
+                    "Where the other frontends' events may be subscribed to, if no folder tells: a "
+                    "source, as of workers, such as dns:NAME:PORT or static:A,B.")
+                    .in("source"));
+    t.push_back(option<&S::router, &R::events>(
+                    "router.events", "--router-events",
+                    "ZeroMQ address at which other frontends hear of this one's bookings. If "
+                    "empty: a socket in the user's run-time folder, or of loopback where others "
+                    "are found elsewhere. Keys are those of --events-key-file.")
+                    .in("address"));
+    t.push_back(option<&S::router, &R::events_advertise>(
+                    "router.events_advertise", "--router-events-advertise",
+                    "ZeroMQ address to announce, where it is another than the one bound.")
+                    .in("address"));
 }
 
 void add_worker(std::vector<Option>& t) {

@@ -63,7 +63,7 @@ Result<std::uint64_t> write_file(const std::string& path, const std::string& tex
 
 Result<std::unique_ptr<Announcement>> Announcement::write(const std::string& folder,
                                                           const std::string& name,
-                                                          const Candidate& candidate) {
+                                                          const Candidate& candidate, FileKind of) {
     if (!is_name(name)) {
         return error(ErrorCode::kInvalidArgument,
                      "'{}' is no worker's name: 1 to {} letters, digits and _-., not a dot first",
@@ -72,7 +72,7 @@ Result<std::unique_ptr<Announcement>> Announcement::write(const std::string& fol
     auto text = format_worker_file(candidate);
     if (!text) return tl::unexpected<Error>(std::move(text.error()));
     if (auto ok = make_folder(folder); !ok) return tl::unexpected<Error>(std::move(ok.error()));
-    const std::string path = folder + "/" + name + std::string(kFileEnding);
+    const std::string path = folder + "/" + name + std::string(file_ending(of));
     const std::string before = folder + "/." + name + "." + std::to_string(::getpid()) + ".tmp";
     auto inode = write_file(before, *text);
     if (!inode) return tl::unexpected<Error>(std::move(inode.error()));

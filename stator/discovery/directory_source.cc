@@ -70,9 +70,10 @@ Result<Candidate> read_worker_file(int folder, const std::string& name) {
 
 class DirectorySource final : public SourceBase {
   public:
-    DirectorySource(const std::string& folder, runtime::Loop& loop, Changed changed)
+    DirectorySource(const std::string& folder, FileKind of, runtime::Loop& loop, Changed changed)
         : SourceBase("directory:" + folder, loop, std::move(changed)),
           folder_(folder),
+          ending_(file_ending(of)),
           inotify_(runtime::asio_context(loop)),
           gather_(runtime::asio_context(loop)),
           look_again_(runtime::asio_context(loop)) {}
@@ -106,6 +107,7 @@ class DirectorySource final : public SourceBase {
     }
 
     const std::string folder_;
+    const std::string_view ending_;
     asio::posix::stream_descriptor inotify_;
     asio::steady_timer gather_;
     asio::steady_timer look_again_;
@@ -181,7 +183,7 @@ Result<std::vector<Candidate>> DirectorySource::read_folder() {
     std::map<std::string, Entry> entries;
     while (const dirent* entry = ::readdir(open)) {  // NOLINT(concurrency-mt-unsafe): own DIR
         const std::string name = entry->d_name;
-        if (name.starts_with('.') || !name.ends_with(kFileEnding)) continue;
+        if (name.starts_with('.') || !name.ends_with(ending_)) continue;
         read_entry(::dirfd(open), name, entries);
         if (entries.size() > kMaxCandidates) break;  // one more, so that it is noticed
     }
@@ -217,9 +219,9 @@ void DirectorySource::read_entry(int folder, const std::string& name,
 
 }  // namespace
 
-std::shared_ptr<SourceBase> make_directory_source(std::string folder, runtime::Loop& loop,
-                                                  Source::Changed changed) {
-    return std::make_shared<DirectorySource>(folder, loop, std::move(changed));
+std::shared_ptr<SourceBase> make_directory_source(std::string folder, FileKind of,
+                                                  runtime::Loop& loop, Source::Changed changed) {
+    return std::make_shared<DirectorySource>(folder, of, loop, std::move(changed));
 }
 
 }  // namespace stator::discovery

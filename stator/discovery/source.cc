@@ -152,7 +152,7 @@ Result<void> check_source(const std::string& text) {
 }
 
 Result<std::shared_ptr<Source>> make_source(const std::string& text, runtime::Loop& loop,
-                                            Source::Changed changed) {
+                                            Source::Changed changed, FileKind of) {
     auto parsed = parse_source(text);
     if (!parsed) return tl::unexpected<Error>(std::move(parsed.error()));
     std::shared_ptr<SourceBase> source;
@@ -162,7 +162,7 @@ Result<std::shared_ptr<Source>> make_source(const std::string& text, runtime::Lo
                 make_static_source(text, std::move(parsed->addresses), loop, std::move(changed));
             break;
         case Parsed::Kind::kDirectory:
-            source = make_directory_source(std::move(parsed->folder), loop, std::move(changed));
+            source = make_directory_source(std::move(parsed->folder), of, loop, std::move(changed));
             break;
         case Parsed::Kind::kDns:
             source = make_dns_source(parsed->addresses[0].host, parsed->addresses[0].port,

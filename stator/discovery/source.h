@@ -43,10 +43,13 @@ class Source {
 ///   "dir:/path"                                    every file *.worker in a folder
 ///   "dns:name:port"                                every address the name has, asked again every
 ///                                                  5 s
-/// kInvalidArgument names what is wrong and shows the forms there are. Any thread.
+/// kInvalidArgument names what is wrong and shows the forms there are. Any thread. `of`: whose
+/// files in a folder are meant; the other forms don't tell them apart.
+enum class FileKind : std::uint8_t { kWorker, kFrontend };
 [[nodiscard]] Result<std::shared_ptr<Source>> make_source(const std::string& text,
                                                           runtime::Loop& loop,
-                                                          Source::Changed changed);
+                                                          Source::Changed changed,
+                                                          FileKind of = FileKind::kWorker);
 
 /// Checks the text only.
 [[nodiscard]] Result<void> check_source(const std::string& text);
@@ -54,16 +57,16 @@ class Source {
 /// More candidates than this of one source are left out, and logged.
 constexpr std::size_t kMaxCandidates = 65'536;
 
-/// A worker's entry in a folder: NAME.worker, written at once (temporary file, rename), removed by
-/// the destructor unless a later one has taken its place. The file is YAML-free on purpose: first
-/// line the address, then lines "label=value".
+/// A worker's or frontend's entry in a folder: NAME.worker or NAME.frontend, written at once
+/// (temporary file, rename), removed by the destructor unless a later one has taken its place. The
+/// file is YAML-free on purpose: first line the address, then lines "label=value".
 class Announcement {
   public:
     /// Makes the folder (mode 0700) where there is none. kInvalidArgument for what does not fit the
     /// file, kPermissionDenied, kUnavailable.
-    [[nodiscard]] static Result<std::unique_ptr<Announcement>> write(const std::string& folder,
-                                                                     const std::string& name,
-                                                                     const Candidate& candidate);
+    [[nodiscard]] static Result<std::unique_ptr<Announcement>> write(
+        const std::string& folder, const std::string& name, const Candidate& candidate,
+        FileKind of = FileKind::kWorker);
     ~Announcement();
     Announcement(const Announcement&) = delete;
     Announcement& operator=(const Announcement&) = delete;

@@ -53,7 +53,7 @@ using Resolve = std::function<void(const std::string& host, Resolved done)>;
 [[nodiscard]] std::shared_ptr<SourceBase> make_static_source(
     std::string name, std::vector<net::SocketAddress> addresses, runtime::Loop& loop,
     Source::Changed changed);
-[[nodiscard]] std::shared_ptr<SourceBase> make_directory_source(std::string folder,
+[[nodiscard]] std::shared_ptr<SourceBase> make_directory_source(std::string folder, FileKind of,
                                                                 runtime::Loop& loop,
                                                                 Source::Changed changed);
 [[nodiscard]] std::shared_ptr<SourceBase> make_dns_source(std::string host, std::uint16_t port,

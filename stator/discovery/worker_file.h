@@ -7,11 +7,14 @@
 #include "stator/base/error.h"
 #include "stator/discovery/source.h"
 
-// The folder in which workers announce themselves, and the files in it; see docs/discovery.md.
+// The folder in which workers and frontends announce themselves, and the files in it; see
+// docs/discovery.md.
 namespace stator::discovery {
 
 constexpr std::size_t kMaxFileBytes = 4096;
-constexpr std::string_view kFileEnding = ".worker";
+[[nodiscard]] constexpr std::string_view file_ending(FileKind of) {
+    return of == FileKind::kWorker ? ".worker" : ".frontend";
+}
 
 /// kInvalidArgument names the line.
 [[nodiscard]] Result<Candidate> parse_worker_file(std::string_view text);

@@ -207,7 +207,8 @@ void Frontend::Impl::dispatch(const std::shared_ptr<net::HttpExchange>& exchange
     const net::HttpRequest& request = exchange->request();
     if (match.needs_key && !keys.open()) {
         const std::string_view key = presented_key(request);
-        if (!keys.has(key)) {
+        const auto known = keys.find(key);
+        if (!known) {
             return respond_error(
                 *exchange,
                 error(ErrorCode::kUnauthenticated, "{}",
@@ -215,6 +216,7 @@ void Frontend::Impl::dispatch(const std::shared_ptr<net::HttpExchange>& exchange
                                   : "the API key is not valid here")
                     .value());
         }
+        if (*known < options.key_tenants.size()) record->tenant = options.key_tenants[*known];
     }
     const std::string path = request.path.substr(0, kLoggedPathBytes);
     const bool of_router = match.route == Route::kRouter || match.route == Route::kRouterAction;
@@ -384,6 +386,7 @@ void Frontend::Impl::generate(LoopState& state, const std::shared_ptr<net::HttpE
     }
     request->hints = std::move(hints->hints);
     request->priority = hints->priority;
+    request->tenant = hints->tenant.empty() ? record->tenant : std::move(hints->tenant);
     request->cache_salt = hints->cache_salt;
     AnswerHead head;
     head.id = ids.next(request->api == Api::kChat ? "chatcmpl-" : "cmpl-");

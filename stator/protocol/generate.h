@@ -43,6 +43,7 @@ struct RouteHints {
     bool session_hard = false;          ///< … and take no other while that one can take requests
     std::string worker;                 ///< by name: this one and no other; empty = any
     std::optional<std::uint32_t> rank;  ///< of `worker`
+    bool advised = false;               ///< `worker` is advice: where that one can't take it, any
     std::vector<std::string> required_labels;   ///< "zone=a": only workers that bear all of them
     std::vector<std::string> preferred_labels;  ///< rather workers that bear these
     std::vector<std::string> tolerated_taints;

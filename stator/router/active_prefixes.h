@@ -24,6 +24,12 @@ class ActivePrefixes {
     /// `blocks`: a prompt's sequence hashes. The same must be given to remove().
     void add(RankIndex rank, std::span<const std::uint64_t> blocks);
     void remove(RankIndex rank, std::span<const std::uint64_t> blocks);
+    /// The hashes that are kept of a prompt, at most `most` of them: add_places() of these, in
+    /// another router, is found there like the prompt itself as far as they reach.
+    [[nodiscard]] std::vector<std::uint64_t> places(std::span<const std::uint64_t> blocks,
+                                                    std::size_t most) const;
+    void add_places(RankIndex rank, std::span<const std::uint64_t> places);
+    void remove_places(RankIndex rank, std::span<const std::uint64_t> places);
     /// Calls found(rank, depth in blocks) for the ranks that have some of it, the deepest answer of
     /// a rank last.
     template <typename Found>
@@ -73,6 +79,9 @@ class ActivePrefixes {
         }
         if (blocks > dense && (blocks - dense) % kStride != 0) each(blocks - 1);
     }
+
+    void add_one(RankIndex rank, std::uint64_t hash);
+    void remove_one(RankIndex rank, std::uint64_t hash);
 
     bool every_block_;
     std::unordered_map<std::uint64_t, std::vector<Holder>, Hash> entries_;

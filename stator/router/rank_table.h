@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -72,6 +73,12 @@ class RankTable {
     void first_token(RankIndex rank, std::uint64_t booking, double real_prior_s, double now_s);
     /// It went away before its first token.
     void withdraw(RankIndex rank, std::uint64_t booking, double now_s);
+    /// When the queue was last looked at: what is told later of an earlier time happened then.
+    [[nodiscard]] double latest_s(RankIndex rank) const {
+        return ranks_[rank].pending.empty()
+                   ? 0
+                   : std::max(columns_.anchor[rank], ranks_[rank].busy_since_s);
+    }
     void observe_step(RankIndex rank, double seconds, double sequences, double kv_tokens);
 
     void report(RankIndex rank, const protocol::LoadReport& load);
@@ -106,6 +113,7 @@ class RankTable {
         std::vector<float> decoding;       ///< sequences that decode
         std::vector<float> kv_tokens;      ///< that these need, and those booked
         std::vector<float> kv_total;       ///< 0 = unknown
+        std::vector<float> kv_room;        ///< tokens left, where requests wait for some there
         std::vector<std::uint8_t> role;    ///< 0 = gone or closed
         std::vector<std::uint8_t> distrusted;
         std::vector<std::uint32_t> zone;  ///< number of the zone's name; 0 = any

@@ -44,7 +44,7 @@ Result<void> Router::set_options(PolicyOptions options) {
         // Blocks are counted one by one, or not.
         active_ = ActivePrefixes(options.policy == Policy::kDynamo);
         for (const Booking& b : bookings_) {
-            if (b.id != 0) active_.add(b.rank, b.blocks);
+            if (b.id != 0) add_prefix(b);
         }
     }
     options_ = options;
@@ -52,7 +52,9 @@ Result<void> Router::set_options(PolicyOptions options) {
 }
 
 RankIndex Router::add_rank(RankDescription description) {
+    const std::string name = description.name;
     const RankIndex rank = table_.add(std::move(description));
+    by_name_.insert_or_assign(name, rank);
     if (rank >= accounts_.size()) accounts_.resize(rank + 1);
     accounts_[rank] = Account{};
     if (rank >= scorer_.prefill_tokens.size()) scorer_.prefill_tokens.resize(rank + 1);
@@ -65,19 +67,26 @@ void Router::remove_rank(RankIndex rank, Nanos now) {
         if (b.id == 0 || (b.rank != rank && b.decode_rank != rank)) continue;
         if (b.prefilled && b.decode_rank != kNoRank && b.decode_rank != rank) {
             // Its prompt is computed, and was handed over: it goes on without this rank.
-            active_.remove(b.rank, b.blocks);
+            remove_prefix(b);
             b.blocks.clear();
             b.rank = std::exchange(b.decode_rank, kNoRank);
             continue;
         }
         on_end(BookingId(b.id), now);
     }
+    const auto named = by_name_.find(table_.description(rank).name);
+    if (named != by_name_.end() && named->second == rank) by_name_.erase(named);
     table_.remove(rank);
     accounts_[rank] = Account{};
     scorer_.prefill_tokens[rank] = 0;
 }
 
 void Router::describe(RankIndex rank, RankDescription description) {
+    if (description.name != table_.description(rank).name) {
+        const auto named = by_name_.find(table_.description(rank).name);
+        if (named != by_name_.end() && named->second == rank) by_name_.erase(named);
+        by_name_.insert_or_assign(description.name, rank);
+    }
     table_.describe(rank, std::move(description));
 }
 
@@ -364,7 +373,7 @@ void Router::count_freed(double when_s) {
     }
 }
 
-BookingId Router::enter(const RouteRequest& request, const Decision& decision, Nanos now) {
+Router::Booking& Router::take_slot() {
     if (free_.empty()) {
         STATOR_CHECK(bookings_.size() < kSlotMask, "bookings have a number");
         free_.push_back(static_cast<std::uint32_t>(bookings_.size()));
@@ -372,9 +381,36 @@ BookingId Router::enter(const RouteRequest& request, const Decision& decision, N
     }
     const std::uint32_t slot = free_.back();
     free_.pop_back();
-    const Candidate& c = decision.chosen;
     Booking& b = bookings_[slot];
-    b.id = (++serial_ << kSlotBits) | slot;
+    b = {.id = (++serial_ << kSlotBits) | slot, .blocks = std::move(b.blocks)};
+    return b;
+}
+
+void Router::add_prefix(const Booking& b) {
+    if (b.peers) {
+        active_.add_places(b.rank, b.blocks);
+    } else {
+        active_.add(b.rank, b.blocks);
+    }
+}
+
+void Router::remove_prefix(const Booking& b) {
+    if (b.peers) {
+        active_.remove_places(b.rank, b.blocks);
+    } else {
+        active_.remove(b.rank, b.blocks);
+    }
+}
+
+void Router::queue_work(const Booking& b, double prior_s, double now_s) {
+    table_.enqueue(b.rank, b.id, prior_s, b.level, now_s);
+    accounts_[b.rank].waiting_tokens += b.prompt_tokens;
+    scorer_.prefill_tokens[b.rank] += static_cast<float>(b.uncached_tokens);
+}
+
+BookingId Router::enter(const RouteRequest& request, const Decision& decision, Nanos now) {
+    const Candidate& c = decision.chosen;
+    Booking& b = take_slot();
     b.rank = c.rank;
     b.decode_rank = c.decode_rank;
     b.level = RankTable::level_of(request.priority);
@@ -385,10 +421,9 @@ BookingId Router::enter(const RouteRequest& request, const Decision& decision, N
     const double step = table_.speed(decoder).step_s(table_.columns().decoding[decoder] + 1,
                                                      table_.columns().kv_tokens[decoder]);
     b.end_s = seconds(now) + c.ttft_s() + step * request.expected_output_tokens;
-    b.prefilled = false;
     b.blocks.assign(request.blocks.begin(), request.blocks.end());
     if (request.adapter != 0) use_adapter(b.rank, request.adapter);
-    active_.add(b.rank, b.blocks);
+    add_prefix(b);
     ++live_;
     const bool prefills = request.role != Role::kDecode && request.role != Role::kEncode;
     if (prefills) {
@@ -398,19 +433,107 @@ BookingId Router::enter(const RouteRequest& request, const Decision& decision, N
         const double extra = c.encode_s + c.adapter_s;
         const estimate::PrefillTime& time = table_.speed(c.rank).prefill_prior();
         const double prior = time.token_seconds(b.uncached_tokens, c.cached_tokens) + extra / scale;
-        table_.enqueue(b.rank, b.id, prior, b.level, seconds(now));
-        accounts_[b.rank].waiting_tokens += b.prompt_tokens;
-        scorer_.prefill_tokens[b.rank] += static_cast<float>(b.uncached_tokens);
+        queue_work(b, prior, seconds(now));
     } else {
         b.prefilled = true;
         ++accounts_[b.rank].own_decoding;
     }
     open(b.rank, b.id, b.decode_rank == kNoRank ? b.kv_tokens : b.prompt_tokens);
     if (b.decode_rank != kNoRank) open(b.decode_rank, b.id, b.kv_tokens);
+    if (sink_ != nullptr) share(b, request, c, prefills ? c.encode_s + c.adapter_s : 0, now);
     return BookingId(b.id);
 }
 
+void Router::share(const Booking& b, const RouteRequest& request, const Candidate& c,
+                   double extra_s, Nanos now) {
+    auto shared = std::make_shared<SharedBooking>();
+    shared->number = b.id;
+    shared->rank = table_.description(b.rank).name;
+    if (b.decode_rank != kNoRank) shared->decode_rank = table_.description(b.decode_rank).name;
+    shared->prompt_tokens = b.prompt_tokens;
+    shared->cached_tokens = std::min(c.cached_tokens, b.prompt_tokens);
+    shared->kv_tokens = b.kv_tokens;
+    shared->level = static_cast<std::uint8_t>(b.level);
+    shared->prefills = !b.prefilled;
+    shared->extra_s = static_cast<float>(extra_s);
+    shared->lasts_s = static_cast<float>(b.end_s - seconds(now));
+    shared->session = request.session;
+    shared->places = active_.places(b.blocks, SharedBooking::kMostPlaces);
+    sink_->booked(std::move(shared), now);
+}
+
+RankIndex Router::rank_named(std::string_view name) const {
+    const auto found = by_name_.find(name);
+    return found == by_name_.end() ? kNoRank : found->second;
+}
+
+BookingId Router::add_peers(const SharedBooking& booking, bool prefilled, Nanos at) {
+    RankIndex rank = rank_named(booking.rank);
+    RankIndex decode_rank = booking.decode_rank.empty() ? kNoRank : rank_named(booking.decode_rank);
+    if (!booking.decode_rank.empty() && decode_rank == rank) return {};
+    if (!booking.decode_rank.empty() && (rank == kNoRank || decode_rank == kNoRank)) {
+        // Of a pair of which one half is not there, the other counts while it has work.
+        if (prefilled == (decode_rank == kNoRank)) return {};
+        if (prefilled) rank = decode_rank;
+        decode_rank = kNoRank;
+    }
+    if (rank == kNoRank) return {};
+    Booking& b = take_slot();
+    b.peers = true;
+    b.rank = rank;
+    b.decode_rank = decode_rank;
+    b.level = std::min<std::size_t>(booking.level, RankTable::kLevels - 1);
+    b.prompt_tokens = booking.prompt_tokens;
+    const std::uint32_t cached = std::min(booking.cached_tokens, b.prompt_tokens);
+    b.uncached_tokens = b.prompt_tokens - cached;
+    b.kv_tokens = booking.kv_tokens;
+    b.end_s = seconds(at) + static_cast<double>(booking.lasts_s);
+    b.prefilled = prefilled || !booking.prefills;
+    b.blocks.assign(booking.places.begin(), booking.places.end());
+    add_prefix(b);
+    ++peers_;
+    if (booking.prefills) count_arrival(at);
+    if (booking.session != 0) {
+        sessions_.put(booking.session, rank, table_.columns().name_hash[rank], at);
+    }
+    const RankIndex decoder = decode_rank != kNoRank ? decode_rank : rank;
+    if (b.prefilled) {
+        ++accounts_[decoder].own_decoding;
+    } else {
+        const double scale = table_.columns().scale[rank];
+        const double prior =
+            table_.speed(rank).prefill_prior().token_seconds(b.uncached_tokens, cached) +
+            static_cast<double>(booking.extra_s) / scale;
+        queue_work(b, prior, std::max(seconds(at), table_.latest_s(rank)));
+        if (decode_rank != kNoRank) open_peers(rank, b.prompt_tokens);
+    }
+    open_peers(decoder, b.kv_tokens);
+    return BookingId(b.id);
+}
+
+/// Where a report has counted more than was known of, this one explains it.
+void Router::open_peers(RankIndex rank, std::uint32_t kv_tokens) {
+    Account& a = accounts_[rank];
+    a.own_kv += static_cast<float>(kv_tokens);
+    ++table_.counts().own[rank];
+    if (a.foreign_requests > 0) {
+        --a.foreign_requests;
+        a.foreign_decoding = std::min(a.foreign_decoding, a.foreign_requests);
+        a.foreign_kv = a.foreign_requests == 0
+                           ? 0
+                           : std::max(0.0F, a.foreign_kv - static_cast<float>(kv_tokens));
+    }
+    refresh(rank);
+}
+
+void Router::on_peers_first_token(BookingId id, std::uint32_t cached_tokens, bool learn, Nanos at) {
+    Booking* const b = find(id);
+    if (b == nullptr || b->prefilled || !b->peers) return;
+    finish_prefill(*b, cached_tokens, learn, std::max(seconds(at), table_.latest_s(b->rank)));
+}
+
 void Router::count_arrival(Nanos now) {
+    now = std::max(now, recent_at_);
     recent_ = recent_ * std::exp(-seconds(now - recent_at_) / kArrivalWindow_s) + 1;
     recent_at_ = now;
     scorer_.arrivals_per_rank_s =
@@ -483,16 +606,21 @@ void Router::on_step(RankIndex rank, double seconds, double sequences, double kv
 
 void Router::on_first_token(BookingId id, std::uint32_t cached_tokens, Nanos now) {
     Booking* const b = find(id);
-    if (b == nullptr || b->prefilled) return;
-    finish_prefill(*b, cached_tokens, now);
+    if (b == nullptr || b->prefilled || b->peers) return;
+    finish_prefill(*b, cached_tokens, true, seconds(now));
+    if (sink_ != nullptr) sink_->first_token(id.value, cached_tokens, now);
 }
 
-void Router::finish_prefill(Booking& b, std::uint32_t cached_tokens, Nanos now) {
+void Router::finish_prefill(Booking& b, std::uint32_t cached_tokens, bool learn, double now_s) {
     b.prefilled = true;
     const std::uint32_t cached = std::min(cached_tokens, b.prompt_tokens);
     const double prior =
         table_.speed(b.rank).prefill_prior().token_seconds(b.prompt_tokens - cached, cached);
-    table_.first_token(b.rank, b.id, prior, seconds(now));
+    if (learn) {
+        table_.first_token(b.rank, b.id, prior, now_s);
+    } else {
+        table_.withdraw(b.rank, b.id, now_s);
+    }
     accounts_[b.rank].waiting_tokens -= b.prompt_tokens;
     scorer_.prefill_tokens[b.rank] -= static_cast<float>(b.uncached_tokens);
     if (b.decode_rank != kNoRank) {
@@ -508,21 +636,22 @@ void Router::finish_prefill(Booking& b, std::uint32_t cached_tokens, Nanos now) 
 void Router::on_end(BookingId id, Nanos now) {
     Booking* const b = find(id);
     if (b == nullptr) return;
-    active_.remove(b->rank, b->blocks);
+    remove_prefix(*b);
     const RankIndex decoder = b->decode_rank != kNoRank ? b->decode_rank : b->rank;
     if (b->prefilled) {
         --accounts_[decoder].own_decoding;
     } else {
-        table_.withdraw(b->rank, b->id, seconds(now));
+        table_.withdraw(b->rank, b->id, std::max(seconds(now), table_.latest_s(b->rank)));
         accounts_[b->rank].waiting_tokens -= b->prompt_tokens;
         scorer_.prefill_tokens[b->rank] -= static_cast<float>(b->uncached_tokens);
         if (b->decode_rank != kNoRank) close(b->rank, b->id, b->prompt_tokens);
     }
     close(decoder, b->id, b->kv_tokens);
     free_.push_back(static_cast<std::uint32_t>(b->id & kSlotMask));
+    if (sink_ != nullptr && !b->peers) sink_->ended(b->id, now);
+    --(b->peers ? peers_ : live_);
     b->id = 0;
     b->blocks.clear();
-    --live_;
 }
 
 }  // namespace stator::router

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <random>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "stator/base/error.h"
@@ -14,6 +16,7 @@
 #include "stator/router/route.h"
 #include "stator/router/scorer.h"
 #include "stator/router/session_table.h"
+#include "stator/router/shared_booking.h"
 
 namespace stator::router {
 
@@ -55,6 +58,20 @@ class Router {
     void on_end(BookingId booking, Nanos now);
 
     [[nodiscard]] std::size_t bookings() const { return live_; }
+
+    // Several routers for the same ranks. Bookings of others are load and prefixes like our own,
+    // with one difference: which of them a report has seen is not known. Those on a rank are taken
+    // to be among the requests that its report counts beyond our own, as far as it counts any.
+    /// Told of our bookings from now on; null: nobody. It must outlive the router.
+    void set_sink(BookingSink* sink) { sink_ = sink; }
+    /// kNoRank: there is none of this name.
+    [[nodiscard]] RankIndex rank_named(std::string_view name) const;
+    /// Another router's booking, made at `at`, its prompt computed already or not; on_end() ends
+    /// it. 0 where its rank is not there. Times may be a little before the last that was told.
+    BookingId add_peers(const SharedBooking& booking, bool prefilled, Nanos at);
+    /// `learn`: `at` is when it came; else it is only known that it has come.
+    void on_peers_first_token(BookingId booking, std::uint32_t cached_tokens, bool learn, Nanos at);
+    [[nodiscard]] std::size_t peers_bookings() const { return peers_; }
     /// Adapters that a rank has loaded, as it says, the least recently used first. Until it says
     /// so again, those of bookings are taken to be loaded too.
     void set_adapters(RankIndex rank, std::vector<std::uint32_t> adapters);
@@ -72,6 +89,7 @@ class Router {
         std::uint32_t kv_tokens = 0;
         double end_s = 0;  ///< predicted
         bool prefilled = false;
+        bool peers = false;  ///< another router's: `blocks` are the places of ActivePrefixes
         std::vector<std::uint64_t> blocks;
     };
     /// Ours on one rank, and what the last report could not know of them.
@@ -109,11 +127,25 @@ class Router {
     BookingId enter(const RouteRequest& request, const Decision& decision, Nanos now);
     void count_arrival(Nanos now);
     void use_adapter(RankIndex rank, std::uint32_t adapter);
+    Booking& take_slot();
+    void queue_work(const Booking& booking, double prior_s, double now_s);
+    void share(const Booking& booking, const RouteRequest& request, const Candidate& chosen,
+               double extra_s, Nanos now);
+    void add_prefix(const Booking& booking);
+    void remove_prefix(const Booking& booking);
     void open(RankIndex rank, std::uint64_t id, std::uint32_t kv_tokens);
+    void open_peers(RankIndex rank, std::uint32_t kv_tokens);
     void close(RankIndex rank, std::uint64_t id, std::uint32_t kv_tokens);
     void refresh(RankIndex rank);
     [[nodiscard]] Booking* find(BookingId id);
-    void finish_prefill(Booking& booking, std::uint32_t cached_tokens, Nanos now);
+    void finish_prefill(Booking& booking, std::uint32_t cached_tokens, bool learn, double now_s);
+
+    struct NameHash {
+        using is_transparent = void;
+        std::size_t operator()(std::string_view name) const {
+            return std::hash<std::string_view>{}(name);
+        }
+    };
 
     PolicyOptions options_;
     std::minstd_rand random_;
@@ -128,7 +160,10 @@ class Router {
     std::vector<Decoder> decoders_;  ///< for prompts computed in each zone
     std::uint64_t serial_ = 0;
     std::uint64_t turn_ = 0;
-    std::size_t live_ = 0;
+    std::size_t live_ = 0;   ///< ours
+    std::size_t peers_ = 0;  ///< others'
+    BookingSink* sink_ = nullptr;
+    std::unordered_map<std::string, RankIndex, NameHash, std::equal_to<>> by_name_;
     double recent_ = 0;  ///< bookings with a prompt, each counting less as it gets older
     Nanos recent_at_{0};
 };

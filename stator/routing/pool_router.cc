@@ -66,7 +66,6 @@ PoolRouter::PoolRouter(PoolRouterOptions options, protocol::ModelCard card,
       card_(std::move(card)),
       feed_(std::move(feed)),
       clock_(clock),
-      zero_(clock.now()),
       decision_seconds_(registry.histogram(
           "stator_router_decision_seconds", "From a prompt's tokens to a booked rank.",
           {5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3}, labels(card_))),
@@ -93,6 +92,26 @@ PoolRouter::PoolRouter(PoolRouterOptions options, protocol::ModelCard card,
       ranks_by_trust_{trust_gauge(registry, card_, router::Trust::kTrusted),
                       trust_gauge(registry, card_, router::Trust::kResync),
                       trust_gauge(registry, card_, router::Trust::kDistrusted)},
+      peers_shown_(registry.gauge("stator_router_peers",
+                                  "Other frontends whose bookings are known here.", labels(card_))),
+      peers_bookings_(registry.gauge("stator_router_peer_bookings",
+                                     "Bookings of other frontends that count as load here.",
+                                     labels(card_))),
+      deltas_missed_(registry.counter("stator_router_peer_deltas_missed_total",
+                                      "Messages of other frontends that did not come in turn.",
+                                      labels(card_))),
+      deltas_repaired_(registry.counter("stator_router_peer_repairs_total",
+                                        "Messages that made good for missed ones.", labels(card_))),
+      digest_mismatches_(registry.counter(
+          "stator_router_peer_digest_mismatches_total",
+          "Digests of other frontends that said otherwise than what was known here.",
+          labels(card_))),
+      peers_gone_(registry.counter("stator_router_peers_gone_total",
+                                   "Other frontends that went or fell silent.", labels(card_))),
+      delta_age_(registry.histogram("stator_router_peer_delta_age_seconds",
+                                    "How old the news of other frontends is when it is sent.",
+                                    {5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 0.2, 1.0, 5.0},
+                                    labels(card_))),
       router_(options_.policy, options_.seed) {
     if (card_.block_tokens > 0) index_ = std::make_shared<PoolIndex>(options_.index);
 }
@@ -164,6 +183,10 @@ std::vector<router::RankIndex> PoolRouter::set_ranks(std::span<const PoolRank> r
             m = {};
         }
         show_trust();
+    }
+    {
+        const std::scoped_lock lock(mutex_);
+        peers_.ranks_changed();
     }
     follow_events();
     return out;
@@ -256,7 +279,8 @@ router::RouteRequest PoolRouter::route_request(const protocol::GenerateRequest& 
 }
 
 Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
-                                 std::span<const router::RankIndex> excluded) {
+                                 std::span<const router::RankIndex> excluded,
+                                 const std::optional<Hold>& hold) {
     thread_local std::vector<tokens::SequenceHash> blocks;
     thread_local std::vector<router::Overlap> overlaps;
     const TimePoint begin = clock_.now();
@@ -264,6 +288,11 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
     if (index_ && index_->tidy(begin)) show_index();
     router::RouteRequest r = route_request(request, blocks, overlaps);
     r.excluded = excluded;
+    if (hold) {
+        r.most_queue_s = hold->queue_s;
+        r.most_waiting_share = hold->waiting_share;
+        if (!request.deadline.is_never()) r.deadline = now() + request.deadline.left(begin);
+    }
 
     std::optional<index::RankSlot> predicted;
     Route route;
@@ -274,17 +303,23 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         if (request.hints) {
             if (auto ok = pin(*request.hints, r); !ok) return tl::unexpected(ok.error());
             // Once: later choices may be made on other threads than its reader's.
-            if (std::exchange(request.hints->explain, false)) {
+            if (request.hints->explain) {
+                request.hints->explain = false;
                 explanation = router_.explain(r, now());
                 explanation->upper_bound = upper_bound;
             }
         }
-        const auto decision = router_.book(r, now());
+        auto decision = router_.book(r, now());
+        if (!decision && r.pinned && request.hints->advised) {
+            r.pinned.reset();
+            decision = router_.book(r, now());
+        }
         if (explanation) {
             if (decision) note_choice(*explanation, decision->chosen.rank);
             request.hints->explanation = router::to_json(*explanation, kExplainedRanks);
         }
         if (!decision) return tl::unexpected(decision.error());
+        if (decision->booking.value == 0) return route;
         route.rank = decision->chosen.rank;
         route.booking = decision->booking;
         route.cached_tokens = decision->chosen.cached_tokens;
@@ -301,6 +336,7 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         }
         route.prompt_tokens = r.prompt_tokens;
     }
+    wake();
     if (predicted) index_->predict(*predicted, blocks, begin + options_.predict_ttl);
     decision_seconds_.observe(to_seconds(clock_.now() - begin));
     return route;
@@ -382,6 +418,7 @@ Result<void> PoolRouter::pin(const protocol::RouteHints& hints, router::RouteReq
         r.pinned = static_cast<router::RankIndex>(i);
         return {};
     }
+    if (hints.advised) return {};
     return error(ErrorCode::kNotFound, "worker {} is asked for, and not there", hints.worker);
 }
 
@@ -392,6 +429,7 @@ void PoolRouter::first_token(const Route& route, std::uint32_t cached_tokens, Ti
         router_.on_first_token(route.booking, cached_tokens, now());
         if (route.audited) resync = audit(route, cached_tokens);
     }
+    wake();
     if (resync) fetch_again(route.rank);
     predicted_tokens_.add(route.cached_tokens);
     cached_tokens_.add(cached_tokens);
@@ -468,8 +506,78 @@ void PoolRouter::fetch_again(router::RankIndex rank) {
 }
 
 void PoolRouter::ended(router::BookingId booking) {
+    {
+        const std::scoped_lock lock(mutex_);
+        router_.on_end(booking, now());
+    }
+    wake();
+}
+
+void PoolRouter::wake() {
+    if (wake_) wake_();
+}
+
+void PoolRouter::share(std::function<void()> wake) {
     const std::scoped_lock lock(mutex_);
-    router_.on_end(booking, now());
+    wake_ = std::move(wake);
+    router_.set_sink(&journal_);
+}
+
+void PoolRouter::take(replicas::ReplicaId from, const replicas::Message& message,
+                      std::vector<replicas::Message>& out) {
+    const std::scoped_lock lock(mutex_);
+    if (const auto* delta = std::get_if<replicas::Delta>(&message)) {
+        if (!delta->again && !delta->events.empty()) {
+            delta_age_.observe(std::max(0.0, to_seconds(now() - delta->events.front().at)));
+        }
+    }
+    peers_.take(from, message, now());
+    std::vector<replicas::Ask> asks;
+    peers_.asks(now(), asks);
+    for (replicas::Ask& ask : asks) out.emplace_back(std::move(ask));
+}
+
+void PoolRouter::answer(const replicas::Ask& ask, std::vector<replicas::Message>& out) {
+    const std::scoped_lock lock(mutex_);
+    journal_.answer(ask, out);
+}
+
+void PoolRouter::flush(std::vector<replicas::Message>& out) {
+    const std::scoped_lock lock(mutex_);
+    journal_.flush(out);
+}
+
+void PoolRouter::tick(std::vector<replicas::Message>& out) {
+    const std::scoped_lock lock(mutex_);
+    peers_.expire(now());
+    journal_.digest(now(), out);
+    std::vector<replicas::Ask> asks;
+    peers_.asks(now(), asks);
+    for (replicas::Ask& ask : asks) out.emplace_back(std::move(ask));
+    show_peers();
+}
+
+void PoolRouter::peer_heard(replicas::ReplicaId peer) {
+    const std::scoped_lock lock(mutex_);
+    peers_.heard(peer, now());
+}
+
+void PoolRouter::peer_gone(replicas::ReplicaId peer) {
+    const std::scoped_lock lock(mutex_);
+    peers_.drop(peer, now());
+    show_peers();
+}
+
+/// Under the lock.
+void PoolRouter::show_peers() {
+    const replicas::PeerCounters& c = peers_.counters();
+    peers_shown_.set(static_cast<double>(peers_.size()));
+    peers_bookings_.set(static_cast<double>(router_.peers_bookings()));
+    deltas_missed_.add(c.missed - told_.missed);
+    deltas_repaired_.add(c.repaired - told_.repaired);
+    digest_mismatches_.add(c.mismatches - told_.mismatches);
+    peers_gone_.add(c.peers_gone - told_.peers_gone);
+    told_ = c;
 }
 
 void PoolRouter::show_index() {
@@ -483,12 +591,26 @@ Result<void> PoolRouter::set_policy(router::PolicyOptions policy) {
     return router_.set_options(std::move(policy));
 }
 
+void PoolRouter::observe_queue(std::function<QueueState()> look) {
+    const std::scoped_lock lock(look_mutex_);
+    look_at_queue_ = std::move(look);
+}
+
 PoolRouter::State PoolRouter::state() const {
     State out;
     if (index_) out.index = index_->size();
+    {
+        const std::scoped_lock lock(look_mutex_);
+        if (look_at_queue_) out.queue = look_at_queue_();
+    }
     const std::scoped_lock lock(mutex_);
     out.policy = router_.options();
     out.bookings = router_.bookings();
+    out.peers_bookings = router_.peers_bookings();
+    out.shares = wake_ != nullptr;
+    out.at = clock_.now();
+    out.peers = peers_.peers();
+    out.peer_counters = peers_.counters();
     for (std::size_t i = 0; i < members_.size(); ++i) {
         const Member& m = members_[i];
         if (!m.rank.worker) continue;

@@ -18,6 +18,8 @@
 #include "stator/metrics/registry.h"
 #include "stator/protocol/generate.h"
 #include "stator/protocol/worker_info.h"
+#include "stator/replicas/journal.h"
+#include "stator/replicas/peer_table.h"
 #include "stator/router/overlap_audit.h"
 #include "stator/router/router.h"
 #include "stator/routing/kv_feed.h"
@@ -39,6 +41,12 @@ struct PoolRank {
     std::uint32_t rank = 0;
     /// Requests chosen for it that its load does not know yet.
     std::shared_ptr<const std::atomic<std::uint32_t>> pending;
+};
+
+/// A request may wait at the router: what a rank may have before it, so that it goes there.
+struct Hold {
+    double queue_s = 0.5;          ///< of prompts
+    double waiting_share = 0.125;  ///< RouteRequest::most_waiting_share
 };
 
 /// Where a request goes, booked.
@@ -69,14 +77,32 @@ class PoolRouter {
     /// followed from now on. By the order of `ranks`.
     std::vector<router::RankIndex> set_ranks(std::span<const PoolRank> ranks);
 
-    /// Chooses and books; end it with ended(). `excluded`: not these. Errors as Router::book().
+    /// Chooses and books; end it with ended(). `excluded`: not these. With `hold` its deadline is
+    /// looked at, and Route::booking is 0 where the best rank has more before it: nothing is
+    /// booked, it is to be asked for again. Errors as Router::book().
     [[nodiscard]] Result<Route> choose(const protocol::GenerateRequest& request,
-                                       std::span<const router::RankIndex> excluded);
+                                       std::span<const router::RankIndex> excluded,
+                                       const std::optional<Hold>& hold = std::nullopt);
     /// The first token has come; `cached_tokens`: of the prompt, as the engine says.
     void first_token(const Route& route, std::uint32_t cached_tokens, TimePoint chosen_at);
     void ended(router::BookingId booking);
 
     [[nodiscard]] Result<void> set_policy(router::PolicyOptions policy);
+
+    // For ReplicaPlane: routers of the same pool in other processes.
+    /// From now on bookings are kept for peers; `wake` is called (on any thread, without a lock)
+    /// when there is something to flush().
+    void share(std::function<void()> wake);
+    /// A peer's message, its times by clock.now(). `out`: what is to be sent because of it.
+    void take(replicas::ReplicaId from, const replicas::Message& message,
+              std::vector<replicas::Message>& out);
+    /// An ask of somebody, of this replica.
+    void answer(const replicas::Ask& ask, std::vector<replicas::Message>& out);
+    void flush(std::vector<replicas::Message>& out);
+    /// Now and then: a digest, asks, and what is gone is dropped.
+    void tick(std::vector<replicas::Message>& out);
+    void peer_heard(replicas::ReplicaId peer);
+    void peer_gone(replicas::ReplicaId peer);
 
     // For those who ask without sending: /router.
     /// What choose() would do, as JSON; books nothing.
@@ -117,13 +143,29 @@ class PoolRouter {
         double queue_s = 0;
         protocol::LoadReport load;
     };
+    /// Requests that wait before they are booked.
+    struct QueueState {
+        std::array<std::size_t, 3> waiting{};  ///< by router::RequestClass
+        std::size_t tenants = 0;
+        double work_s = 0;  ///< of a rank as the pool's prior has it, of all that wait
+        std::size_t most = 0;
+        double hold_s = 0;
+    };
     struct State {
         router::PolicyOptions policy;
         PoolIndex::Size index;
         std::size_t bookings = 0;
+        std::size_t peers_bookings = 0;
         std::vector<RankState> ranks;
+        std::optional<QueueState> queue;  ///< none: requests do not wait here
+        bool shares = false;
+        TimePoint at;  ///< by which peers were heard
+        std::vector<replicas::PeerTable::PeerState> peers;
+        replicas::PeerCounters peer_counters;
     };
     [[nodiscard]] State state() const;
+    /// Who lets requests wait tells of them by this; null: nobody does any more.
+    void observe_queue(std::function<QueueState()> look);
     /// Ranks that are not what they say they are, a sentence each: for /health.
     [[nodiscard]] std::vector<std::string> concerns() const;
 
@@ -142,7 +184,9 @@ class PoolRouter {
         std::vector<std::optional<index::RankSlot>> slots;
     };
 
-    [[nodiscard]] router::Nanos now() const { return clock_.now() - zero_; }
+    [[nodiscard]] router::Nanos now() const { return clock_.now() - TimePoint{}; }
+    void wake();
+    void show_peers();
     [[nodiscard]] static router::RankDescription describe(const PoolRank& rank);
     router::RankIndex add(const PoolRank& rank);
     void follow_events();
@@ -165,7 +209,6 @@ class PoolRouter {
     protocol::ModelCard card_;
     std::shared_ptr<KvFeed> feed_;
     const Clock& clock_;
-    TimePoint zero_;
     std::shared_ptr<PoolIndex> index_;  ///< null where the pool has no prefix cache
 
     metrics::Histogram& decision_seconds_;
@@ -177,13 +220,27 @@ class PoolRouter {
     metrics::Gauge& index_bytes_;
     metrics::Counter& audit_alarms_;
     std::array<metrics::Gauge*, 3> ranks_by_trust_;
+    metrics::Gauge& peers_shown_;
+    metrics::Gauge& peers_bookings_;
+    metrics::Counter& deltas_missed_;
+    metrics::Counter& deltas_repaired_;
+    metrics::Counter& digest_mismatches_;
+    metrics::Counter& peers_gone_;
+    metrics::Histogram& delta_age_;
+    std::function<void()> wake_;  ///< set before there is traffic; empty: nobody shares
 
     mutable std::mutex mutex_;  ///< of all below
+    replicas::Journal journal_;
     router::Router router_;
+    replicas::PeerTable peers_{router_};
+    replicas::PeerCounters told_;  ///< of the counters
     router::OverlapAudit audit_;
     std::vector<Member> members_;  ///< by RankIndex; no worker: gone
     TimePoint loads_at_;
     std::uint64_t last_booking_ = 0;
+
+    mutable std::mutex look_mutex_;
+    std::function<QueueState()> look_at_queue_;
 
     std::mutex following_mutex_;  ///< of what follows; taken before the other
     std::vector<std::pair<std::shared_ptr<fleet::Worker>, Following>> following_;

@@ -11,6 +11,7 @@
 
 #include "stator/engine/mock/core.h"
 #include "stator/engine/mock/faults.h"
+#include "stator/sim/replicas.h"
 #include "stator/sim/scenario.h"
 
 namespace stator::sim {
@@ -21,7 +22,7 @@ struct SimWorker {
     engine::mock::FaultPlan faults;
     std::uint32_t group = 0;
     double speed = 1.0;            ///< of its group, and its own factor
-    std::uint64_t booking = 0;     ///< the last that came to it: what its reports say it has seen
+    Replicas::Seen seen{};         ///< the last bookings that came to it: its reports say so
     engine::mock::StepShape step;  ///< under way
     Nanos step_length{0};
     bool up = false;  ///< takes requests

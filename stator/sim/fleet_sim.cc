@@ -105,6 +105,7 @@ report::Report FleetSim::run() {
         }
         now_ = events_.next_time();
         handle(events_.take());
+        run_replicas_in_time();
         if (++progress_.events % kProgressEvery == 0 && options_.go_on) {
             progress_.seconds = seconds(now_);
             stopped = !options_.go_on(progress_);
@@ -113,6 +114,15 @@ report::Report FleetSim::run() {
     over_ = true;
     for (std::uint32_t place = 0; place < live_.size(); ++place) {
         if (live_[place].started) end(place, Outcome::kUnfinished, "still running");
+    }
+    if (scenario_.replicas.replicas > 1) {
+        const auto c = routing_.routers().counters();
+        collector_.set_fact(
+            "routers", fmt::format("{}{}; of {} messages {} were missed, {} repaired them, {} "
+                                   "digests did not fit",
+                                   scenario_.replicas.replicas,
+                                   scenario_.replicas.share ? "" : ", each by itself", c.deltas,
+                                   c.missed, c.repaired, c.mismatches));
     }
     if (moved_ > 0) {
         collector_.set_fact("moved to another worker", fmt::format("{} requests", moved_));
@@ -171,7 +181,19 @@ void FleetSim::handle(const Event& event) {
                 routing_.set_open(event.what, true);
             }
             return note_workers();
+        case Event::Kind::kReplicas:
+            if (replicas_at_ == now_) replicas_at_.reset();
+            return routing_.routers().run(now_);
     }
+}
+
+/// As long as there are requests, what routers tell each other is an event among the others.
+void FleetSim::run_replicas_in_time() {
+    const auto next = routing_.routers().next();
+    if (!next || (replicas_at_ && *replicas_at_ <= *next)) return;
+    if (progress_.started == progress_.ended && exhausted_) return;
+    replicas_at_ = *next;
+    events_.add(std::max(now_, *next), {Event::Kind::kReplicas, 0, 0});
 }
 
 /// Reads the workload as far as it must be known now: until a request that starts later, or that a

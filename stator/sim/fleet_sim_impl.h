@@ -70,7 +70,8 @@ struct Event {
         kCrash,
         kStartAnew,
         kResize,
-        kUp
+        kUp,
+        kReplicas
     };
     Kind kind = Kind::kArrival;
     std::uint32_t what = 0;    ///< a worker, a request's place or the number of a resize
@@ -87,6 +88,7 @@ class FleetSim {
 
   private:
     void handle(const Event& event);
+    void run_replicas_in_time();
     void prepare();
 
     // Requests.
@@ -147,6 +149,7 @@ class FleetSim {
     std::uint64_t moved_ = 0;
     router::AdmissionQueue queue_;
     bool drain_ordered_ = false;
+    std::optional<Nanos> replicas_at_;  ///< ordered: they have something to tell each other
 };
 
 }  // namespace stator::sim

@@ -140,7 +140,7 @@ void FleetSim::arrive(std::uint32_t place) {
         return end(place, Outcome::kHttpError, "http 400: does not fit the cache or context");
     live.tried.clear();
     live.record.worker = live.worker;
-    worker.booking = std::max(worker.booking, live.booking.value);
+    Replicas::note_seen(worker.seen, live.booking);
     step(live.worker);
 }
 
@@ -173,7 +173,7 @@ void FleetSim::report(std::uint32_t index) {
     if (w.gone) return;
     Notice n;
     n.worker = index;
-    n.booking = router::BookingId(w.booking);
+    n.seen = w.seen;
     n.load = w.core->load();
     tell(n);
 }

@@ -43,13 +43,13 @@ Role role_of(Leg leg) {
 }
 
 Routing::Routing(const Scenario& scenario, Fleet& fleet, std::uint64_t seed)
-    : scenario_(scenario), fleet_(fleet), router_(scenario.router, seed) {
+    : scenario_(scenario), fleet_(fleet), routers_(scenario.replicas, scenario.router, seed) {
     if (reads_caches()) index_.emplace(scenario, fleet, seed);
     add_workers();
 }
 
 void Routing::set_open(std::uint32_t worker, bool open) {
-    router_.set_open(worker, open);
+    routers_.for_each([&](router::Router& r) { r.set_open(worker, open); });
     // Whoever goes does not come back.
     const SimWorker& w = fleet_.worker(worker);
     if (index_ && w.was_up && !open) index_->remove_worker(worker);
@@ -62,7 +62,8 @@ void Routing::cache_changed(std::uint32_t worker, Nanos now) {
 }
 
 void Routing::add_workers() {
-    for (auto w = static_cast<std::uint32_t>(router_.ranks().size()); w < fleet_.size(); ++w) {
+    for (auto w = static_cast<std::uint32_t>(routers_.front().ranks().size()); w < fleet_.size();
+         ++w) {
         const Group& group = fleet_.group_of(w);
         // A pool has one prior, that of its first group; how other workers differ is to be learned.
         const auto first = std::ranges::find(scenario_.groups, group.role, &Group::role);
@@ -80,9 +81,12 @@ void Routing::add_workers() {
         d.adapter_load_s = to_seconds(o.adapter_load);
         d.max_adapters = o.max_adapters;
         d.open = fleet_.worker(w).up;
-        const router::RankIndex rank = router_.add_rank(std::move(d));
-        router_.on_report(rank, fleet_.worker(w).core->load(), router::BookingId(0));
+        routers_.for_each([&](router::Router& router) {
+            const router::RankIndex rank = router.add_rank(d);
+            router.on_report(rank, fleet_.worker(w).core->load(), router::BookingId(0));
+        });
     }
+    routers_.ranks_changed();
     if (index_) index_->add_workers();
     audited_.resize(fleet_.size());
 }
@@ -125,7 +129,7 @@ Result<router::Decision> Routing::book(const workload::RequestSpec& spec,
     }
     block_tokens_ = block_tokens;
     prompt_tokens_ = r.prompt_tokens;
-    return router_.book(r, now);
+    return routers_.book(spec.index, r, now);
 }
 
 std::optional<router::AuditSample> Routing::sample_of(const router::Decision& decision) const {
@@ -149,7 +153,7 @@ void Routing::audit(std::uint32_t worker, const router::AuditSample& sample, Nan
     bool changed = audit_.observe_orphans(worker, index_->take_orphans(worker));
     changed |= audit_.observe(worker, sample);
     const router::AuditVerdict verdict = audit_.verdict(worker);
-    router_.set_distrusted(worker, !verdict.believed);
+    routers_.for_each([&](router::Router& r) { r.set_distrusted(worker, !verdict.believed); });
     if (changed) {
         if (verdict.trust != router::Trust::kTrusted) ++alarms_;
         note_turn(worker, now);
@@ -190,7 +194,7 @@ std::vector<std::pair<std::string, std::string>> Routing::audit_facts() const {
             if (turn.verdict.trust == router::Trust::kTrusted) continue;
             text += fmt::format(" ({})", router::to_string(turn.verdict.finding));
         }
-        facts.emplace_back("audit of " + router_.ranks().description(w).name, text);
+        facts.emplace_back("audit of " + routers_.front().ranks().description(w).name, text);
     }
     return facts;
 }
@@ -198,21 +202,23 @@ std::vector<std::pair<std::string, std::string>> Routing::audit_facts() const {
 void Routing::hear(const Notice& n, Nanos now) {
     switch (n.kind) {
         case Notice::Kind::kReport:
-            return router_.on_report(n.worker, n.load, n.booking);
+            return routers_.on_report(n.worker, n.load, n.seen);
         case Notice::Kind::kPromptDone:
-            router_.on_first_token(n.booking, n.cached_tokens, now);
+            routers_.on_first_token(n.booking, n.cached_tokens, now);
             if (n.sample) audit(n.worker, *n.sample, now);
             return;
         case Notice::Kind::kEnded:
-            return router_.on_end(n.booking, now);
+            return routers_.on_end(n.booking, now);
     }
 }
 
 void Routing::step_ended(std::uint32_t worker, Nanos length, const engine::mock::StepShape& shape) {
     if (shape.prefill_tokens > 0 || shape.decode_sequences == 0 || shape.images > 0) return;
     if (scenario_.router.policy != router::Policy::kExpectedTtft) return;
-    router_.on_step(worker, to_seconds(length), shape.decode_sequences,
-                    static_cast<double>(shape.decode_context));
+    routers_.for_each([&](router::Router& router) {
+        router.on_step(worker, to_seconds(length), shape.decode_sequences,
+                       static_cast<double>(shape.decode_context));
+    });
 }
 
 void Routing::note_prediction(double predicted_s, double real_s) {

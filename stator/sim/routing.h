@@ -13,6 +13,7 @@
 #include "stator/router/router.h"
 #include "stator/sim/cache_index.h"
 #include "stator/sim/fleet.h"
+#include "stator/sim/replicas.h"
 #include "stator/sim/scenario.h"
 #include "stator/workload/request_spec.h"
 
@@ -25,17 +26,18 @@ struct Notice {
     enum class Kind : std::uint8_t { kReport, kPromptDone, kEnded };
     Kind kind = Kind::kReport;
     std::uint32_t worker = 0;
-    router::BookingId booking;  ///< kReport: the last that the worker has seen
+    router::BookingId booking;
+    Replicas::Seen seen{};  ///< kReport: what the worker has seen
     std::uint32_t cached_tokens = 0;
     /// kPromptDone of a prompt whose prefix was looked up: what is to be audited.
     std::optional<router::AuditSample> sample;
     protocol::LoadReport load;
 };
 
-/// The router of a simulated fleet: the same class as with real traffic. Here is what it is told:
-/// ranks, loads, how far a prefix is where (by an index of the workers' KV events), and what became
-/// of its predictions: an audit compares them with what the caches gave. Rank r is worker r. Not
-/// thread-safe.
+/// The router of a simulated fleet, or several: the same class as with real traffic. Here is what
+/// it is told: ranks, loads, how far a prefix is where (by an index of the workers' KV events), and
+/// what became of its predictions: an audit compares them with what the caches gave. Rank r is
+/// worker r. Not thread-safe.
 class Routing {
   public:
     Routing(const Scenario& scenario, Fleet& fleet, std::uint64_t seed);
@@ -45,6 +47,7 @@ class Routing {
     void set_open(std::uint32_t worker, bool open);
     /// Something may have changed in the worker's cache.
     void cache_changed(std::uint32_t worker, Nanos now);
+    [[nodiscard]] Replicas& routers() { return routers_; }
 
     /// Who gets this leg of a request.
     [[nodiscard]] Result<router::Decision> book(const workload::RequestSpec& spec,
@@ -92,7 +95,7 @@ class Routing {
 
     const Scenario& scenario_;
     Fleet& fleet_;
-    router::Router router_;
+    Replicas routers_;
     std::optional<CacheIndex> index_;  ///< none: the policy reads no caches
     router::OverlapAudit audit_;
     std::vector<Audited> audited_;  ///< by worker

@@ -207,6 +207,12 @@ class ScenarioReader {
         r.seconds("events_delay", events, 0, 60);
         s_.events_delay = nanos(events);
         r.count("max_moves", s_.max_moves, 0, 100);
+        r.count("replicas", s_.replicas.replicas, 1, kMostReplicas);
+        r.flag("share_bookings", s_.replicas.share);
+        r.number("message_loss", s_.replicas.message_loss, 0, 1);
+        double delay = to_seconds(s_.replicas.message_delay);
+        r.seconds("message_delay", delay, 0, 60);
+        s_.replicas.message_delay = nanos(delay);
         r.finish();
     }
 

@@ -18,6 +18,7 @@
 #include "stator/report/report.h"
 #include "stator/router/admission_queue.h"
 #include "stator/router/policy.h"
+#include "stator/sim/replicas.h"
 #include "stator/workload/options.h"
 
 namespace stator::sim {
@@ -54,6 +55,7 @@ struct Scenario {
     /// before it, and is then scored again.
     std::optional<double> hold_s;
     router::AdmissionOptions queue;
+    ReplicaOptions replicas;
     Nanos report_every{0};    ///< of a worker's load; 0 = after each step
     Nanos request_delay{0};   ///< from the router to the engine
     Nanos response_delay{0};  ///< and back, for every token and load report

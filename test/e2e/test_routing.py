@@ -248,8 +248,16 @@ def test_the_router_serves_others(workers):
 
         ask(frontend, x_stator_worker="w1")
         body = {"tokens": [7] * 320}
-        holders = {r["rank"]: r for r in post(frontend, "overlap", **body)[1]["ranks"]}
-        assert holders["w1/0"]["device_blocks"] == 20
+
+        def held():
+            ranks = post(frontend, "overlap", **body)[1]["ranks"]
+            return {r["rank"]: r["device_blocks"] for r in ranks}.get("w1/0", 0)
+
+        # Events come a moment after the answer.
+        end = time.monotonic() + 10
+        while held() != 20:
+            assert time.monotonic() < end, held()
+            time.sleep(0.02)
 
         loads = {r["rank"]: r for r in post(frontend, "loads", model="mock")[1]["ranks"]}
         assert set(loads) == {"w0/0", "w1/0", "w2/0"}
@@ -287,6 +295,48 @@ def test_what_the_router_refuses(workers, action, body, status, says):
         frontend.wait_workers("w0", "w1", "w2")
         got, answer = post(frontend, action, **body)
         assert got == status and says in answer["error"]["message"]
+
+
+class StatorRouter(StatorFrontend):
+    """`stator router`: the same process by another name."""
+
+    def command(self):
+        words = super().command()
+        words[words.index("frontend")] = "router"
+        return words
+
+
+def test_frontends_share_a_router_and_live_without_it(workers):
+    body = {"model": "mock", "prompt": [n % 113 for n in range(640)], "max_tokens": 2}
+    with StatorRouter(workers) as router:
+        router.wait_workers("w0", "w1", "w2")
+        options = {"router_remote": router.base_url, "router_policy": "random"}
+        with StatorFrontend(workers, **options) as a, StatorFrontend(workers, **options) as b:
+            for frontend in (a, b):
+                frontend.wait_workers("w0", "w1", "w2")
+            cached = []
+            for frontend in (a, b) * 4:
+                status, _, text = frontend.request("POST", "/v1/completions", body)
+                assert status == 200
+                details = json.loads(text)["usage"]["prompt_tokens_details"] or {}
+                cached.append(details.get("cached_tokens", 0))
+            # They choose at random; the router does not.
+            assert all(c > 600 for c in cached[1:]), cached
+            assert metric(a, "stator_router_remote_asked_total") == 4
+            assert metric(a, "stator_router_remote_failed_total") == 0
+
+            def bookings():
+                return json.loads(router.request("GET", "/router")[2])["pools"][0]["bookings"]
+
+            end = time.monotonic() + 10
+            while bookings() != 0:
+                assert time.monotonic() < end, bookings()
+                time.sleep(0.02)
+
+            router.kill()
+            for frontend in (a, b) * 3:
+                assert frontend.request("POST", "/v1/completions", body)[0] == 200
+            assert metric(a, "stator_router_remote_failed_total") == 3
 
 
 def concerns(frontend):

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "stator/base/log.h"
+#include "stator/engine/remote/advised_engine.h"
 
 namespace stator::frontend {
 namespace {
@@ -237,9 +238,15 @@ void PoolModels::Impl::serve(const std::string& id, Pool& pool) {
     engine_options.wait_for_worker = options.wait_for_worker;
     pool.router = std::make_shared<routing::PoolRouter>(options.router, *pool.card, options.feed,
                                                         registry, clock);
+    if (options.replicas) options.replicas->add(id, pool.router);
     engine_options.router = pool.router;
+    engine_options.queue = options.queue;
     pool.engine =
         engine::make_pool_engine(std::move(engine_options), fleet, loops, registry, clock);
+    if (options.shared_router) {
+        pool.engine = engine::make_advised_engine(id, std::move(pool.engine), options.shared_router,
+                                                  loops, clock);
+    }
     pool.served_since = clock.unix_seconds();
     log_info("A pool of workers is served.",
              {{"model", pool.card->name}, {"pool", id}, {"ready_ranks", pool.ready_ranks}});

@@ -15,6 +15,8 @@
 #include "stator/frontend/pools/traffic_shares.h"
 #include "stator/metrics/registry.h"
 #include "stator/protocol/worker_info.h"
+#include "stator/routing/replica_plane.h"
+#include "stator/routing/router_client.h"
 #include "stator/runtime/loop.h"
 
 namespace stator::frontend {
@@ -31,7 +33,11 @@ struct PoolModelsOptions {
     std::uint32_t max_migrations = 3;
     std::chrono::milliseconds wait_for_worker{2'000};
     routing::PoolRouterOptions router;
-    std::shared_ptr<routing::KvFeed> feed;  ///< of KV events; null: none are followed
+    engine::PoolQueueOptions queue;
+    std::shared_ptr<routing::KvFeed> feed;            ///< of KV events; null: none are followed
+    std::shared_ptr<routing::ReplicaPlane> replicas;  ///< null: bookings are not shared
+    /// Asked where requests should go, before the routers here; null: nobody is.
+    std::shared_ptr<routing::RouterClient> shared_router;
     /// What requests leave out, where neither card nor options say: see SamplingDefaults.
     std::function<SamplingDefaults(const protocol::RecommendedSampling&)> defaults;
     /// Artifacts kept from earlier (a cache on disk). Run on a thread of their own, may block.

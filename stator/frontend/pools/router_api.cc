@@ -83,6 +83,16 @@ Result<std::vector<tokens::TokenId>> take_tokens(JsonView body, const protocol::
     return out;
 }
 
+/// The number that a frontend makes of a request's salt.
+Result<void> take_salt(JsonView body, std::uint64_t& out) {
+    const JsonView v = body.find("cache_salt");
+    if (v.is_null()) return {};
+    const auto n = v.as_uint();
+    if (!n) return wrong("cache_salt", "a whole number from 0 to 2^64 - 1");
+    out = *n;
+    return {};
+}
+
 /// A request as a frontend would make it.
 Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::ModelCard& card) {
     protocol::GenerateRequest r;
@@ -95,6 +105,7 @@ Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::Mo
     std::optional<std::int64_t> rank;
     std::int64_t priority = 0;
     std::int64_t output = 0;
+    std::int64_t max_tokens = r.max_tokens;
     if (const JsonView hard = body.find("session_hard"); !hard.is_null()) {
         const auto set = hard.as_bool();
         if (!set) return wrong("session_hard", "true or false");
@@ -109,12 +120,14 @@ Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::Mo
           take_number(body, "rank", 0, kMaxRank, rank),
           take_number(body, "priority", std::numeric_limits<std::int32_t>::min(),
                       std::numeric_limits<std::int32_t>::max(), priority),
+          take_number(body, "max_tokens", 1, kMaxOutput, max_tokens), take_salt(body, r.cache_salt),
           take_number(body, "expected_output_tokens", 1, kMaxOutput, output)}) {
         if (!ok) return tl::unexpected(std::move(ok.error()));
     }
     if (rank) hints->rank = static_cast<std::uint32_t>(*rank);
     hints->expected_output_tokens = static_cast<std::uint32_t>(output);
     r.priority = static_cast<std::int32_t>(priority);
+    r.max_tokens = static_cast<std::uint32_t>(max_tokens);
     r.hints = std::move(hints);
     return r;
 }
@@ -255,13 +268,15 @@ Result<std::string> RouterApi::overlap(JsonView body) {
     if (!router) return tl::unexpected(router.error());
     const auto prompt = take_tokens(body, (*router)->card());
     if (!prompt) return tl::unexpected(prompt.error());
+    std::uint64_t salt = 0;
+    if (auto ok = take_salt(body, salt); !ok) return tl::unexpected(std::move(ok.error()));
     const std::uint32_t block = (*router)->card().block_tokens;
     std::string out;
     codec::JsonWriter w(out);
     w.begin_object().key("block_tokens").number(block);
     w.key("blocks").number(static_cast<std::uint64_t>(block == 0 ? 0 : prompt->size() / block));
     w.key("ranks").begin_array();
-    for (const auto& holder : (*router)->holders(*prompt, 0)) {
+    for (const auto& holder : (*router)->holders(*prompt, salt)) {
         w.begin_object().key("rank").string(holder.name);
         w.key("device_blocks").number(holder.device_blocks);
         w.key("any_blocks").number(holder.any_blocks).end_object();

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "stator/frontend/pools/pool_models.h"
@@ -21,6 +23,37 @@ void write_rank(codec::JsonWriter& w, const routing::PoolRouter::RankState& r) {
     w.key("blocks").number(static_cast<std::uint64_t>(r.blocks)).end_object();
 }
 
+void write_queue(codec::JsonWriter& w, const routing::PoolRouter::QueueState& q) {
+    w.key("queue").begin_object();
+    w.key("interactive").number(static_cast<std::uint64_t>(q.waiting[0]));
+    w.key("standard").number(static_cast<std::uint64_t>(q.waiting[1]));
+    w.key("batch").number(static_cast<std::uint64_t>(q.waiting[2]));
+    w.key("most").number(static_cast<std::uint64_t>(q.most));
+    w.key("tenants").number(static_cast<std::uint64_t>(q.tenants));
+    w.key("work_s").number(std::round(q.work_s * 1e3) / 1e3);
+    w.key("hold_ms").number(std::round(q.hold_s * 1e3)).end_object();
+}
+
+/// Other frontends whose bookings count here, and how well that goes.
+void write_peers(codec::JsonWriter& w, const routing::PoolRouter::State& state) {
+    w.key("peers").begin_array();
+    for (const auto& p : state.peers) {
+        w.begin_object().key("id").string(fmt::format("{:016x}", p.id.value));
+        w.key("bookings").number(static_cast<std::uint64_t>(p.bookings));
+        w.key("on_unknown_ranks").number(static_cast<std::uint64_t>(p.placeless));
+        w.key("in_step").boolean(p.in_step);
+        w.key("missing_deltas").number(static_cast<std::uint64_t>(p.missing));
+        const auto silent = state.at - TimePoint{} - p.heard_at;
+        w.key("heard_ms_ago").number(std::round(to_ms(silent))).end_object();
+    }
+    w.end_array().key("sharing").begin_object();
+    const replicas::PeerCounters& c = state.peer_counters;
+    w.key("deltas").number(c.deltas).key("missed").number(c.missed);
+    w.key("repaired").number(c.repaired).key("digest_mismatches").number(c.mismatches);
+    w.key("refused").number(c.refused).key("peers_gone").number(c.peers_gone);
+    w.key("bookings_lost").number(c.bookings_lost).end_object();
+}
+
 }  // namespace
 
 void append_ranks_json(codec::JsonWriter& w, const routing::PoolRouter::State& state) {
@@ -37,6 +70,9 @@ void append_routers_json(codec::JsonWriter& w,
         w.begin_object().key("pool").string(served.pool).key("model").string(served.model);
         w.key("policy").string(router::to_string(state.policy.policy));
         w.key("bookings").number(static_cast<std::uint64_t>(state.bookings));
+        if (state.queue) write_queue(w, *state.queue);
+        w.key("peers_bookings").number(static_cast<std::uint64_t>(state.peers_bookings));
+        if (state.shares) write_peers(w, state);
         w.key("index").begin_object();
         w.key("blocks").number(static_cast<std::uint64_t>(state.index.blocks));
         w.key("bytes").number(static_cast<std::uint64_t>(state.index.bytes));
