@@ -53,8 +53,8 @@ std::string_view to_string(AuditFinding finding) {
             return "its events tell of blocks after others that they never told of: some of them "
                    "are lost";
         case AuditFinding::kUnrelated:
-            return "it reuses prefixes under other names: another hash seed, block size or "
-                   "template";
+            return "it reuses prefixes of which its events say nothing: they are lost, or it has "
+                   "another hash seed, block size or template";
     }
     return "unknown";
 }
