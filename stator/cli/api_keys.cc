@@ -4,7 +4,9 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstddef>
+#include <optional>
 
 #include "stator/cli/text_file.h"
 #include "stator/config/value.h"
@@ -28,19 +30,60 @@ bool sendable(std::string_view key) {
            std::ranges::all_of(key, [](char c) { return c > 0x20 && c < 0x7f; });
 }
 
+struct Owner {
+    std::string tenant;
+    std::optional<double> weight;
+};
+
+/// What follows a key in its line.
+std::optional<Owner> read_owner(std::string_view rest) {
+    constexpr std::size_t kLongestName = 256;
+    constexpr std::string_view kTenant = "tenant=";
+    constexpr std::string_view kWeight = "weight=";
+    Owner out;
+    while (!(rest = trim(rest)).empty()) {
+        const auto end = std::min(rest.find_first_of(" \t"), rest.size());
+        std::string_view word = rest.substr(0, end);
+        rest.remove_prefix(end);
+        if (word.starts_with(kTenant)) {
+            word.remove_prefix(kTenant.size());
+            if (word.empty() || word.size() > kLongestName || !sendable(word)) return std::nullopt;
+            out.tenant = word;
+        } else if (word.starts_with(kWeight)) {
+            word.remove_prefix(kWeight.size());
+            out.weight = read_tenant_weight(word);
+            if (!out.weight) return std::nullopt;
+        } else {
+            return std::nullopt;
+        }
+    }
+    return out;
+}
+
 }  // namespace
+
+std::optional<double> read_tenant_weight(std::string_view text) {
+    double weight = 0;
+    const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), weight);
+    const bool whole = failed == std::errc{} && end == text.data() + text.size();
+    if (!whole || !(weight >= 0.001 && weight <= 1000)) return std::nullopt;
+    return weight;
+}
 
 Result<ApiKeys> parse_api_keys(std::string_view text) {
     ApiKeys out;
     for (int line = 1; !text.empty(); ++line) {
         const auto end = std::min(text.find('\n'), text.size());
-        const std::string_view key = trim(text.substr(0, end));
+        const std::string_view whole = trim(text.substr(0, end));
         text.remove_prefix(std::min(end + 1, text.size()));
-        if (key.empty() || key.front() == '#') continue;
-        if (!sendable(key)) {
+        if (whole.empty() || whole.front() == '#') continue;
+        const auto blank = std::min(whole.find_first_of(" \t"), whole.size());
+        const std::string_view key = whole.substr(0, blank);
+        const auto owner = read_owner(whole.substr(blank));
+        if (!sendable(key) || !owner) {
             return error(ErrorCode::kInvalidArgument,
                          "line {} is no API key: a key is 1 to {} visible ASCII characters without "
-                         "blanks",
+                         "blanks; tenant=NAME and weight=NUMBER may follow it",
                          line, kLongestKey);
         }
         if (std::ranges::find(out.keys, key) != out.keys.end()) {
@@ -54,6 +97,9 @@ Result<ApiKeys> parse_api_keys(std::string_view text) {
                 line, key.size(), kShortKey));
         }
         out.keys.emplace_back(key);
+        out.tenants.push_back(owner->tenant.empty() ? fmt::format("key-{}", out.keys.size())
+                                                    : owner->tenant);
+        if (owner->weight) out.weights.emplace_back(out.tenants.back(), *owner->weight);
     }
     if (out.keys.empty()) {
         return error(ErrorCode::kInvalidArgument, "it has no API key; write one key a line");

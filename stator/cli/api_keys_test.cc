@@ -29,6 +29,23 @@ TEST(ApiKeys, OneALineWithCommentsAndBlanks) {
     EXPECT_THAT(keys->warnings, IsEmpty());
 }
 
+TEST(ApiKeys, NameTheirTenants) {
+    const auto keys = parse_api_keys(
+        "sk-0123456789abcdef tenant=acme weight=2.5\n"
+        "sk-1123456789abcdef\n"
+        "sk-2123456789abcdef\t tenant=acme \r\n");
+    ASSERT_TRUE(keys.has_value());
+    EXPECT_THAT(keys->keys,
+                ElementsAre("sk-0123456789abcdef", "sk-1123456789abcdef", "sk-2123456789abcdef"));
+    EXPECT_THAT(keys->tenants, ElementsAre("acme", "key-2", "acme"));
+    ASSERT_EQ(keys->weights.size(), 1U);
+    EXPECT_EQ(keys->weights[0].first, "acme");
+    EXPECT_EQ(keys->weights[0].second, 2.5);
+    for (const char* bad : {"tenant=", "weight=", "weight=0", "weight=nan", "weight=-1", "acme"}) {
+        EXPECT_FALSE(parse_api_keys(std::string(kKey) + " " + bad)) << bad;
+    }
+}
+
 TEST(ApiKeys, NoKeyIsAnError) {
     for (const char* text : {"", "\n\n", "# nothing\n   # here\n"}) {
         const auto keys = parse_api_keys(text);

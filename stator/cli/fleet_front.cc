@@ -125,6 +125,26 @@ Result<routing::PoolRouterOptions> router_options(const config::RouterSettings& 
     return o;
 }
 
+Result<engine::PoolQueueOptions> queue_options(const config::RouterSettings& s) {
+    engine::PoolQueueOptions o;
+    o.most_requests = s.queue;
+    o.most_per_tenant = s.queue_per_tenant;
+    o.hold.queue_s = to_seconds(s.hold);
+    o.promote_after_s = to_seconds(s.promote_after);
+    for (const std::string& text : s.tenants) {
+        auto pair = split_pair("--router-tenant", "NAME=WEIGHT", text);
+        if (!pair) return tl::unexpected(pair.error());
+        const auto weight = read_tenant_weight(pair->second);
+        if (!weight) {
+            return error(ErrorCode::kInvalidArgument,
+                         "--router-tenant must give a weight from 0.001 to 1000, not {}.",
+                         config::in_quotes(text));
+        }
+        o.weights.emplace_back(pair->first, *weight);
+    }
+    return o;
+}
+
 /// The shared router that is asked; none where this process chooses alone.
 Result<std::optional<routing::RemoteRouterOptions>> remote_options(
     const config::RouterSettings& s) {
@@ -204,6 +224,7 @@ Result<void> check_router_settings(const config::RouterSettings& settings) {
     if (const auto options = router_options(settings); !options) {
         return tl::unexpected(options.error());
     }
+    if (auto ok = queue_options(settings); !ok) return tl::unexpected(ok.error());
     for (const std::string& source : settings.peers) {
         if (auto ok = discovery::check_source(source); !ok) return ok;
     }
@@ -284,6 +305,12 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     options.served = std::move(served);
     options.router = std::move(*routing);
     options.feed = std::move(*feed);
+    auto queue = queue_options(settings.router);
+    if (!queue) return tl::unexpected(queue.error());
+    // What the settings say counts for more.
+    queue->weights.insert(queue->weights.begin(), door.tenant_weights().begin(),
+                          door.tenant_weights().end());
+    options.queue = std::move(*queue);
     if (made->replicas_) options.replicas = made->replicas_->plane();
     if (remote->has_value()) {
         made->shared_router_ =
@@ -301,9 +328,19 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
         [api = made->router_api_.get()](std::string_view action, std::string_view body) {
             return api->act(action, body);
         });
-    door.frontend().observe_fleet([&fleet = *made->fleet_](codec::JsonWriter& w) {
-        frontend::append_fleet_json(w, *fleet.view());
-    });
+    door.frontend().observe_fleet(
+        [&fleet = *made->fleet_](codec::JsonWriter& w) {
+            frontend::append_fleet_json(w, *fleet.view());
+        },
+        [models = made->models_.get()] {
+            std::vector<std::string> concerns;
+            for (const auto& served : models->routers()) {
+                for (std::string& concern : served.router->concerns()) {
+                    concerns.push_back(std::move(concern));
+                }
+            }
+            return concerns;
+        });
     return made;
 }
 

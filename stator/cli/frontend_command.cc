@@ -32,7 +32,7 @@ ExitCode run(const Invocation& invocation, const config::Settings& settings) {
         print_problem(keys.error());
         return ExitCode::kUsage;
     }
-    const bool has_keys = !keys->empty();
+    const bool has_keys = !keys->keys.empty();
     if (const auto ok = check_fleet_settings(settings.fleet); !ok) {
         print_problem(ok.error());
         return ExitCode::kUsage;

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "stator/base/log.h"
-#include "stator/cli/api_keys.h"
 #include "stator/cli/bind_guard.h"
 #include "stator/cli/fleet_front.h"
 #include "stator/cli/text_file.h"
@@ -29,10 +28,10 @@ net::HttpLimits http_limits(const config::LimitSettings& s) {
     return l;
 }
 
-frontend::FrontendOptions frontend_options(const config::Settings& s,
-                                           std::vector<std::string> keys) {
+frontend::FrontendOptions frontend_options(const config::Settings& s, ApiKeys keys) {
     frontend::FrontendOptions o;
-    o.api_keys = std::move(keys);
+    o.api_keys = std::move(keys.keys);
+    o.key_tenants = std::move(keys.tenants);
     o.cors_origins = s.server.cors_origins;
     o.max_choices = s.limits.max_choices;
     o.max_inflight = s.limits.max_inflight;
@@ -44,23 +43,24 @@ frontend::FrontendOptions frontend_options(const config::Settings& s,
 
 }  // namespace
 
-Result<std::vector<std::string>> read_door_keys(const config::Settings& settings) {
-    std::vector<std::string> keys;
+Result<ApiKeys> read_door_keys(const config::Settings& settings) {
+    ApiKeys keys;
     if (!settings.auth.api_key_file.empty()) {
         auto read = read_api_keys(settings.auth.api_key_file);
         if (!read) return tl::unexpected(read.error());
         for (const std::string& warning : read->warnings) log_warn(warning);
-        keys = std::move(read->keys);
+        keys = std::move(*read);
     }
     const auto bind =
-        check_bind(settings.server.host, !keys.empty(), settings.auth.allow_unauthenticated);
+        check_bind(settings.server.host, !keys.keys.empty(), settings.auth.allow_unauthenticated);
     if (!bind) return tl::unexpected(bind.error());
     return keys;
 }
 
-HttpDoor::HttpDoor(const config::Settings& settings, std::vector<std::string> keys,
-                   std::size_t threads, metrics::Registry& registry)
+HttpDoor::HttpDoor(const config::Settings& settings, ApiKeys keys, std::size_t threads,
+                   metrics::Registry& registry)
     : settings_(settings),
+      tenant_weights_(std::move(keys.weights)),
       loops_(threads, "http"),
       frontend_(frontend_options(settings, std::move(keys)), loops_, registry),
       server_(loops_, http_limits(settings.limits), frontend_.handler(),

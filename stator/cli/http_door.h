@@ -3,10 +3,12 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "stator/base/clock.h"
 #include "stator/base/error.h"
+#include "stator/cli/api_keys.h"
 #include "stator/config/settings.h"
 #include "stator/frontend/frontend.h"
 #include "stator/metrics/registry.h"
@@ -17,17 +19,21 @@ namespace stator::cli {
 
 /// The keys that clients must send, checked together with the address to listen on: what
 /// `stator serve` and `stator frontend` ask before anything else. Warnings are logged.
-[[nodiscard]] Result<std::vector<std::string>> read_door_keys(const config::Settings& settings);
+[[nodiscard]] Result<ApiKeys> read_door_keys(const config::Settings& settings);
 
 /// HTTP server, frontend and the loops they share, as the settings want them. Models and engines
 /// are the caller's: they go between stop_serving() and stop_loops().
 class HttpDoor {
   public:
-    HttpDoor(const config::Settings& settings, std::vector<std::string> keys, std::size_t threads,
+    HttpDoor(const config::Settings& settings, ApiKeys keys, std::size_t threads,
              metrics::Registry& registry);
 
     [[nodiscard]] frontend::Frontend& frontend() { return frontend_; }
     [[nodiscard]] runtime::LoopPool& loops() { return loops_; }
+    /// Of tenants, as the file with the keys names them.
+    [[nodiscard]] const std::vector<std::pair<std::string, double>>& tenant_weights() const {
+        return tenant_weights_;
+    }
 
     /// Binds, listens, writes the port file.
     [[nodiscard]] Result<void> listen();
@@ -40,6 +46,7 @@ class HttpDoor {
 
   private:
     const config::Settings& settings_;
+    std::vector<std::pair<std::string, double>> tenant_weights_;
     runtime::LoopPool loops_;
     frontend::Frontend frontend_;
     net::HttpServer server_;

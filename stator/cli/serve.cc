@@ -40,7 +40,7 @@ namespace {
 struct Serving {
     const Invocation& invocation;
     const config::Settings& settings;
-    std::vector<std::string> keys;
+    ApiKeys keys;
 };
 
 void log_stopping(int signal, const config::Settings& settings) {
@@ -169,7 +169,7 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
     }
     StopSignal stop{SIGHUP, SIGUSR2};
     metrics::Registry registry;
-    const bool has_keys = !serving.keys.empty();
+    const bool has_keys = !serving.keys.keys.empty();
     const std::size_t threads =
         plan_threads(runtime::usable_cores(), settings.engine.threads, settings.server.threads)
             .http;

@@ -179,6 +179,31 @@ void add_router(std::vector<Option>& t) {
                     "nobody, local (callers on this machine; behind a proxy say nobody), "
                     "everybody. x-stator-session is taken from all.")
                     .in("who"));
+    t.push_back(option<&S::router, &R::hold>(
+                    "router.hold", "--router-hold",
+                    "A request waits at the router while the best worker for it has prompts of "
+                    "more than this before it, or can't run it soon.")
+                    .range(0, kDay_ms));
+    t.push_back(option<&S::router, &R::queue>(
+                    "router.queue", "--router-queue",
+                    "Requests that may wait so, for each pool; beyond, the least urgent are "
+                    "refused. 0: none waits.")
+                    .range(0, 1e6)
+                    .in("requests"));
+    t.push_back(option<&S::router, &R::queue_per_tenant>(
+                    "router.queue_per_tenant", "--router-queue-per-tenant",
+                    "Of these, so many of one tenant; those without a tenant are one.")
+                    .range(1, 1e6)
+                    .in("requests"));
+    t.push_back(option<&S::router, &R::promote_after>(
+                    "router.promote_after", "--router-promote-after",
+                    "Who has waited so long counts as more urgent by a class. 0: never.")
+                    .range(0, kDay_ms));
+    t.push_back(option<&S::router, &R::tenants>(
+                    "router.tenants", "--router-tenant",
+                    "Weight of a tenant, written NAME=WEIGHT: its share of the workers while "
+                    "others wait too, beside 1 for those not named.")
+                    .in("name=weight"));
     t.push_back(option<&S::router, &R::replica_sync>(
         "router.replica_sync", "--router-replica-sync",
         "Share bookings with the other frontends found in the folders where workers are looked "

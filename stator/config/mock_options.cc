@@ -27,7 +27,8 @@ void add_time(std::vector<Option>& t) {
     t.push_back(option<&S::mock, &M::faults>(
                     "mock.faults", "--mock-faults",
                     "What goes wrong when, such as crash@30s, hang@10s+5s, slow@20s+10s:x4, "
-                    "drop-events@5s+2s:0.5, wrong-tokens@40s+1s; worker=3: before one is for one "
+                    "drop-events@5s+2s:0.5, lose-events@5s+2s:0.05; docs/mock-engine.md has them "
+                    "all. worker=3: before one is for one "
                     "of --count. Seconds of the engine's clock, which --speedup makes faster.")
                     .in("schedule"));
     t.push_back(option<&S::mock, &M::threads>("mock.threads", "--mock-threads",

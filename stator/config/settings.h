@@ -162,6 +162,11 @@ struct RouterSettings {
     std::chrono::milliseconds predict_ttl{120'000};
     ByteSize index_size{4ULL * 1024 * 1024 * 1024};
     std::string hints = "local";
+    std::chrono::milliseconds hold{500};
+    std::uint32_t queue = 2048;
+    std::uint32_t queue_per_tenant = 1024;
+    std::chrono::milliseconds promote_after{30'000};
+    std::vector<std::string> tenants;
     bool replica_sync = true;
     std::vector<std::string> peers;
     std::string events;

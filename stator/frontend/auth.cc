@@ -24,13 +24,16 @@ KeyRing::KeyRing(std::span<const std::string> keys) {
     }
 }
 
-bool KeyRing::has(std::string_view presented) const {
+std::optional<std::size_t> KeyRing::find(std::string_view presented) const {
     const Digest mine = digest(presented);
-    int found = 0;
-    for (const Digest& d : digests_) {
-        found |= static_cast<int>(CRYPTO_memcmp(d.data(), mine.data(), mine.size()) == 0);
+    std::size_t found = 0;  // one more than its place
+    for (std::size_t i = 0; i < digests_.size(); ++i) {
+        const auto same = static_cast<std::size_t>(
+            CRYPTO_memcmp(digests_[i].data(), mine.data(), mine.size()) == 0);
+        found |= same * (i + 1);
     }
-    return found != 0;
+    if (found == 0) return std::nullopt;
+    return found - 1;
 }
 
 KeyRing::Digest KeyRing::digest(std::string_view key) const {

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,7 +22,9 @@ class KeyRing {
 
     /// No keys: nothing is asked of anyone.
     [[nodiscard]] bool open() const { return digests_.empty(); }
-    [[nodiscard]] bool has(std::string_view presented) const;
+    [[nodiscard]] bool has(std::string_view presented) const { return find(presented).has_value(); }
+    /// Which of the keys it is, counted from 0.
+    [[nodiscard]] std::optional<std::size_t> find(std::string_view presented) const;
 
   private:
     using Digest = std::array<std::uint8_t, 32>;

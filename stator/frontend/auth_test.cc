@@ -17,6 +17,9 @@ TEST(Auth, RingKnowsItsKeysOnly) {
     EXPECT_FALSE(ring.open());
     EXPECT_TRUE(ring.has("alpha"));
     EXPECT_TRUE(ring.has("beta"));
+    EXPECT_EQ(ring.find("alpha"), 0U);
+    EXPECT_EQ(ring.find("beta"), 1U);
+    EXPECT_EQ(ring.find("gamma"), std::nullopt);
     for (const char* wrong : {"", "alph", "alphaa", "Alpha", "betaalpha"})
         EXPECT_FALSE(ring.has(wrong));
     EXPECT_TRUE(KeyRing({}).open());

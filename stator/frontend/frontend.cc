@@ -133,6 +133,7 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     std::mutex models_mutex;     ///< the pointer below
     std::shared_ptr<const ModelDirectory> models_now = std::make_shared<ModelDirectory>();
     std::function<void(codec::JsonWriter&)> append_fleet;
+    std::function<std::vector<std::string>()> concerns;
     std::function<void(codec::JsonWriter&)> append_router;
     std::function<Result<std::string>(std::string_view, std::string_view)> act_on_router;
     KeyRing keys;
@@ -206,7 +207,8 @@ void Frontend::Impl::dispatch(const std::shared_ptr<net::HttpExchange>& exchange
     const net::HttpRequest& request = exchange->request();
     if (match.needs_key && !keys.open()) {
         const std::string_view key = presented_key(request);
-        if (!keys.has(key)) {
+        const auto known = keys.find(key);
+        if (!known) {
             return respond_error(
                 *exchange,
                 error(ErrorCode::kUnauthenticated, "{}",
@@ -214,6 +216,7 @@ void Frontend::Impl::dispatch(const std::shared_ptr<net::HttpExchange>& exchange
                                   : "the API key is not valid here")
                     .value());
         }
+        if (*known < options.key_tenants.size()) record->tenant = options.key_tenants[*known];
     }
     const std::string path = request.path.substr(0, kLoggedPathBytes);
     const bool of_router = match.route == Route::kRouter || match.route == Route::kRouterAction;
@@ -255,9 +258,10 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
         case Route::kModel:
             return answer_model(exchange, match.model);
         case Route::kHealth: {
+            const auto worries = concerns ? concerns() : std::vector<std::string>();
             const HealthReport report =
                 health_report(readiness.load(), *models(), to_seconds(clock.now() - started),
-                              inflight.load(std::memory_order_relaxed), append_fleet);
+                              inflight.load(std::memory_order_relaxed), append_fleet, worries);
             return exchange.respond(report.status, kJson, report.body);
         }
         case Route::kLive:
@@ -382,6 +386,7 @@ void Frontend::Impl::generate(LoopState& state, const std::shared_ptr<net::HttpE
     }
     request->hints = std::move(hints->hints);
     request->priority = hints->priority;
+    request->tenant = hints->tenant.empty() ? record->tenant : std::move(hints->tenant);
     request->cache_salt = hints->cache_salt;
     AnswerHead head;
     head.id = ids.next(request->api == Api::kChat ? "chatcmpl-" : "cmpl-");
@@ -436,8 +441,10 @@ void Frontend::set_models(std::vector<ServedModel> models) {
     impl_->models_now.swap(next);
 }
 
-void Frontend::observe_fleet(std::function<void(codec::JsonWriter&)> append_value) {
+void Frontend::observe_fleet(std::function<void(codec::JsonWriter&)> append_value,
+                             std::function<std::vector<std::string>()> concerns) {
     impl_->append_fleet = std::move(append_value);
+    impl_->concerns = std::move(concerns);
 }
 
 void Frontend::observe_router(

@@ -52,6 +52,8 @@ enum class TrustHints : std::uint8_t {
 struct FrontendOptions {
     std::vector<std::string>
         api_keys{};  ///< empty: no authentication (health routes never need any)
+    /// Of each key the tenant that its requests belong to; may be shorter, and its texts empty.
+    std::vector<std::string> key_tenants{};
     std::vector<std::string> cors_origins{};  ///< "*" or exact origins; empty = CORS off
     std::uint32_t max_choices = 128;          ///< upper bound of `n`
     std::uint32_t max_inflight = 4096;        ///< requests in work; beyond: 503 with Retry-After
@@ -77,9 +79,10 @@ class Frontend {
     void set_models(std::vector<ServedModel> models);
     /// The same with one more than there were.
     void add_model(ServedModel model);
-    /// /health gets a member "fleet" whose value this writes. Thread-safe; before the server
-    /// listens.
-    void observe_fleet(std::function<void(codec::JsonWriter&)> append_value);
+    /// /health gets a member "fleet" whose value this writes, and says "degraded" while there are
+    /// `concerns`. Thread-safe; before the server listens.
+    void observe_fleet(std::function<void(codec::JsonWriter&)> append_value,
+                       std::function<std::vector<std::string>()> concerns = {});
     /// What GET /router answers, and POST /router/{action} with a body; without it the paths are
     /// unknown. Thread-safe; before the server listens.
     void observe_router(

@@ -69,6 +69,22 @@ TEST(FrontendModels, HealthShowsTheFleet) {
     EXPECT_EQ(Json(other.send("GET", "/health").body).num("fleet", "workers"), 3);
 }
 
+TEST(FrontendModels, HealthIsDegradedWhileThereAreConcerns) {
+    Door door;
+    std::vector<std::string> concerns;
+    door.frontend().observe_fleet({}, [&] { return concerns; });
+    door.frontend().set_ready(true);
+    EXPECT_EQ(Json(door.send("GET", "/health").body).str("status"), "ready");
+    EXPECT_FALSE(Json(door.send("GET", "/health").body).at("degraded").present());
+    concerns = {"gpu-0/0's KV events are not trusted"};
+    const auto health = door.send("GET", "/health");
+    EXPECT_EQ(health.status, 200);
+    EXPECT_EQ(Json(health.body).str("status"), "degraded");
+    EXPECT_THAT(health.body, HasSubstr(R"("degraded":["gpu-0/0's KV events are not trusted"])"));
+    door.frontend().set_ready(false);
+    EXPECT_EQ(Json(door.send("GET", "/health").body).str("status"), "draining");
+}
+
 TEST(FrontendModels, PoolsOfOneNameShareItsRequests) {
     Door door;
     const Pool old_pool;

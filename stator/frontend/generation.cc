@@ -106,6 +106,7 @@ protocol::GenerateRequest Generation::engine_request(Choice& choice, bool last) 
     r.deadline = deadline_;
     r.hints = request_.hints;
     r.priority = request_.priority;
+    r.tenant = request_.tenant;
     r.cache_salt = request_.cache_salt;
     return r;
 }

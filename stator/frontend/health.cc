@@ -25,14 +25,14 @@ Answered count_answered(const ModelDirectory& models) {
     return out;
 }
 
-std::string_view status_word(Readiness readiness, const Answered& answered) {
+std::string_view status_word(Readiness readiness, const Answered& answered, bool concerns) {
     switch (readiness) {
         case Readiness::kStarting:
             return "starting";
         case Readiness::kReady:
             if (answered.models == 0) return "no_workers";
             if (answered.healthy == 0) return "unhealthy";
-            return answered.healthy < answered.models ? "degraded" : "ready";
+            return answered.healthy < answered.models || concerns ? "degraded" : "ready";
         case Readiness::kDraining:
             return "draining";
     }
@@ -63,18 +63,24 @@ void append_model(codec::JsonWriter& w, const ModelEntry& entry) {
 
 HealthReport health_report(Readiness readiness, const ModelDirectory& models, double uptime_seconds,
                            std::int64_t inflight,
-                           const std::function<void(codec::JsonWriter&)>& append_fleet) {
+                           const std::function<void(codec::JsonWriter&)>& append_fleet,
+                           const std::vector<std::string>& concerns) {
     const Answered answered = count_answered(models);
     HealthReport report;
     // One model without workers must not take the others' door away.
     report.status = readiness == Readiness::kReady && answered.healthy > 0 ? 200 : 503;
     codec::JsonWriter w(report.body);
-    w.begin_object().key("status").string(status_word(readiness, answered));
+    w.begin_object().key("status").string(status_word(readiness, answered, !concerns.empty()));
     w.key("version").string(version()).key("commit").string(commit());
     w.key("uptime_s").number(std::round(uptime_seconds * 1000) / 1000);
     w.key("models").begin_array();
     for (const auto& entry : models.entries()) append_model(w, *entry);
     w.end_array();
+    if (!concerns.empty()) {
+        w.key("degraded").begin_array();
+        for (const std::string& concern : concerns) w.string(concern);
+        w.end_array();
+    }
     if (append_fleet) append_fleet(w.key("fleet"));
     w.key("load").begin_object().key("inflight").number(inflight).end_object().end_object();
     return report;

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -28,6 +30,7 @@ struct PreparedRequest {
         prompts;  ///< one for chat; choice i of prompt p has index p × n + i
     std::shared_ptr<protocol::RouteHints> hints;  ///< of headers and body; null: none
     std::int32_t priority = 0;
+    std::string tenant;            ///< of the key or the headers; empty: none
     std::uint64_t cache_salt = 0;  ///< 0 = none
 };
 

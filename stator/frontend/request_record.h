@@ -22,7 +22,8 @@ struct RequestRecord {
     Route route = Route::kUnknown;
     TimePoint received;
 
-    std::string model;  ///< the model's own id; empty until it is known
+    std::string tenant;  ///< of its key; empty: none
+    std::string model;   ///< the model's own id; empty until it is known
     const ModelMetrics* metrics = nullptr;
     std::uint64_t prompt_tokens = 0;
     std::uint64_t cached_tokens = 0;

@@ -104,6 +104,9 @@ Result<void> read_trusted(const net::HttpRequest& request, const BodyHints& body
     if (!strict) return tl::unexpected(strict.error());
     out.priority =
         strict->value_or(0) != 0 ? **strict : priority->value_or(body.priority.value_or(0));
+    auto tenant = word("x-stator-tenant", request.header("x-stator-tenant"));
+    if (!tenant) return tl::unexpected(std::move(tenant.error()));
+    out.tenant = std::move(*tenant);
     auto required = words("x-stator-require", request.header("x-stator-require"));
     if (!required) return tl::unexpected(std::move(required.error()));
     hints.required_labels = std::move(*required);
@@ -161,6 +164,7 @@ Result<RequestHints> read_route_hints(const net::HttpRequest& request, const Bod
         if (auto ok = read_trusted(request, body, out, hints); !ok) {
             return tl::unexpected(ok.error());
         }
+        if (out.tenant.empty()) out.tenant = *tenant;
     }
     if (says_anything(hints)) out.hints = std::make_shared<protocol::RouteHints>(std::move(hints));
     return out;

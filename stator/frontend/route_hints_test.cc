@@ -68,6 +68,17 @@ TEST(RouteHints, ReadsOurHeaders) {
     EXPECT_TRUE(r.explain);
 }
 
+TEST(RouteHints, TrustedOnesNameTheirTenant) {
+    const auto tenant = [](std::vector<net::HttpHeader> headers, bool trusted) {
+        const auto h = read_route_hints(with(std::move(headers)), {}, trusted);
+        return h ? h->tenant : "refused";
+    };
+    EXPECT_EQ(tenant({{"x-stator-tenant", "acme"}, {"x-tenant-id", "smith"}}, true), "acme");
+    EXPECT_EQ(tenant({{"x-tenant-id", "smith"}}, true), "smith");
+    EXPECT_EQ(tenant({{"x-stator-tenant", "acme"}, {"x-tenant-id", "smith"}}, false), "");
+    EXPECT_EQ(tenant({{"x-stator-tenant", std::string(257, 'a')}}, true), "refused");
+}
+
 TEST(RouteHints, ReadsTheReferencesHeaders) {
     const auto h = read_route_hints(with({{"X-Dynamo-Session-ID", "s"},
                                           {"x-dynamo-worker-instance-id", "12345"},

@@ -227,7 +227,10 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
     Place last;
     if (parent) {
         last = is_at(rank.last_stored, parent->value) ? rank.last_stored : locate(parent->value);
-        if (last.run == 0 && way != kPredicted) ++counters_.unknown_parents;
+        if (last.run == 0 && way != kPredicted) {
+            ++counters_.unknown_parents;
+            if (way == kDevice) ++rank.orphans;
+        }
     }
     Stretch stretch;
     const auto write = [&] {
@@ -260,6 +263,7 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
             write();
             if (!may_hold_more(slot, way, place)) {
                 ++counters_.refused_blocks;
+                rank.refused = true;
                 last = place;
                 ++i;
                 continue;
@@ -280,6 +284,7 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
         last = place;
         if (place.run == 0) {
             ++counters_.refused_blocks;
+            rank.refused = true;
             continue;
         }
         if (stretch.run != place.run || stretch.end != place.offset) {
@@ -515,6 +520,12 @@ std::size_t PrefixIndex::blocks_of(RankSlot slot) const {
     if (slot.value >= ranks_.size() || ranks_[slot.value].state != RankState::kIn) return 0;
     const Rank& rank = ranks_[slot.value];
     return rank.all_held() - rank.held[kPredicted];
+}
+
+std::uint64_t PrefixIndex::orphans_of(RankSlot slot) const {
+    if (slot.value >= ranks_.size()) return 0;
+    const Rank& rank = ranks_[slot.value];
+    return rank.refused || rank.evicted > 0 ? 0 : rank.orphans;
 }
 
 std::uint64_t PrefixIndex::evicted_of(RankSlot slot) const {

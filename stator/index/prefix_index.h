@@ -126,6 +126,10 @@ class PrefixIndex {
 
     [[nodiscard]] std::size_t blocks_of(RankSlot rank) const;  ///< each memory counts
     [[nodiscard]] std::uint64_t evicted_of(RankSlot rank) const;
+    /// Events of its device memory that stored blocks after one that nobody holds. An engine keeps
+    /// a block as long as its child is computed, so events before were lost. 0 once blocks of the
+    /// rank were refused or evicted here.
+    [[nodiscard]] std::uint64_t orphans_of(RankSlot rank) const;
     [[nodiscard]] std::size_t blocks() const { return locator_.size(); }  ///< different ones
     [[nodiscard]] std::size_t runs() const { return runs_.used(); }
     [[nodiscard]] const IndexCounters& counters() const { return counters_; }
@@ -156,6 +160,8 @@ class PrefixIndex {
         bool sparse = false;
         std::size_t held[kWays] = {};
         std::uint64_t evicted = 0;
+        std::uint64_t orphans = 0;
+        bool refused = false;  ///< some of its blocks were
         /// Runs in which it has blocks, perhaps more than once, and some where it has none any
         /// more.
         std::vector<std::uint32_t> runs;

@@ -156,6 +156,22 @@ TEST_F(PrefixIndexTest, CountsWhatIsOdd) {
     EXPECT_EQ(index_.counters().ignored_events, 1u);
 }
 
+TEST_F(PrefixIndexTest, CountsEventsThatDoNotFitThoseBefore) {
+    const Hashes blocks = chain(10);
+    const auto rest = std::span(blocks).subspan(3);
+    const RankSlot a = rank();
+    const RankSlot b = rank();
+    store(a, std::span(blocks).first(2));
+    index_.stored(a, KvTier::kDevice, blocks[1], rest.first(1));
+    EXPECT_EQ(index_.orphans_of(a), 0u);
+    index_.stored(a, KvTier::kDevice, blocks[5], rest.subspan(4));  // nobody holds block 5
+    EXPECT_EQ(index_.orphans_of(a), 1u);
+    index_.stored(a, KvTier::kHost, blocks[5],
+                  rest.subspan(4));  // other memories keep what they like
+    EXPECT_EQ(index_.orphans_of(a), 1u);
+    EXPECT_EQ(index_.orphans_of(b), 0u);
+}
+
 TEST_F(PrefixIndexTest, ARemovedRankIsGoneAtOnceAndItsSlotIsUsedAgain) {
     const Hashes request = chain(3000);
     const RankSlot a = rank();

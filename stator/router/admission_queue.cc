@@ -52,12 +52,10 @@ Result<std::optional<Waiting>> AdmissionQueue::push(const Waiting& request, Nano
         // The last one of the least urgent class goes, if that class is less urgent than this.
         const Place* last = nullptr;
         for (std::size_t l = kClasses - 1; l > level && last == nullptr; --l) {
+            if (classes_[l].size == 0) continue;
             for (const auto& [id, place] : places_) {
                 if (place.level != l) continue;
-                const bool later = last == nullptr || place.at->first > last->at->first ||
-                                   (place.at->first == last->at->first &&
-                                    place.at->second.id > last->at->second.id);
-                if (later) last = &place;
+                if (last == nullptr || place.at->first > last->at->first) last = &place;
             }
         }
         if (last == nullptr) {
@@ -73,7 +71,7 @@ void AdmissionQueue::insert(const Waiting& request, std::size_t level) {
     Class& c = classes_[level];
     Tenant& tenant = c.tenants[request.tenant];
     if (tenant.waiting.empty()) c.round.push_back(request.tenant);
-    const auto at = tenant.waiting.emplace(key(request), request);
+    const auto at = tenant.waiting.emplace(std::pair(key(request), request.id), request).first;
     places_[request.id] = {level, request.tenant, at};
     if (request.deadline) deadlines_.emplace(*request.deadline, request.id);
     ++per_tenant_[request.tenant];
@@ -117,8 +115,7 @@ void AdmissionQueue::promote(Nanos now) {
                 due.push_back(place);
             }
         }
-        std::ranges::sort(due, {},
-                          [](const Place& p) { return std::pair(p.at->first, p.at->second.id); });
+        std::ranges::sort(due, {}, [](const Place& p) { return p.at->first; });
         for (const Place& place : due) insert(take(place), level - 1);
     }
 }
@@ -145,25 +142,114 @@ std::uint64_t AdmissionQueue::next_tenant(Class& c) const {
     return c.round.front();
 }
 
+AdmissionQueue::Class* AdmissionQueue::first_class() {
+    for (Class& c : classes_) {
+        if (c.size > 0) return &c;
+    }
+    return nullptr;
+}
+
+/// The tenant's first request comes out: it is charged. Their turn lasts until their share is used.
+void AdmissionQueue::pass_turn(Class& c, std::uint64_t tenant) {
+    Tenant& t = c.tenants.at(tenant);
+    t.deficit_s -= charged(t.waiting.begin()->second);
+    const bool more =
+        t.waiting.size() > 1 && charged(std::next(t.waiting.begin())->second) <= t.deficit_s;
+    c.round.remove(tenant);
+    c.round.insert(more ? c.round.begin() : c.round.end(), tenant);
+}
+
+void AdmissionQueue::count_departure(Nanos now) {
+    pop_interval_s_ += 0.1 * (std::min(10.0, seconds(now - last_pop_)) - pop_interval_s_);
+    last_pop_ = now;
+}
+
 std::optional<Waiting> AdmissionQueue::pop(Nanos now) {
     promote(now);
-    for (Class& c : classes_) {
-        if (c.size == 0) continue;
-        const std::uint64_t tenant = next_tenant(c);
-        Tenant& t = c.tenants.at(tenant);
-        const Waiting first = t.waiting.begin()->second;
-        t.deficit_s -= charged(first);
-        // It is this tenant's turn until its share is used up.
-        const bool more =
-            t.waiting.size() > 1 && charged(std::next(t.waiting.begin())->second) <= t.deficit_s;
-        c.round.remove(tenant);
-        c.round.insert(more ? c.round.begin() : c.round.end(), tenant);
-        (void)take(Place(places_.at(first.id)));
-        pop_interval_s_ += 0.1 * (std::min(10.0, seconds(now - last_pop_)) - pop_interval_s_);
-        last_pop_ = now;
-        return first;
+    Class* const c = first_class();
+    if (c == nullptr) return std::nullopt;
+    const std::uint64_t tenant = next_tenant(*c);
+    const std::uint64_t id = c->tenants.at(tenant).waiting.begin()->second.id;
+    pass_turn(*c, tenant);
+    count_departure(now);
+    return take(Place(places_.at(id)));
+}
+
+AdmissionQueue::Shares AdmissionQueue::shares() const {
+    Shares out;
+    for (std::size_t level = 0; level < kClasses; ++level) {
+        for (const std::uint64_t tenant : classes_[level].round) {
+            out[level].emplace_back(tenant, classes_[level].tenants.at(tenant).deficit_s);
+        }
     }
-    return std::nullopt;
+    return out;
+}
+
+/// Of tenants who have gone since, nothing.
+void AdmissionQueue::restore(const Shares& shares) {
+    for (std::size_t level = 0; level < kClasses; ++level) {
+        Class& c = classes_[level];
+        c.round.clear();
+        for (const auto& [tenant, deficit_s] : shares[level]) {
+            const auto there = c.tenants.find(tenant);
+            if (there == c.tenants.end()) continue;
+            there->second.deficit_s = deficit_s;
+            c.round.push_back(tenant);
+        }
+    }
+}
+
+std::size_t AdmissionQueue::offer(Nanos now, std::size_t most,
+                                  const std::function<Offered(const Waiting&)>& ask) {
+    constexpr std::size_t kFurthest = 512;
+    struct Aside {
+        Waiting request;
+        std::size_t level;
+    };
+    struct Debt {
+        std::size_t level;
+        std::uint64_t tenant;
+        double work_s;
+    };
+    promote(now);
+    std::vector<Aside> aside;
+    std::vector<Debt> debts;
+    std::optional<Shares> before;  // the first one that was not taken
+    std::size_t taken = 0;
+    std::size_t asked = 0;
+    const std::size_t front = most - most / 2;
+    Class* c = nullptr;
+    while (asked < most && (c = first_class()) != nullptr) {
+        const auto level = static_cast<std::size_t>(c - classes_.data());
+        const std::uint64_t tenant = next_tenant(*c);
+        const Waiting first = c->tenants.at(tenant).waiting.begin()->second;
+        const std::size_t seen = aside.size();
+        Offered what = Offered::kNotNow;
+        if (seen < front || seen >= further_) {
+            what = ask(first);
+            ++asked;
+        }
+        if (what == Offered::kTaken) {
+            ++taken;
+            count_departure(now);
+            if (before) debts.push_back({level, tenant, charged(first)});
+        } else if (!before) {
+            before = shares();
+        }
+        pass_turn(*c, tenant);
+        (void)take(Place(places_.at(first.id)));
+        if (what != Offered::kTaken) aside.push_back({first, level});
+        if (what == Offered::kNobody) break;
+    }
+    const bool to_the_end = first_class() == nullptr;
+    further_ = to_the_end || aside.size() >= kFurthest ? 0 : aside.size();
+    for (const Aside& a : aside) insert(a.request, a.level);
+    if (before) restore(*before);
+    for (const Debt& d : debts) {
+        const auto there = classes_[d.level].tenants.find(d.tenant);
+        if (there != classes_[d.level].tenants.end()) there->second.deficit_s -= d.work_s;
+    }
+    return taken;
 }
 
 void AdmissionQueue::put_back(const Waiting& request) {

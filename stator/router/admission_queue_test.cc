@@ -147,6 +147,93 @@ TEST(AdmissionQueue, PutBackKeepsPlaceAndShare) {
     EXPECT_EQ(order.size(), 6U);
 }
 
+/// Offers, and takes none of `held`; in the order asked.
+Ids asked(AdmissionQueue& q, std::size_t most, const std::set<std::uint64_t>& held,
+          std::size_t takes = 1'000) {
+    Ids out;
+    (void)q.offer(0s, most, [&](const Waiting& w) {
+        out.push_back(w.id);
+        if (held.contains(w.id) || takes == 0) return Offered::kNotNow;
+        --takes;
+        return Offered::kTaken;
+    });
+    return out;
+}
+
+TEST(AdmissionQueue, WhoIsNotTakenKeepsPlaceAndShare) {
+    AdmissionOptions o;
+    o.quantum_s = 0.375;
+    AdmissionQueue q(o);
+    AdmissionQueue same(o);
+    // Tenant 1 has six, tenant 2 three; each turn is worth three of them.
+    for (std::uint64_t i = 1; i <= 9; ++i) {
+        const Waiting w = waiting(i, std::chrono::milliseconds(i), i <= 6 ? 1 : 2, 0.125);
+        ASSERT_TRUE(q.push(w, 0s));
+        ASSERT_TRUE(same.push(w, 0s));
+    }
+    const Ids order = pop_all(same);
+    EXPECT_EQ(order, (Ids{1, 2, 3, 7, 8, 9, 4, 5, 6}));
+    // Offers in vain change nothing, one taken at a time goes on where the last one ended.
+    Ids taken;
+    while (!q.empty()) {
+        EXPECT_EQ(asked(q, 100, {1, 2, 3, 4, 5, 6, 7, 8, 9}).size(), q.size());
+        const Ids now = asked(q, 100, {}, 1);
+        taken.push_back(now.front());
+    }
+    EXPECT_EQ(taken, order);
+}
+
+TEST(AdmissionQueue, TakenOutOfTurnIsStillCharged) {
+    AdmissionOptions o;
+    o.quantum_s = 0.1;
+    AdmissionQueue q(o);
+    // The first of tenant 1 can't go; tenant 2's go meanwhile, and owe nothing nor gain.
+    for (std::uint64_t i = 1; i <= 4; ++i) ASSERT_TRUE(q.push(waiting(i, 0s, 1), 0s));
+    for (std::uint64_t i = 5; i <= 8; ++i) ASSERT_TRUE(q.push(waiting(i, 0s, 2), 0s));
+    EXPECT_EQ(asked(q, 4, {1, 2, 3, 4}, 2), (Ids{1, 5, 2, 6}));
+    EXPECT_EQ(q.size(), 6U);
+    // Tenant 1 has two turns to make up for.
+    const Ids next = pop_all(q);
+    EXPECT_EQ(next, (Ids{1, 2, 7, 3, 8, 4}));
+}
+
+TEST(AdmissionQueue, AnOfferLooksFurtherBackWhereTheFirstOnesAreStuck) {
+    AdmissionQueue q;
+    std::set<std::uint64_t> stuck;
+    for (std::uint64_t i = 1; i <= 100; ++i) {
+        ASSERT_TRUE(q.push(waiting(i, std::chrono::milliseconds(i)), 0s));
+        if (i < 100) stuck.insert(i);
+    }
+    bool gone = false;
+    for (int pass = 0; pass < 30 && !gone; ++pass) {
+        const Ids ids = asked(q, 8, stuck);
+        EXPECT_LE(ids.size(), 8U);
+        EXPECT_EQ(ids.front(), 1U);
+        gone = ids.back() == 100U;
+    }
+    EXPECT_TRUE(gone);
+    EXPECT_EQ(q.size(), 99U);
+    std::size_t asks = 0;
+    EXPECT_EQ(q.offer(0s, 50, [&](const Waiting&) { return ++asks, Offered::kNobody; }), 0U);
+    EXPECT_EQ(asks, 1U);
+    EXPECT_EQ(q.size(), 99U);
+}
+
+TEST(AdmissionQueue, OfMillionsOfTenantsNothingIsKept) {
+    AdmissionOptions o;
+    o.most_requests = 64;
+    AdmissionQueue q(o);
+    std::size_t refused = 0;
+    for (std::uint64_t i = 1; i <= 1'000'000; ++i) {
+        if (!q.push(waiting(i, Nanos(i), i), Nanos(i))) ++refused;
+        if (i % 2 == 0) (void)q.pop(Nanos(i));
+        ASSERT_LE(q.tenants(), 64U);
+    }
+    EXPECT_GT(refused, 400'000U);
+    EXPECT_EQ(pop_all(q).size(), 63U);
+    EXPECT_EQ(q.tenants(), 0U);
+}
+
 /// Whatever is pushed comes out once: popped, displaced, expired or removed.
 TEST(AdmissionQueue, LosesAndDoublesNothing) {
     EXPECT_TRUE(rc::check([] {
@@ -162,7 +249,7 @@ TEST(AdmissionQueue, LosesAndDoublesNothing) {
         const int steps = *rc::gen::inRange(1, 120);
         for (int i = 0; i < steps; ++i) {
             now += std::chrono::milliseconds(*rc::gen::inRange(0, 900));
-            switch (*rc::gen::inRange(0, 6)) {
+            switch (*rc::gen::inRange(0, 7)) {
                 case 0:
                 case 1:
                 case 2: {
@@ -188,6 +275,14 @@ TEST(AdmissionQueue, LosesAndDoublesNothing) {
                             leaves(*w);
                         }
                     }
+                    break;
+                case 5:
+                    (void)q.offer(now, 6, [&](const Waiting& w) {
+                        RC_ASSERT(inside.contains(w.id));
+                        if (*rc::gen::inRange(0, 2) == 0) return Offered::kNotNow;
+                        leaves(w);
+                        return Offered::kTaken;
+                    });
                     break;
                 default:
                     if (!inside.empty()) {

@@ -45,9 +45,13 @@ std::string_view to_string(AuditFinding finding) {
         case AuditFinding::kNone:
             return "predictions hold";
         case AuditFinding::kFoundMore:
-            return "it reuses blocks that no event told of: events are lost";
+            return "it reuses blocks that its events did not tell of: some of them are lost";
         case AuditFinding::kFoundLess:
-            return "it lacks blocks that its events told of: events are lost";
+            return "it lacks blocks that its events told of: some of them are lost, or it computes "
+                   "other prompts than it is sent";
+        case AuditFinding::kOrphans:
+            return "its events tell of blocks after others that they never told of: some of them "
+                   "are lost";
         case AuditFinding::kUnrelated:
             return "it reuses prefixes under other names: another hash seed, block size or "
                    "template";
@@ -65,10 +69,12 @@ OverlapAudit::OverlapAudit(AuditOptions options)
 }
 
 bool OverlapAudit::observe(RankIndex rank, const AuditSample& sample) {
-    if (sample.predicted_tokens == 0 && sample.cached_tokens == 0) return false;
     if (rank >= ranks_.size()) ranks_.resize(rank + 1);
     State& s = ranks_[rank];
     if (sample.resyncs_done != s.verdict.resyncs_done) return false;
+    if (s.since_resync != ~std::uint32_t{0}) ++s.since_resync;
+    if (std::max(sample.predicted_tokens, sample.cached_tokens) <= sample.block_tokens)
+        return false;
     // An engine computes at least one token, so that it may not use the last block.
     const std::uint32_t said = predicted(sample);
     const bool more = sample.cached_tokens > said + sample.block_tokens;
@@ -78,12 +84,18 @@ bool OverlapAudit::observe(RankIndex rank, const AuditSample& sample) {
     s.verdict.mismatch_rate += kRate * ((off ? 1.0 : 0.0) - s.verdict.mismatch_rate);
     s.more += kRate * ((more ? 1.0 : 0.0) - s.more);
     s.less += kRate * ((less ? 1.0 : 0.0) - s.less);
-    s.unrelated = more && sample.predicted_tokens == 0 ? s.unrelated + 1 : 0;
-    if (s.since_resync != ~std::uint32_t{0}) ++s.since_resync;
-    return judge(s, off ? for_mismatch_ : for_match_);
+    s.unrelated = more && said <= sample.block_tokens ? s.unrelated + 1 : 0;
+    return judge(s, off ? for_mismatch_ : for_match_, false);
 }
 
-bool OverlapAudit::judge(State& s, double ratio) const {
+bool OverlapAudit::observe_orphans(RankIndex rank, std::uint64_t events) {
+    if (events == 0) return false;
+    if (rank >= ranks_.size()) ranks_.resize(rank + 1);
+    const double much = static_cast<double>(std::min<std::uint64_t>(events, 100));
+    return judge(ranks_[rank], much * options_.orphan_evidence, true);
+}
+
+bool OverlapAudit::judge(State& s, double ratio, bool orphan) const {
     s.faulty = std::clamp(s.faulty + ratio, 0.0, 2 * options_.evidence);
     switch (s.verdict.trust) {
         case Trust::kTrusted:
@@ -91,15 +103,20 @@ bool OverlapAudit::judge(State& s, double ratio) const {
             if (s.unrelated >= options_.unrelated_in_a_row) {
                 return accuse(s, AuditFinding::kUnrelated);
             }
+            if (orphan) return accuse(s, AuditFinding::kOrphans);
             return accuse(s,
                           s.more >= s.less ? AuditFinding::kFoundMore : AuditFinding::kFoundLess);
         case Trust::kResync:
             return false;  // until the snapshot is there
         case Trust::kDistrusted:
             s.healthy = std::max(0.0, s.healthy - ratio);
-            if (s.healthy < options_.evidence) {
-                if (s.verdict.mismatch_rate > options_.hopeless_rate) s.verdict.believed = false;
-                if (s.since_resync >= options_.probation && !s.verdict.wants_snapshot) {
+            if (s.healthy < options_.recovery_evidence) {
+                if (s.unrelated >= options_.unrelated_in_a_row) {
+                    s.verdict.finding = AuditFinding::kUnrelated;
+                    s.verdict.believed = false;
+                }
+                weigh_belief(s, ratio > 0);
+                if (s.since_resync >= options_.retry && !s.verdict.wants_snapshot) {
                     s.verdict.wants_snapshot = true;
                     ++s.verdict.resyncs;
                 }
@@ -114,6 +131,25 @@ bool OverlapAudit::judge(State& s, double ratio) const {
             return true;
     }
     return false;
+}
+
+/// A rank whose predictions all fail gives few samples once it gets requests by load alone; but
+/// then each that holds says much.
+void OverlapAudit::weigh_belief(State& s, bool off) const {
+    const double usual = options_.usual_rate;
+    const double hopeless = options_.hopeless_rate;
+    if (s.verdict.believed) {
+        s.hope = 0;
+        if (off && s.verdict.mismatch_rate > hopeless) s.verdict.believed = false;
+        return;
+    }
+    s.hope = off ? std::max(0.0, s.hope - std::log(hopeless / usual))
+                 : s.hope + std::log((1 - usual) / (1 - hopeless));
+    if (s.hope < options_.recovery_evidence) return;
+    s.hope = 0;
+    s.unrelated = 0;
+    s.verdict.believed = true;
+    s.verdict.mismatch_rate = std::min(s.verdict.mismatch_rate, hopeless / 2);
 }
 
 bool OverlapAudit::accuse(State& s, AuditFinding finding) const {

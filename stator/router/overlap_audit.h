@@ -30,6 +30,7 @@ enum class AuditFinding : std::uint8_t {
     kNone,
     kFoundMore,  ///< the engine has blocks that we don't know of: lost "stored" events
     kFoundLess,  ///< it lacks blocks that we think it has: lost "removed" events
+    kOrphans,    ///< it stores blocks after others that it never told of: lost "stored" events
     kUnrelated,  ///< it reuses prefixes and we know of none: another hash seed, block size,
                  ///< template
 };
@@ -60,8 +61,15 @@ struct AuditOptions {
     double faulty_rate = 0.08;
     /// How sure to be: exp(this) to one.
     double evidence = 7;
+    /// What one event counts that stores blocks after others that nobody was told of. It has few
+    /// innocent causes.
+    double orphan_evidence = 2.5;
+    /// How sure to be that a distrusted rank is healthy again.
+    double recovery_evidence = 4;
     /// After a snapshot, a rank that is found faulty again within so many samples is distrusted.
     std::uint32_t probation = 400;
+    /// A distrusted rank is asked for another snapshot after so many samples.
+    std::uint32_t retry = 200;
     /// A faulty rank whose last so many reuses were all of prefixes that we know nothing of gives
     /// them other names.
     std::uint32_t unrelated_in_a_row = 4;
@@ -73,19 +81,22 @@ struct AuditOptions {
 /// Compares predicted and reported overlap, rank by rank, for as long as a router runs: lost
 /// events, wrong templates and changed hashes all show here, whatever their cause. A sequential
 /// test (CUSUM of the log-likelihood ratio of "off by more than a block" under the faulty and the
-/// usual rate) for each rank, the same turned around to trust it again. 48 bytes a rank. Pure; not
-/// thread-safe.
+/// usual rate) for each rank, the same turned around to trust it again. Events that contradict
+/// themselves count as well. Some 100 bytes a rank. Pure; not thread-safe.
 class OverlapAudit {
   public:
     explicit OverlapAudit(AuditOptions options = {});
 
-    /// True: the rank's verdict has changed. Samples with nothing predicted and nothing found say
-    /// nothing and are passed over.
+    /// True: the rank's verdict has changed. Samples with no more than a block predicted and found
+    /// say nothing and are passed over.
     bool observe(RankIndex rank, const AuditSample& sample);
+    /// So many more events of the rank stored blocks after others that were never announced
+    /// (PrefixIndex::orphans_of). True: its verdict has changed.
+    bool observe_orphans(RankIndex rank, std::uint64_t events);
     [[nodiscard]] AuditVerdict verdict(RankIndex rank) const;
     /// Its snapshot was taken over: samples from requests booked since count anew. While it is
-    /// distrusted, it is asked for another one after every `probation` samples: what was wrong may
-    /// be mended by then.
+    /// distrusted, it is asked for another one after every `retry` samples: what was wrong may be
+    /// mended by then.
     void on_resynced(RankIndex rank);
     /// Another rank has its place.
     void reset(RankIndex rank);
@@ -95,13 +106,15 @@ class OverlapAudit {
         AuditVerdict verdict;
         double faulty = 0;   ///< evidence that it is
         double healthy = 0;  ///< evidence that it is, while it is distrusted
+        double hope = 0;     ///< evidence that not everything is wrong, while it is not believed
         std::uint32_t since_resync = ~std::uint32_t{0};
         std::uint32_t unrelated = 0;  ///< in a row
         double more = 0;              ///< recent mismatches by their direction
         double less = 0;
     };
     [[nodiscard]] bool accuse(State& state, AuditFinding finding) const;
-    [[nodiscard]] bool judge(State& state, double ratio) const;
+    void weigh_belief(State& state, bool off) const;
+    [[nodiscard]] bool judge(State& state, double ratio, bool orphan) const;
 
     AuditOptions options_;
     double for_mismatch_;  ///< log-likelihood ratios

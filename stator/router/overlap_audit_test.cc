@@ -200,6 +200,79 @@ TEST(OverlapAudit, DistrustEndsWhenPredictionsHoldAgain) {
     }
 }
 
+TEST(OverlapAudit, EventsThatContradictThemselvesAreNoticedWithoutAnyReuse) {
+    OverlapAudit audit;
+    EXPECT_FALSE(audit.observe_orphans(0, 0));
+    EXPECT_FALSE(audit.observe_orphans(0, 2));
+    EXPECT_TRUE(audit.observe_orphans(0, 1));
+    EXPECT_EQ(audit.verdict(0).trust, Trust::kResync);
+    EXPECT_EQ(audit.verdict(0).finding, AuditFinding::kOrphans);
+    EXPECT_TRUE(audit.verdict(0).wants_snapshot);
+    audit.on_resynced(0);
+    EXPECT_FALSE(audit.verdict(0).wants_snapshot);
+    EXPECT_EQ(audit.verdict(0).resyncs_done, 1U);
+    // Now and then one among many predictions that hold is nothing.
+    for (int i = 0; i < 10; ++i) {
+        EXPECT_FALSE(audit.observe_orphans(1, 1));
+        for (int k = 0; k < 50; ++k) EXPECT_FALSE(audit.observe(1, {1600, 1600, kBlock}));
+    }
+}
+
+TEST(OverlapAudit, WhatWasBookedBeforeASnapshotDoesNotCountAfterIt) {
+    OverlapAudit audit;
+    for (int i = 0; i < 20; ++i) (void)audit.observe(0, {0, 1600, kBlock});
+    ASSERT_EQ(audit.verdict(0).trust, Trust::kResync);
+    audit.on_resynced(0);
+    for (int i = 0; i < 20; ++i) EXPECT_FALSE(audit.observe(0, {0, 1600, kBlock}));
+    EXPECT_EQ(audit.verdict(0).trust, Trust::kTrusted);
+}
+
+TEST(OverlapAudit, WhatEnginesDoUsuallyIsNotHeldAgainstThem) {
+    OverlapAudit audit;
+    for (int i = 0; i < 200; ++i) {
+        // The last blocks of a prompt that is cached whole are computed again.
+        AuditSample whole{1600, 1600 - 2 * kBlock, kBlock};
+        whole.prompt_tokens = 1600;
+        EXPECT_FALSE(audit.observe(0, whole));
+        // A sibling that was under way has come.
+        AuditSample sibling{0, 1600, kBlock};
+        sibling.expected_tokens = 1600;
+        EXPECT_FALSE(audit.observe(0, sibling));
+        // A block says nothing.
+        EXPECT_FALSE(audit.observe(0, {0, kBlock, kBlock}));
+    }
+    EXPECT_EQ(audit.verdict(0).trust, Trust::kTrusted);
+    EXPECT_EQ(audit.verdict(0).samples, 400U);
+    EXPECT_EQ(audit.verdict(0).mismatch_rate, 0);
+}
+
+TEST(OverlapAudit, ARankOfWhichNothingIsBelievedComesBackInSteps) {
+    OverlapAudit audit;
+    const auto see = [&](std::uint32_t predicted, std::uint32_t cached) {
+        AuditSample sample{predicted, cached, kBlock};
+        sample.resyncs_done = audit.verdict(0).resyncs_done;
+        return audit.observe(0, sample);
+    };
+    for (int i = 0; i < 20; ++i) (void)see(0, 1600);
+    audit.on_resynced(0);
+    for (int i = 0; i < 20; ++i) (void)see(0, 1600);
+    ASSERT_EQ(audit.verdict(0).trust, Trust::kDistrusted);
+    EXPECT_FALSE(audit.verdict(0).believed);
+    for (int i = 0; i < 300 && !audit.verdict(0).wants_snapshot; ++i) (void)see(0, 1600);
+    EXPECT_TRUE(audit.verdict(0).wants_snapshot);
+    audit.on_resynced(0);
+    int until_believed = 0;
+    while (!audit.verdict(0).believed && until_believed < 100) {
+        EXPECT_FALSE(see(1600, 1600));
+        ++until_believed;
+    }
+    EXPECT_LT(until_believed, 10);
+    int until_trusted = 0;
+    while (until_trusted < 200 && !see(1600, 1600)) ++until_trusted;
+    EXPECT_LT(until_trusted, 100);
+    EXPECT_EQ(audit.verdict(0).trust, Trust::kTrusted);
+}
+
 TEST(OverlapAudit, RanksAreJudgedApartAndForgotten) {
     OverlapAudit audit;
     for (int i = 0; i < 100; ++i) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "stator/base/check.h"
@@ -22,6 +23,8 @@ std::uint64_t hash_of(const std::string& name) {
     return h ^ (h >> 32U);
 }
 
+constexpr float kPlenty = std::numeric_limits<float>::max();
+
 float narrow(double x) { return static_cast<float>(x); }
 
 template <typename... Columns>
@@ -40,11 +43,13 @@ RankIndex RankTable::add(RankDescription description) {
         grow_all(c.total, c.anchor, c.head, c.level_work[0], c.level_work[1], c.level_work[2],
                  c.foreign, c.scale, c.base, c.per_token, c.per_token_context, c.step,
                  c.relative_std, c.onboarding, c.requests, c.own, c.running_limit, c.limit,
-                 c.decoding, c.kv_tokens, c.kv_total, c.role, c.distrusted, c.zone, c.name_hash);
+                 c.decoding, c.kv_tokens, c.kv_total, c.kv_room, c.role, c.distrusted, c.zone,
+                 c.name_hash);
     }
     const RankIndex rank = free_.back();
     free_.pop_back();
     ranks_[rank].present = true;
+    columns_.kv_room[rank] = kPlenty;
     ranks_[rank].speed =
         estimate::RankSpeed(description.prefill, description.step, description.prior_std);
     ranks_[rank].speed.start_prefill_at(pool_scale_.scale());
@@ -182,6 +187,11 @@ void RankTable::report(RankIndex rank, const protocol::LoadReport& load) {
     c.running_limit[rank] = load.running_limit;
     c.limit[rank] = load.running_limit == 0 ? 0 : load.running_limit + load.waiting_limit;
     c.kv_total[rank] = static_cast<float>(load.kv_total_tokens);
+    // A few wait for the next step, whatever room there is.
+    const bool short_of_it =
+        load.kv_total_tokens > 0 && load.waiting > std::max(1U, load.running_limit / 8);
+    const float used = static_cast<float>(load.kv_used_tokens);
+    c.kv_room[rank] = short_of_it ? std::max(0.0F, c.kv_total[rank] - used) : kPlenty;
 }
 
 void RankTable::note_own_waiting(RankIndex rank, std::uint64_t tokens) {

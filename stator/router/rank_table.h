@@ -113,6 +113,7 @@ class RankTable {
         std::vector<float> decoding;       ///< sequences that decode
         std::vector<float> kv_tokens;      ///< that these need, and those booked
         std::vector<float> kv_total;       ///< 0 = unknown
+        std::vector<float> kv_room;        ///< tokens left, where requests wait for some there
         std::vector<std::uint8_t> role;    ///< 0 = gone or closed
         std::vector<std::uint8_t> distrusted;
         std::vector<std::uint32_t> zone;  ///< number of the zone's name; 0 = any

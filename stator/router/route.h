@@ -55,6 +55,10 @@ struct RouteRequest {
     /// Book only where prompts of no more seconds are before it; else it is to come again: then
     /// Decision::booking is 0.
     std::optional<double> most_queue_s;
+    /// With it: a rank that has all it can run at once and this share of it more (at least one) is
+    /// full. More than that does nothing for it, and could still be chosen for elsewhere. So is one
+    /// where requests wait for KV memory, and what is left is not enough for the prompt.
+    double most_waiting_share = 1e9;
     std::optional<Nanos> deadline;        ///< refuse where the first token is predicted later
     std::span<const Label> required;      ///< only ranks that bear all of these
     std::span<const Label> preferred;     ///< rather ranks that bear these

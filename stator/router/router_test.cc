@@ -244,6 +244,49 @@ TEST(Router, FullAndAbsentRanksAreRefusedWithTheReason) {
     EXPECT_EQ(router.book(request(1), 0ns).error().message, "no worker is ready");
 }
 
+TEST(Router, WhoMayWaitGoesOnlyWhereItIsTakenUpSoon) {
+    Router router = router_of(2);
+    RouteRequest r = request(1'000);
+    r.most_queue_s = 0.5;
+    r.most_waiting_share = 0.125;
+    // The limits are 16 running and more that wait: 18 are enough.
+    router.on_report(0, load(16, 1), BookingId(0));
+    router.on_report(1, load(16, 2), BookingId(0));
+    const auto there = router.book(r, 0ns);
+    ASSERT_TRUE(there);
+    EXPECT_EQ(there->chosen.rank, 0U);
+    EXPECT_NE(there->booking.value, 0U);
+    EXPECT_EQ(router.book(r, 0ns).error().code, ErrorCode::kOverloaded);
+    RouteRequest at_once = request(1'000);
+    EXPECT_TRUE(router.book(at_once, 0ns));
+    // Much before it: it is to come again.
+    router.on_report(1, load(), BookingId(0));
+    RouteRequest heavy = request(20'000);
+    heavy.pinned = 1;
+    ASSERT_TRUE(router.book(heavy, 0ns));
+    const auto later = router.book(r, 0ns);
+    ASSERT_TRUE(later);
+    EXPECT_EQ(later->booking.value, 0U);
+    EXPECT_GT(later->chosen.queue_s, 0.5);
+}
+
+TEST(Router, WhereMemoryIsShortNothingMoreIsSent) {
+    Router router = router_of(1);
+    RouteRequest r = request(1'000);
+    r.most_queue_s = 0.5;
+    auto short_of_it = load(4, 6);
+    short_of_it.kv_total_tokens = 30'000;
+    short_of_it.kv_used_tokens = 29'500;
+    router.on_report(0, short_of_it, BookingId(0));
+    EXPECT_EQ(router.book(r, 0ns).error().code, ErrorCode::kOverloaded);
+    r.prompt_tokens = 400;
+    EXPECT_TRUE(router.book(r, 0ns));
+    r.prompt_tokens = 1'000;
+    short_of_it.waiting = 1;
+    router.on_report(0, short_of_it, BookingId(0));
+    EXPECT_TRUE(router.book(r, 0ns));
+}
+
 TEST(Router, DeadlinesRefuseWhatComesTooLate) {
     Router router = router_of(1);
     RouteRequest r = request(10'000);

@@ -18,6 +18,12 @@ bool contains(std::span<const Label> labels, const Label& label) {
     return std::ranges::find(labels, label) != labels.end();
 }
 
+/// Requests with which a rank keeps busy when some end.
+std::uint32_t enough(std::uint32_t running_limit, double share) {
+    const double more = std::clamp(share * running_limit, 1.0, 1e9);
+    return running_limit + static_cast<std::uint32_t>(more);
+}
+
 /// How much of what a rank can run it has, up to 1; 0 where that is not known.
 float occupied(std::uint32_t requests, std::uint32_t running_limit) {
     if (running_limit == 0) return 0;
@@ -39,7 +45,13 @@ void Scorer::prepare(const RankTable& table, ActivePrefixes& active, const Route
     active_depth_.assign(n, 0);
     const auto role = std::to_underlying(request.role);
     for (std::size_t r = 0; r < n; ++r) {
-        const bool full = c.limit[r] != 0 && c.requests[r] >= c.limit[r];
+        std::uint32_t limit = c.limit[r];
+        if (request.most_queue_s) {
+            limit = std::min(limit, enough(c.running_limit[r], request.most_waiting_share));
+        }
+        const bool no_room =
+            request.most_queue_s && c.kv_room[r] < static_cast<float>(request.prompt_tokens);
+        const bool full = (limit != 0 && c.requests[r] >= limit) || no_room;
         excluded_[r] = static_cast<std::uint8_t>(
             c.role[r] != role ? Exclusion::kOtherRole
                               : (full ? Exclusion::kFull : Exclusion::kNone));

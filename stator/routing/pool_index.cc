@@ -30,9 +30,10 @@ void PoolIndex::remove_rank(index::RankSlot slot) {
     index_.remove_rank(slot);
 }
 
-void PoolIndex::apply(index::RankSlot slot, const protocol::KvEvent& event) {
+std::uint64_t PoolIndex::apply(index::RankSlot slot, const protocol::KvEvent& event) {
     const std::scoped_lock lock(mutex_);
     index_.apply(slot, event);
+    return index_.orphans_of(slot);
 }
 
 void PoolIndex::clear(index::RankSlot slot) {
@@ -96,7 +97,13 @@ std::vector<PoolIndex::Run> PoolIndex::dump(index::RankSlot slot, std::size_t sk
 }
 
 void IndexWriter::apply(std::uint32_t rank, const protocol::KvEvent& event) {
-    if (rank < slots_.size() && slots_[rank]) index_->apply(*slots_[rank], event);
+    if (rank >= slots_.size() || !slots_[rank]) return;
+    const std::uint64_t orphans = index_->apply(*slots_[rank], event);
+    const std::uint64_t last = std::exchange(orphans_[rank].last, orphans);
+    // What is caught up with comes in another order.
+    if (orphans > last && is_live(rank)) {
+        orphans_[rank].count.fetch_add(orphans - last, std::memory_order_relaxed);
+    }
 }
 
 void IndexWriter::reset(std::uint32_t rank) {

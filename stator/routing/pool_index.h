@@ -24,7 +24,8 @@ class PoolIndex {
     /// Nothing where there is no more room: such a rank is never found.
     [[nodiscard]] std::optional<index::RankSlot> add_rank(router::RankIndex rank);
     void remove_rank(index::RankSlot slot);
-    void apply(index::RankSlot slot, const protocol::KvEvent& event);
+    /// PrefixIndex::orphans_of() after it.
+    std::uint64_t apply(index::RankSlot slot, const protocol::KvEvent& event);
     void clear(index::RankSlot slot);
     /// A request was sent there: its blocks will be, for an engine that tells nothing.
     void predict(index::RankSlot slot, std::span<const tokens::SequenceHash> blocks,
@@ -68,7 +69,10 @@ class IndexWriter final : public events::KvReceiver {
   public:
     /// `slots`: by the worker's ranks.
     IndexWriter(std::shared_ptr<PoolIndex> index, std::vector<std::optional<index::RankSlot>> slots)
-        : index_(std::move(index)), slots_(std::move(slots)), live_(slots_.size()) {}
+        : index_(std::move(index)),
+          slots_(std::move(slots)),
+          live_(slots_.size()),
+          orphans_(slots_.size()) {}
 
     void apply(std::uint32_t rank, const protocol::KvEvent& event) override;
     void reset(std::uint32_t rank) override;
@@ -78,11 +82,20 @@ class IndexWriter final : public events::KvReceiver {
     [[nodiscard]] bool is_live(std::uint32_t rank) const {
         return live_[rank].load(std::memory_order_relaxed);
     }
+    /// Any thread: live events of the rank, so far, that did not fit those before them.
+    [[nodiscard]] std::uint64_t orphans(std::uint32_t rank) const {
+        return orphans_[rank].count.load(std::memory_order_relaxed);
+    }
 
   private:
     std::shared_ptr<PoolIndex> index_;
     std::vector<std::optional<index::RankSlot>> slots_;
+    struct Orphans {
+        std::uint64_t last = 0;  ///< as the index counts them
+        std::atomic<std::uint64_t> count{0};
+    };
     std::vector<std::atomic<bool>> live_;
+    std::vector<Orphans> orphans_;
 };
 
 }  // namespace stator::routing

@@ -16,10 +16,18 @@ constexpr std::chrono::milliseconds kLoadsKeep{2};
 constexpr std::size_t kSmallFleet = 64;
 /// Workers don't say how fast they are: the priors may be ten times off.
 constexpr double kGuess = 1.5;
-/// Share of requests off their prediction at which a rank's events are worth nothing.
-constexpr double kHopeless = 0.5;
 
 metrics::Labels labels(const protocol::ModelCard& card) { return {{"model", card.name}}; }
+
+metrics::Gauge* trust_gauge(metrics::Registry& registry, const protocol::ModelCard& card,
+                            router::Trust trust) {
+    metrics::Labels with = labels(card);
+    with.emplace_back("trust", router::to_string(trust));
+    return &registry.gauge("stator_router_ranks",
+                           "Ranks by what is thought of their KV events: trusted, being read again "
+                           "from a snapshot, distrusted.",
+                           std::move(with));
+}
 
 /// In a header, which clients bound.
 constexpr std::size_t kExplainedRanks = 8;
@@ -81,6 +89,9 @@ PoolRouter::PoolRouter(PoolRouterOptions options, protocol::ModelCard card,
       audit_alarms_(registry.counter("stator_router_audit_alarms_total",
                                      "Changes of what is thought of a rank's events.",
                                      labels(card_))),
+      ranks_by_trust_{trust_gauge(registry, card_, router::Trust::kTrusted),
+                      trust_gauge(registry, card_, router::Trust::kResync),
+                      trust_gauge(registry, card_, router::Trust::kDistrusted)},
       peers_shown_(registry.gauge("stator_router_peers",
                                   "Other frontends whose bookings are known here.", labels(card_))),
       peers_bookings_(registry.gauge("stator_router_peer_bookings",
@@ -171,6 +182,7 @@ std::vector<router::RankIndex> PoolRouter::set_ranks(std::span<const PoolRank> r
             if (m.slot) index_->remove_rank(*m.slot);
             m = {};
         }
+        show_trust();
     }
     {
         const std::scoped_lock lock(mutex_);
@@ -267,7 +279,8 @@ router::RouteRequest PoolRouter::route_request(const protocol::GenerateRequest& 
 }
 
 Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
-                                 std::span<const router::RankIndex> excluded) {
+                                 std::span<const router::RankIndex> excluded,
+                                 const std::optional<Hold>& hold) {
     thread_local std::vector<tokens::SequenceHash> blocks;
     thread_local std::vector<router::Overlap> overlaps;
     const TimePoint begin = clock_.now();
@@ -275,6 +288,11 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
     if (index_ && index_->tidy(begin)) show_index();
     router::RouteRequest r = route_request(request, blocks, overlaps);
     r.excluded = excluded;
+    if (hold) {
+        r.most_queue_s = hold->queue_s;
+        r.most_waiting_share = hold->waiting_share;
+        if (!request.deadline.is_never()) r.deadline = now() + request.deadline.left(begin);
+    }
 
     std::optional<index::RankSlot> predicted;
     Route route;
@@ -285,7 +303,8 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         if (request.hints) {
             if (auto ok = pin(*request.hints, r); !ok) return tl::unexpected(ok.error());
             // Once: later choices may be made on other threads than its reader's.
-            if (std::exchange(request.hints->explain, false)) {
+            if (request.hints->explain) {
+                request.hints->explain = false;
                 explanation = router_.explain(r, now());
                 explanation->upper_bound = upper_bound;
             }
@@ -300,6 +319,7 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
             request.hints->explanation = router::to_json(*explanation, kExplainedRanks);
         }
         if (!decision) return tl::unexpected(decision.error());
+        if (decision->booking.value == 0) return route;
         route.rank = decision->chosen.rank;
         route.booking = decision->booking;
         route.cached_tokens = decision->chosen.cached_tokens;
@@ -309,7 +329,9 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         if (!m.writer) predicted = m.slot;
         const auto held = std::ranges::find(overlaps, route.rank, &router::Overlap::rank);
         if (m.writer && m.writer->is_live(m.rank.rank) && !upper_bound) {
+            settle_snapshot(route.rank);
             route.audited = true;
+            route.resyncs_done = audit_.verdict(route.rank).resyncs_done;
             route.held_tokens = held == overlaps.end() ? 0 : held->any_blocks * card_.block_tokens;
         }
         route.prompt_tokens = r.prompt_tokens;
@@ -416,35 +438,53 @@ void PoolRouter::first_token(const Route& route, std::uint32_t cached_tokens, Ti
 
 /// Under the lock. True: what the rank holds is to be fetched again.
 bool PoolRouter::audit(const Route& route, std::uint32_t cached_tokens) {
-    const Member& m = members_[route.rank];
-    if (!m.rank.worker) return false;
-    std::uint32_t held = route.held_tokens;
-    // Of a prompt that is cached whole, engines compute the last block or two again.
-    const bool whole = held + card_.block_tokens > route.prompt_tokens;
-    if (whole && cached_tokens < held && cached_tokens + 2 * card_.block_tokens >= held) {
-        held = cached_tokens;
-    }
-    // Siblings under way then have come there meanwhile, as was expected.
-    if (cached_tokens > held && cached_tokens <= route.cached_tokens + card_.block_tokens) {
-        held = cached_tokens;
-    }
-    if (!audit_.observe(route.rank, {held, cached_tokens, card_.block_tokens})) return false;
+    Member& m = members_[route.rank];
+    if (!m.rank.worker || !m.writer) return false;
+    settle_snapshot(route.rank);
+    const std::uint64_t orphans = m.writer->orphans(m.rank.rank);
+    const std::uint64_t before = std::exchange(m.orphans, orphans);
+    bool changed = audit_.observe_orphans(route.rank, orphans > before ? orphans - before : 0);
+    router::AuditSample sample{route.held_tokens, cached_tokens, card_.block_tokens};
+    sample.expected_tokens = route.cached_tokens;
+    sample.prompt_tokens = route.prompt_tokens;
+    sample.resyncs_done = route.resyncs_done;
+    changed |= audit_.observe(route.rank, sample);
     const auto verdict = audit_.verdict(route.rank);
-    // A cache that is small for its load loses blocks between decision and start; that is no reason
-    // to believe nothing of it.
-    const bool distrust =
-        verdict.trust == router::Trust::kDistrusted &&
-        (verdict.finding == router::AuditFinding::kUnrelated || verdict.mismatch_rate > kHopeless);
-    router_.set_distrusted(route.rank, distrust);
+    router_.set_distrusted(route.rank, !verdict.believed);
+    const bool fetch = verdict.wants_snapshot && !m.resyncing;
+    if (fetch) {
+        m.resyncing = true;
+        m.writer.reset();  // what it says is believed again from the snapshot on
+    }
+    if (!changed) return fetch;
+    show_trust();
     log_warn("What a worker's cache gives is not what its events say.",
              {{"rank", router_.ranks().description(route.rank).name},
               {"finding", std::string(router::to_string(verdict.finding))},
               {"verdict", std::string(router::to_string(verdict.trust))},
               {"mismatch_rate", verdict.mismatch_rate}});
-    audit_alarms_.add();
-    if (verdict.trust != router::Trust::kResync) return false;
-    audit_.on_resynced(route.rank);
-    return true;
+    if (verdict.trust != router::Trust::kTrusted) audit_alarms_.add();
+    return fetch;
+}
+
+/// Under the lock: a snapshot that was asked for has come.
+void PoolRouter::settle_snapshot(router::RankIndex rank) {
+    Member& m = members_[rank];
+    if (!m.resyncing || !m.writer || !m.writer->is_live(m.rank.rank)) return;
+    m.resyncing = false;
+    audit_.on_resynced(rank);
+    show_trust();
+}
+
+/// Under the lock.
+void PoolRouter::show_trust() {
+    std::array<double, 3> ranks{};
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+        if (!members_[i].rank.worker) continue;
+        const auto trust = audit_.verdict(static_cast<router::RankIndex>(i)).trust;
+        ++ranks[static_cast<std::size_t>(trust)];
+    }
+    for (std::size_t t = 0; t < ranks.size(); ++t) ranks_by_trust_[t]->set(ranks[t]);
 }
 
 /// As if the worker were new here: what it holds is read from a snapshot.
@@ -455,7 +495,9 @@ void PoolRouter::fetch_again(router::RankIndex rank) {
         const std::scoped_lock lock(mutex_);
         worker = members_[rank].rank.worker;
         for (Member& m : members_) {
-            if (worker && m.rank.worker == worker) m.writer.reset();
+            if (!worker || m.rank.worker != worker) continue;
+            m.writer.reset();
+            m.orphans = 0;
         }
     }
     if (!worker) return;
@@ -549,9 +591,18 @@ Result<void> PoolRouter::set_policy(router::PolicyOptions policy) {
     return router_.set_options(std::move(policy));
 }
 
+void PoolRouter::observe_queue(std::function<QueueState()> look) {
+    const std::scoped_lock lock(look_mutex_);
+    look_at_queue_ = std::move(look);
+}
+
 PoolRouter::State PoolRouter::state() const {
     State out;
     if (index_) out.index = index_->size();
+    {
+        const std::scoped_lock lock(look_mutex_);
+        if (look_at_queue_) out.queue = look_at_queue_();
+    }
     const std::scoped_lock lock(mutex_);
     out.policy = router_.options();
     out.bookings = router_.bookings();
@@ -574,10 +625,39 @@ PoolRouter::State PoolRouter::state() const {
         s.load = router_.ranks().reported(rank);
         const auto verdict = audit_.verdict(rank);
         s.trust = router::to_string(verdict.trust);
+        if (verdict.trust != router::Trust::kTrusted)
+            s.finding = router::to_string(verdict.finding);
+        s.believed = verdict.believed;
         s.mismatch_rate = verdict.mismatch_rate;
         if (m.slot) s.blocks = index_->blocks_of(*m.slot);
     }
     std::ranges::sort(out.ranks, {}, &RankState::name);
+    return out;
+}
+
+std::vector<std::string> PoolRouter::concerns() const {
+    std::vector<std::string> out;
+    const std::scoped_lock lock(mutex_);
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+        if (!members_[i].rank.worker) continue;
+        const auto rank = static_cast<router::RankIndex>(i);
+        const auto verdict = audit_.verdict(rank);
+        const std::string& name = router_.ranks().description(rank).name;
+        const std::string_view why = router::to_string(verdict.finding);
+        switch (verdict.trust) {
+            case router::Trust::kTrusted:
+                break;
+            case router::Trust::kResync:
+                out.push_back(
+                    fmt::format("{}'s cache is read again from a snapshot: {}", name, why));
+                break;
+            case router::Trust::kDistrusted:
+                out.push_back(fmt::format(
+                    "{}'s KV events are not trusted{}: {}", name,
+                    verdict.believed ? "" : ", it gets requests by its load alone", why));
+                break;
+        }
+    }
     return out;
 }
 

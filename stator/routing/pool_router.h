@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -42,6 +43,12 @@ struct PoolRank {
     std::shared_ptr<const std::atomic<std::uint32_t>> pending;
 };
 
+/// A request may wait at the router: what a rank may have before it, so that it goes there.
+struct Hold {
+    double queue_s = 0.5;          ///< of prompts
+    double waiting_share = 0.125;  ///< RouteRequest::most_waiting_share
+};
+
 /// Where a request goes, booked.
 struct Route {
     router::RankIndex rank = router::kNoRank;
@@ -52,6 +59,7 @@ struct Route {
     bool audited = false;
     std::uint32_t held_tokens = 0;  ///< by the rank's events alone
     std::uint32_t prompt_tokens = 0;
+    std::uint32_t resyncs_done = 0;
 };
 
 /// Chooses ranks of one pool by what they hold and what they have to do, and keeps account of what
@@ -69,9 +77,12 @@ class PoolRouter {
     /// followed from now on. By the order of `ranks`.
     std::vector<router::RankIndex> set_ranks(std::span<const PoolRank> ranks);
 
-    /// Chooses and books; end it with ended(). `excluded`: not these. Errors as Router::book().
+    /// Chooses and books; end it with ended(). `excluded`: not these. With `hold` its deadline is
+    /// looked at, and Route::booking is 0 where the best rank has more before it: nothing is
+    /// booked, it is to be asked for again. Errors as Router::book().
     [[nodiscard]] Result<Route> choose(const protocol::GenerateRequest& request,
-                                       std::span<const router::RankIndex> excluded);
+                                       std::span<const router::RankIndex> excluded,
+                                       const std::optional<Hold>& hold = std::nullopt);
     /// The first token has come; `cached_tokens`: of the prompt, as the engine says.
     void first_token(const Route& route, std::uint32_t cached_tokens, TimePoint chosen_at);
     void ended(router::BookingId booking);
@@ -125,10 +136,20 @@ class PoolRouter {
         bool live = false;
         std::size_t blocks = 0;
         std::string_view trust;    ///< of what its events say
+        std::string_view finding;  ///< why they are not trusted; empty: they are
+        bool believed = true;      ///< they count in decisions
         double mismatch_rate = 0;  ///< of late
         double prefill_scale = 1;
         double queue_s = 0;
         protocol::LoadReport load;
+    };
+    /// Requests that wait before they are booked.
+    struct QueueState {
+        std::array<std::size_t, 3> waiting{};  ///< by router::RequestClass
+        std::size_t tenants = 0;
+        double work_s = 0;  ///< of a rank as the pool's prior has it, of all that wait
+        std::size_t most = 0;
+        double hold_s = 0;
     };
     struct State {
         router::PolicyOptions policy;
@@ -136,12 +157,17 @@ class PoolRouter {
         std::size_t bookings = 0;
         std::size_t peers_bookings = 0;
         std::vector<RankState> ranks;
+        std::optional<QueueState> queue;  ///< none: requests do not wait here
         bool shares = false;
         TimePoint at;  ///< by which peers were heard
         std::vector<replicas::PeerTable::PeerState> peers;
         replicas::PeerCounters peer_counters;
     };
     [[nodiscard]] State state() const;
+    /// Who lets requests wait tells of them by this; null: nobody does any more.
+    void observe_queue(std::function<QueueState()> look);
+    /// Ranks that are not what they say they are, a sentence each: for /health.
+    [[nodiscard]] std::vector<std::string> concerns() const;
 
   private:
     struct Member {
@@ -149,6 +175,8 @@ class PoolRouter {
         std::optional<index::RankSlot> slot;
         std::shared_ptr<IndexWriter> writer;  ///< null: publishes no events
         bool stays = false;
+        bool resyncing = false;  ///< its snapshot is on its way
+        std::uint64_t orphans = 0;
     };
     struct Following {
         std::unique_ptr<events::Subscription> subscription;
@@ -164,6 +192,8 @@ class PoolRouter {
     void follow_events();
     void refresh_loads(TimePoint now);
     void show_index();
+    void show_trust();
+    void settle_snapshot(router::RankIndex rank);
     [[nodiscard]] bool audit(const Route& route, std::uint32_t cached_tokens);
     void fetch_again(router::RankIndex rank);
     bool look_up(const protocol::GenerateRequest& request,
@@ -189,6 +219,7 @@ class PoolRouter {
     metrics::Gauge& index_blocks_;
     metrics::Gauge& index_bytes_;
     metrics::Counter& audit_alarms_;
+    std::array<metrics::Gauge*, 3> ranks_by_trust_;
     metrics::Gauge& peers_shown_;
     metrics::Gauge& peers_bookings_;
     metrics::Counter& deltas_missed_;
@@ -207,6 +238,9 @@ class PoolRouter {
     std::vector<Member> members_;  ///< by RankIndex; no worker: gone
     TimePoint loads_at_;
     std::uint64_t last_booking_ = 0;
+
+    mutable std::mutex look_mutex_;
+    std::function<QueueState()> look_at_queue_;
 
     std::mutex following_mutex_;  ///< of what follows; taken before the other
     std::vector<std::pair<std::shared_ptr<fleet::Worker>, Following>> following_;

@@ -227,5 +227,34 @@ TEST(PoolIndexTest, AWritersEventsAreFound) {
     EXPECT_EQ(index->size().blocks, 0U);
 }
 
+TEST(PoolIndexTest, LiveEventsThatDoNotFitThoseBeforeThemAreCounted) {
+    const auto index = std::make_shared<PoolIndex>(index::IndexOptions{});
+    IndexWriter writer(index, {index->add_rank(0), index->add_rank(1)});
+    const auto stored = [](std::uint64_t parent, std::uint64_t block) {
+        protocol::KvStored s;
+        s.parent = tokens::SequenceHash(parent);
+        s.blocks.push_back({{}, tokens::SequenceHash(block), {}});
+        return protocol::KvEvent{protocol::EventSeq(1), s};
+    };
+    writer.apply(0, stored(1, 2));  // catching up: any order will do
+    EXPECT_EQ(writer.orphans(0), 0U);
+    writer.live(0, true, 1);
+    writer.apply(0, stored(2, 3));
+    EXPECT_EQ(writer.orphans(0), 0U);
+    writer.apply(0, stored(8, 9));
+    EXPECT_EQ(writer.orphans(0), 1U);
+    EXPECT_EQ(writer.orphans(1), 0U);
+}
+
+TEST_F(PoolRouterTest, NobodyIsSuspectedWithoutEvents) {
+    for (std::uint32_t i = 0; i < 50; ++i) {
+        const Route route = choose(request(0));
+        EXPECT_FALSE(route.audited);
+        router_.first_token(route, i % 2 == 0 ? 640 : 0, clock_.now());
+        router_.ended(route.booking);
+    }
+    EXPECT_TRUE(router_.concerns().empty());
+}
+
 }  // namespace
 }  // namespace stator::routing

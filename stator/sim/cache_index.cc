@@ -250,6 +250,15 @@ void CacheIndex::look_up(Role role, std::span<const SequenceHash> blocks, Nanos 
     });
 }
 
+std::uint64_t CacheIndex::take_orphans(std::uint32_t worker) {
+    Source& source = sources_[worker];
+    if (!source.slot) return 0;
+    const index::PrefixIndex& index = *pool_of(worker).index;
+    const std::uint64_t all = index.orphans_of(*source.slot);
+    const std::uint64_t before = std::exchange(source.orphans, all);
+    return all > before ? all - before : 0;
+}
+
 void CacheIndex::resync(std::uint32_t worker, Nanos now) {
     Source& source = sources_[worker];
     if (!source.slot) return;

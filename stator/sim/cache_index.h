@@ -43,6 +43,9 @@ class CacheIndex {
         return worker < sources_.size() && sources_[worker].slot.has_value();
     }
 
+    /// Events of the worker, since the last call, that did not fit those before them.
+    [[nodiscard]] std::uint64_t take_orphans(std::uint32_t worker);
+
     /// Asks the worker for a snapshot of what its events said, lost ones included; it comes as
     /// late as an event.
     void resync(std::uint32_t worker, Nanos now);
@@ -63,8 +66,9 @@ class CacheIndex {
         std::vector<Blocks> blocks;
     };
     struct Source {
-        std::optional<index::RankSlot> slot;       ///< none: not followed
-        std::optional<index::RankSlot> truth;      ///< in `told_`
+        std::optional<index::RankSlot> slot;   ///< none: not followed
+        std::optional<index::RankSlot> truth;  ///< in `told_`
+        std::uint64_t orphans = 0;
         std::vector<Message> dropped;              ///< to be fetched again
         Nanos not_before{0};                       ///< nothing of it arrives earlier
         std::unique_ptr<std::minstd_rand> chance;  ///< of losing events

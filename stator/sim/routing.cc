@@ -150,7 +150,8 @@ void Routing::audit(std::uint32_t worker, const router::AuditSample& sample, Nan
     Audited& a = audited_[worker];
     const auto lie = fleet_.worker(worker).faults.first_lie();
     if (!lie || now >= *lie) ++a.heard;
-    const bool changed = audit_.observe(worker, sample);
+    bool changed = audit_.observe_orphans(worker, index_->take_orphans(worker));
+    changed |= audit_.observe(worker, sample);
     const router::AuditVerdict verdict = audit_.verdict(worker);
     routers_.for_each([&](router::Router& r) { r.set_distrusted(worker, !verdict.believed); });
     if (changed) {

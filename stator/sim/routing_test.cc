@@ -146,6 +146,65 @@ router: {policy: expected-ttft, queue: {hold: 100ms, stretch: 5)";
     EXPECT_LT(few.ttft.mean, all.ttft.mean);
 }
 
+/// A fact of the report; empty: there is none.
+std::string fact(const Report& r, std::string_view key) {
+    for (const report::Fact& f : r.facts) {
+        if (f.key == key) return f.value;
+    }
+    return {};
+}
+
+constexpr const char* kSessions = R"(
+fleet: {workers: 3, preset: llama-3.1-8b-fp8-h100}
+workload: {kind: chat, rate: 6, requests: 2500, turns: 6, isl: 300, osl: 60, system: 320, think_time: 2s}
+)";
+
+TEST(Audit, NothingIsNoticedWhereNothingIsWrong) {
+    for (const char* extra : {"", "router: {events_delay: 20ms, response_delay: 5ms}\n",
+                              "faults: worker=1:drop-events@5s+1m:0.2\n"}) {
+        for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+            EXPECT_EQ(fact(run(std::string(kSessions) + extra, seed), "audit"), "0 alarms")
+                << extra;
+        }
+    }
+}
+
+/// Requests that a worker got from its fault's beginning until that was noticed; -1: it was not.
+int noticed_after(const Report& r) {
+    const std::string text = fact(r, "audit of workers/1");
+    int requests = -1;
+    double at = 0;
+    if (std::sscanf(text.c_str(), "resync at %lf s after %d requests", &at, &requests) != 2) {
+        return -1;
+    }
+    return requests;
+}
+
+TEST(Audit, FaultsThatNobodyTellsOfAreNoticedAndForgivenOnceMended) {
+    for (const char* fault :
+         {"lose-events@10s+20s:0.05", "wrong-template@10s+20s", "changed-hash-seed@10s+20s"}) {
+        const std::string text = std::string(kSessions) + "faults: worker=1:" + fault + "\n";
+        for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+            const Report r = run(text, seed);
+            const int after = noticed_after(r);
+            EXPECT_GT(after, 0) << fault;
+            EXPECT_LE(after, 200) << fault;
+            const std::string all = fact(r, "audit of workers/1");
+            EXPECT_GT(all.rfind("trusted at"), all.rfind("distrusted at") + 3) << all;
+            EXPECT_EQ(fact(r, "audit of workers/0"), "") << fault;
+            EXPECT_EQ(report::to_json(r), report::to_json(run(text, seed)));
+        }
+    }
+}
+
+TEST(Audit, EventsThatComeLateCostCacheHits) {
+    const std::string text = std::string(kShared) + "expected-ttft, events_delay: ";
+    const Report at_once = run(text + "0}");
+    const Report late = run(text + "20s}");
+    EXPECT_LT(late.cached_tokens, at_once.cached_tokens);
+    EXPECT_EQ(late.count(Outcome::kOk), 1500U);
+}
+
 TEST(Prior, SaysWhatTheStepTimeSays) {
     engine::mock::CoreOptions o;
     o.step_tokens = 1000;

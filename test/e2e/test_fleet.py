@@ -282,7 +282,7 @@ def test_worker_that_refuses_costs_nothing_where_another_has_room(fleet):
 
 
 def test_all_full_is_429(fleet):
-    frontend = fleet.frontend()
+    frontend = fleet.frontend(router_queue=0)
     fleet.echo_workers("w1", "w2", max_running=1, max_waiting=1, echo_step_us=2000)
     frontend.wait_workers("w1", "w2")
     streams = Streams(frontend, 4, 400)

@@ -337,3 +337,41 @@ def test_frontends_share_a_router_and_live_without_it(workers):
             for frontend in (a, b) * 3:
                 assert frontend.request("POST", "/v1/completions", body)[0] == 200
             assert metric(a, "stator_router_remote_failed_total") == 3
+
+
+def concerns(frontend):
+    return frontend.health().get("degraded", [])
+
+
+def test_a_worker_whose_events_are_lost_shows_in_health(tmp_path):
+    """Every fifth of its events is lost before it gets a number: no gap tells the frontend, only
+    what the events contradict and what the cache gives."""
+    options = {"mock_preset": "constant-10ms", "mock_blocks": 1400, "speedup": 4, "threads": 1}
+    faults = {"mock_faults": "lose-events@0s+10h:0.2"}
+    with (
+        StatorWorker(tmp_path, "good", engine="mock", **options),
+        StatorWorker(tmp_path, "bad", engine="mock", **options, **faults),
+        StatorFrontend(tmp_path) as frontend,
+    ):
+        frontend.wait_workers("good", "bad")
+        assert frontend.health()["status"] == "ready"
+        bench(frontend.base_url, 3, tmp_path)
+        status, _, body = frontend.request("GET", "/health")
+        health = json.loads(body)
+        assert status == 200 and health["status"] == "degraded", health
+        (concern,) = health["degraded"]
+        assert concern.startswith("bad/0's "), concern
+        assert "some of them are lost" in concern
+        ranks = json.loads(frontend.request("GET", "/router")[2])["pools"][0]["ranks"]
+        trust = {rank["rank"]: rank["trust"] for rank in ranks}
+        assert trust["good/0"] == "trusted" and trust["bad/0"] != "trusted"
+        assert metric(frontend, "stator_router_audit_alarms_total") >= 1
+        assert metric(frontend, 'stator_router_ranks{model="mock",trust="trusted"}') == 1
+
+
+def test_workers_without_faults_are_not_suspected(workers, tmp_path):
+    with StatorFrontend(workers) as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+        bench(frontend.base_url, 21, tmp_path)
+        assert concerns(frontend) == []
+        assert metric(frontend, "stator_router_audit_alarms_total") == 0

@@ -18,7 +18,8 @@ FaultPlan plan(std::string_view text, std::uint32_t worker = 0) {
 TEST(Faults, ReadsEveryKind) {
     const auto faults = parse_faults(
         "crash@30s, hang@10s+5s,slow@20s+1.5m:x4,drop-events@500ms+2s:0.5,"
-        "wrong-tokens@1h+1s , worker=3:crash@0s,drop-events@1s+1s");
+        "wrong-tokens@1h+1s , worker=3:crash@0s,drop-events@1s+1s,"
+        "lose-events@1s+2s:0.05,wrong-template@3s+1s,changed-hash-seed@5s+2s");
     ASSERT_TRUE(faults) << faults.error().message;
     EXPECT_EQ(*faults,
               (std::vector<Fault>{
@@ -29,7 +30,20 @@ TEST(Faults, ReadsEveryKind) {
                   {.kind = Kind::kWrongTokens, .at = 1h, .length = 1s},
                   {.kind = Kind::kCrash, .worker = 3},
                   {.kind = Kind::kDropEvents, .at = 1s, .length = 1s},
+                  {.kind = Kind::kLoseEvents, .at = 1s, .length = 2s, .probability = 0.05},
+                  {.kind = Kind::kWrongTemplate, .at = 3s, .length = 1s},
+                  {.kind = Kind::kChangedHashSeed, .at = 5s, .length = 2s},
               }));
+    const FaultPlan all(*faults, 0);
+    EXPECT_EQ(all.first_lie(), 1s);
+    EXPECT_EQ(all.lose_probability(2s), 0.05);
+    EXPECT_EQ(all.lose_probability(3s), 0);
+    EXPECT_TRUE(all.wrong_template(3s));
+    EXPECT_FALSE(all.wrong_template(4s));
+    EXPECT_TRUE(all.changed_hash_seed(6999ms));
+    EXPECT_FALSE(all.changed_hash_seed(7s));
+    EXPECT_EQ(all.hash_seed_repaired(), std::vector<std::chrono::nanoseconds>{7s});
+    EXPECT_FALSE(plan("crash@1s, drop-events@1s+1s").first_lie());
     EXPECT_TRUE(parse_faults("")->empty());
     EXPECT_TRUE(parse_faults("  ")->empty());
 }

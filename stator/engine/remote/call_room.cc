@@ -34,6 +34,36 @@ void CallRoom::arrive(const std::shared_ptr<Call>& call) {
     }
 }
 
+void CallRoom::settle_queued(const std::shared_ptr<Call>& call) {
+    settle(call);
+    if (call->cancelled.load(std::memory_order_seq_cst) || calls_.ending()) {
+        end(call, call->life.end(FinishReason::kCancelled));
+    }
+}
+
+Result<void> CallRoom::settle_and_push(const std::shared_ptr<Call>& call) {
+    settle(call);
+    if (auto pushed = calls_.queue().push(call, false); !pushed) {
+        call->queued = false;
+        leave(*call);
+        return pushed;
+    }
+    if (call->cancelled.load(std::memory_order_seq_cst) || calls_.ending()) {
+        end(call, call->life.end(FinishReason::kCancelled));
+    }
+    return {};
+}
+
+void CallRoom::out_of_queue(const std::shared_ptr<Call>& call, const std::optional<Error>& why) {
+    // Else it has ended meanwhile, and given back what it was given.
+    if (!call->tag || call->home.load(std::memory_order_seq_cst) != this) return;
+    call->queued = false;
+    if (call->slot) return go(call);
+    // None of the ranks it could have is there any more.
+    if (!why || why->code == ErrorCode::kUnavailable) return wait(call);
+    end(call, call->life.end(FinishReason::kError, why));
+}
+
 void CallRoom::check_cancelled(const std::shared_ptr<Call>& call) {
     if (!call->tag || call->home.load(std::memory_order_seq_cst) != this) return;
     end(call, call->life.end(FinishReason::kCancelled));
@@ -68,6 +98,7 @@ void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
     if (!call.first_token && event.count > 0 && call.route) {
         call.first_token = true;
         calls_.router().first_token(*call.route, event.cached_tokens, call.chosen_at);
+        calls_.queue().nudge();
     }
     if (call.life.take(out, tokens)) {
         append(call, out, tokens, top);
@@ -155,17 +186,20 @@ void CallRoom::place_later(const std::shared_ptr<Call>& call) {
     if (homeless_.size() != 1) return;
     loop_.at_turn_end([this, keep = calls_.shared_from_this()] {
         for (const auto& c : std::exchange(homeless_, {})) {
-            if (c->tag && !c->slot && !c->waiting_since) place(c);
+            if (c->tag && !c->slot && !c->waiting_since && !c->queued) place(c);
         }
     });
 }
 
 void CallRoom::place(const std::shared_ptr<Call>& call) {
-    if (calls_.choose(*call)) {
-        if (call->slot->room == this) return open(call);
-        CallRoom& next = *call->slot->room;
-        leave(*call);
-        return calls_.send(call, next, false);
+    const bool may_wait = calls_.may_wait(*call);
+    const auto chosen = calls_.choose(*call, may_wait);
+    if (chosen && *chosen) return go(call);
+    if (chosen) return enqueue(call);
+    const ErrorCode code = chosen.error().code;
+    if (may_wait && code == ErrorCode::kOverloaded) return enqueue(call);
+    if (may_wait && code == ErrorCode::kDeadlineExceeded) {
+        return end(call, call->life.end(FinishReason::kError, chosen.error()));
     }
     const bool full = call->refusal && call->refusal->code == ErrorCode::kOverloaded;
     if (full && call->life.delivered_tokens() == 0) {
@@ -173,6 +207,34 @@ void CallRoom::place(const std::shared_ptr<Call>& call) {
     }
     call->tried.clear();
     wait(call);
+}
+
+/// To the worker it was given.
+void CallRoom::go(const std::shared_ptr<Call>& call) {
+    if (call->slot->room == this) return open(call);
+    CallRoom& next = *call->slot->room;
+    leave(*call);
+    calls_.send(call, next, false);
+}
+
+/// Those that have refused it are left out for a moment: they know better than their last report.
+void CallRoom::enqueue(const std::shared_ptr<Call>& call) {
+    const TimePoint now = calls_.clock.now();
+    call->queued = true;
+    call->queued_since = now;
+    call->tried_until = now + kTryAgain;
+    auto pushed = calls_.queue().push(call, false);
+    if (pushed) return;
+    call->queued = false;
+    end(call, call->life.end(FinishReason::kError, std::move(pushed.error())));
+}
+
+void CallRoom::leave_queue(Call& call) {
+    if (!std::exchange(call.queued, false)) return;
+    const bool expired = call.life.original().deadline.reached(calls_.clock.now());
+    if (calls_.queue().remove(call, expired)) return;
+    // It was given a worker at this moment.
+    if (call.slot) PoolCalls::arrived(call);
 }
 
 void CallRoom::wait(const std::shared_ptr<Call>& call) {
@@ -199,6 +261,7 @@ void CallRoom::stop_waiting(Call& call) {
 
 void CallRoom::end(const std::shared_ptr<Call>& call, const StepEvent& event) {
     stop_waiting(*call);
+    leave_queue(*call);
     append(*call, event, {}, {});
     let_go_of_worker(*call, true);
     finished(*call);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,12 +16,21 @@ namespace stator::engine {
 ///     ▲  │       │ refused, lost: at the turn's end
 ///     │  ▼       ▼
 ///   waiting ◄── place ──► another room
+///                 ▲ │
+///                 │ ▼
+///                queued (call_queue.h)
 class CallRoom final : public fleet::StreamEvents {
   public:
     CallRoom(PoolCalls& calls, runtime::Loop& loop);
 
     [[nodiscard]] runtime::Loop& loop() const { return loop_; }  ///< any thread
     void arrive(const std::shared_ptr<Call>& call);
+    /// A call that is in the queue already has come.
+    void settle_queued(const std::shared_ptr<Call>& call);
+    /// The same, put into the queue here. An error: it is as if it had never come.
+    [[nodiscard]] Result<void> settle_and_push(const std::shared_ptr<Call>& call);
+    /// It has left the queue: with a slot, or why it gets none.
+    void out_of_queue(const std::shared_ptr<Call>& call, const std::optional<Error>& why);
     void check_cancelled(const std::shared_ptr<Call>& call);
     /// Workers came: those that wait try again.
     void wake();
@@ -51,6 +61,9 @@ class CallRoom final : public fleet::StreamEvents {
     void refused(const std::shared_ptr<Call>& call, Error why);
     /// Finds a worker for a call that has none now.
     void place(const std::shared_ptr<Call>& call);
+    void go(const std::shared_ptr<Call>& call);
+    void enqueue(const std::shared_ptr<Call>& call);
+    void leave_queue(Call& call);
     void wait(const std::shared_ptr<Call>& call);
     void stop_waiting(Call& call);
     void place_later(const std::shared_ptr<Call>& call);

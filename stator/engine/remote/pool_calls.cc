@@ -12,6 +12,8 @@ namespace {
 using protocol::FinishReason;
 
 constexpr std::uint32_t kRetryAfterMs = 1'000;
+/// No rank has as little before it.
+constexpr routing::Hold kNowhere{.queue_s = -1, .waiting_share = 0};
 
 metrics::Labels labels(const PoolEngineOptions& options) {
     // Not by pool: each upgrade makes a new one, and a registry forgets nothing.
@@ -40,6 +42,7 @@ PoolCalls::PoolCalls(PoolEngineOptions o, runtime::LoopPool& loops, metrics::Reg
     for (std::size_t i = 0; i < loops.size(); ++i) {
         rooms_.push_back(std::make_unique<CallRoom>(*this, loops.at(i)));
     }
+    queue_ = std::make_unique<CallQueue>(*this, loops.at(loops.size() - 1), registry);
 }
 
 PoolCalls::~PoolCalls() = default;
@@ -85,6 +88,7 @@ void PoolCalls::take_view(const fleet::FleetView& view) {
         const std::scoped_lock lock(ranks_mutex_);
         ranks_ = next;
     }
+    queue_->nudge();
     if (next->ready.empty()) return;
     for (const auto& room : rooms_) {
         if (!room->has_waiting()) continue;
@@ -92,7 +96,7 @@ void PoolCalls::take_view(const fleet::FleetView& view) {
     }
 }
 
-Result<void> PoolCalls::choose(Call& call) {
+Result<bool> PoolCalls::choose(Call& call, bool may_wait) {
     const auto now_ready = ranks();
     std::vector<router::RankIndex> excluded;
     for (const auto& slot : now_ready->ready) {
@@ -100,8 +104,11 @@ Result<void> PoolCalls::choose(Call& call) {
             excluded.push_back(slot->route);
         }
     }
-    auto route = router_->choose(*call.life.next_request(), excluded);
+    std::optional<routing::Hold> hold;
+    if (may_wait) hold = options.queue.hold;
+    auto route = router_->choose(*call.life.next_request(), excluded, hold);
     if (!route) return tl::unexpected(std::move(route.error()));
+    if (route->booking.value == 0) return false;
     const auto slot = std::ranges::find(now_ready->ready, route->rank, &RankSlot::route);
     if (slot == now_ready->ready.end()) {
         // It came or went between the two.
@@ -113,11 +120,14 @@ Result<void> PoolCalls::choose(Call& call) {
     call.route = *route;
     call.chosen_at = clock.now();
     call.first_token = false;
-    return {};
+    return true;
 }
 
 void PoolCalls::unbook(Call& call) {
-    if (call.route) router_->ended(call.route->booking);
+    if (call.route) {
+        router_->ended(call.route->booking);
+        queue_->nudge();
+    }
     call.route.reset();
     call.slot.reset();
 }
@@ -135,12 +145,22 @@ Result<void> PoolCalls::submit(protocol::GenerateRequest request, std::shared_pt
     }
     const auto now_ready = ranks();
     if (!now_ready->known) return tl::unexpected(none_ready(0));
-    const protocol::RequestId id = request.id;
     auto call = std::make_shared<Call>(std::move(request), options.max_migrations, std::move(sink));
-    if (auto chosen = choose(*call); !chosen) {
-        if (!now_ready->ready.empty() && chosen.error().code != ErrorCode::kUnavailable) {
-            return chosen.error().code == ErrorCode::kOverloaded ? tl::unexpected(refuse_full())
-                                                                 : chosen;
+    call->submitted = clock.now();
+    const bool waits = may_wait(*call);
+    if (waits && !queue_->empty() && !now_ready->ready.empty()) {
+        // Nobody is passed. Who asks for the reasons is told those of now.
+        const auto& hints = call->life.original().hints;
+        if (hints && hints->explain) (void)router_->choose(call->life.original(), {}, kNowhere);
+        return enqueue(call);
+    }
+    const auto chosen = choose(*call, waits);
+    if (chosen && !*chosen) return enqueue(call);
+    if (!chosen) {
+        const ErrorCode code = chosen.error().code;
+        if (waits && code == ErrorCode::kOverloaded) return enqueue(call);
+        if (!now_ready->ready.empty() && code != ErrorCode::kUnavailable) {
+            return tl::unexpected(code == ErrorCode::kOverloaded ? refuse_full() : chosen.error());
         }
         if (waiting.load(std::memory_order_relaxed) >= options.max_waiting) {
             return tl::unexpected(none_ready(0));
@@ -151,15 +171,33 @@ Result<void> PoolCalls::submit(protocol::GenerateRequest request, std::shared_pt
         unbook(*call);
         return error(ErrorCode::kUnavailable, "the engine is stopping");
     }
-    CallRoom& room = call->slot ? *call->slot->room : waiting_room(id);
-    call->home.store(&room, std::memory_order_seq_cst);
-    {
-        Shard& s = shard(id);
-        const std::scoped_lock lock(s.mutex);
-        s.calls.emplace(id.value, call);
-    }
+    CallRoom& room = call->slot ? *call->slot->room : waiting_room(call->life.original().id);
+    enter(call, room);
     send(call, room, true);
     return {};
+}
+
+void PoolCalls::enter(const std::shared_ptr<Call>& call, CallRoom& home) {
+    call->home.store(&home, std::memory_order_seq_cst);
+    const protocol::RequestId id = call->life.original().id;
+    Shard& s = shard(id);
+    const std::scoped_lock lock(s.mutex);
+    s.calls.emplace(id.value, call);
+}
+
+Result<void> PoolCalls::enqueue(const std::shared_ptr<Call>& call) {
+    if (!begin()) return error(ErrorCode::kUnavailable, "the engine is stopping");
+    const protocol::RequestId id = call->life.original().id;
+    CallRoom& room = waiting_room(id);
+    enter(call, room);
+    call->queued = true;
+    call->queued_since = call->submitted;
+    auto pushed =
+        room.loop().on_this_thread() ? room.settle_and_push(call) : queue_->push(call, true);
+    if (pushed) return {};
+    forget(id);
+    ended(1);
+    return pushed;
 }
 
 void PoolCalls::send(const std::shared_ptr<Call>& call, CallRoom& room, bool directly) {

@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "stator/engine/remote/call_queue.h"
 #include "stator/engine/remote/pool_engine.h"
 #include "stator/legs/request_life.h"
 #include "stator/routing/pool_router.h"
@@ -48,7 +49,11 @@ struct Call {
     std::shared_ptr<RankSlot> slot;       ///< asked, or on the way to it
     std::optional<routing::Route> route;  ///< booked; goes with the slot
     TimePoint chosen_at;
-    bool first_token = false;                      ///< on the present worker
+    TimePoint submitted;
+    bool queued = false;       ///< in the queue, which may have given it a rank meanwhile
+    TimePoint queued_since;    ///< this time
+    TimePoint tried_until;     ///< while it is queued: then those that refused are asked again
+    bool first_token = false;  ///< on the present worker
     std::optional<requests::StreamId> stream;      ///< while a worker computes it
     std::vector<std::shared_ptr<RankSlot>> tried;  ///< those that refused
     std::optional<Error> refusal;                  ///< the last one
@@ -71,8 +76,14 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     // Any thread.
     [[nodiscard]] std::shared_ptr<const Ranks> ranks() const;
     void take_view(const fleet::FleetView& view);
-    /// Gives the call a slot, booked and counted as pending, that is not among those tried.
-    [[nodiscard]] Result<void> choose(Call& call);
+    /// Gives the call a slot, booked and counted as pending, that is not among those tried. False:
+    /// it may wait, and the best rank has too much before it.
+    [[nodiscard]] Result<bool> choose(Call& call, bool may_wait);
+    /// Whether it may wait in the queue: those that had a worker already go before all others.
+    [[nodiscard]] bool may_wait(const Call& call) const {
+        return queue_->on() && call.life.migrations() == 0 && call.life.delivered_tokens() == 0;
+    }
+    [[nodiscard]] CallQueue& queue() { return *queue_; }
     /// The slot is counted as pending no more.
     static void arrived(Call& call) { call.slot->pending.fetch_sub(1, std::memory_order_relaxed); }
     /// Takes slot and booking from the call.
@@ -110,6 +121,9 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     }
     [[nodiscard]] CallRoom& room_of(const runtime::Loop& loop) const;
     [[nodiscard]] CallRoom& waiting_room(protocol::RequestId id) const;
+    /// Where it may be found to be cancelled.
+    void enter(const std::shared_ptr<Call>& call, CallRoom& home);
+    [[nodiscard]] Result<void> enqueue(const std::shared_ptr<Call>& call);
     [[nodiscard]] bool begin();
 
     std::vector<std::unique_ptr<CallRoom>> rooms_;
@@ -117,6 +131,7 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     std::shared_ptr<const Ranks> ranks_ = std::make_shared<Ranks>();
     std::array<Shard, 16> shards_;
     std::shared_ptr<routing::PoolRouter> router_;
+    std::unique_ptr<CallQueue> queue_;
     std::atomic<bool> stopping_{false};
     std::atomic<bool> ending_{false};
     std::mutex live_mutex_;

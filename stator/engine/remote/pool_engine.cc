@@ -18,6 +18,12 @@ class PoolEngine final : public Engine {
         info_.context_tokens = card.context_tokens;
         info_.block_tokens = card.block_tokens;
         info_.max_top_logprobs = card.max_top_logprobs;
+        if (calls_->queue().on()) {
+            calls_->router().observe_queue([weak = std::weak_ptr(calls_)] {
+                const auto calls = weak.lock();
+                return calls ? calls->queue().state() : routing::PoolRouter::QueueState{};
+            });
+        }
         const auto view = fleet.view();
         calls_->take_view(*view);
         const auto load = this->load();

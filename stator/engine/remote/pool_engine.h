@@ -3,6 +3,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "stator/base/clock.h"
 #include "stator/engine/engine.h"
@@ -12,6 +15,16 @@
 
 namespace stator::engine {
 
+/// Requests that wait at the router: not at a rank, where what was decided can't be changed.
+struct PoolQueueOptions {
+    std::size_t most_requests = 2048;    ///< 0: none waits, it goes to a rank or is refused
+    std::size_t most_per_tenant = 1024;  ///< those without a tenant are one
+    /// What a rank may have before a request that goes there.
+    routing::Hold hold{};
+    double promote_after_s = 30;  ///< who has waited so long counts as more urgent; 0 = never
+    std::vector<std::pair<std::string, double>> weights{};  ///< of tenants; others have 1
+};
+
 struct PoolEngineOptions {
     std::string pool;          ///< fleet::PoolView::id
     protocol::ModelCard card;  ///< what info() says
@@ -20,16 +33,19 @@ struct PoolEngineOptions {
     /// kUnavailable and Retry-After; counts once per request, and not beyond its deadline.
     std::chrono::milliseconds wait_for_worker{2'000};
     std::size_t max_waiting = 4096;  ///< requests that wait so; the next is refused
+    PoolQueueOptions queue{};
     /// Chooses among the ranks; null: one with default options that follows no events.
     std::shared_ptr<routing::PoolRouter> router = nullptr;
 };
 
-/// The ranks of one pool as one engine. submit() lets the router choose a ready rank; a worker that
+/// The ranks of one pool as one engine. submit() lets the router choose a ready rank; where the
+/// best one has much before it, the request waits here, and is chosen for anew when its turn comes:
+/// by class (priority above 0, 0, below), tenants in fair shares, arrival. A worker that
 /// refuses for want of room is not asked again for that request as long as another one has room; a
 /// worker that is lost hands its requests to others, which go on with the prompt and the tokens so
 /// far (legs/request_life.h): every token is delivered once. Refusals and ends reach the sink as
 /// events; submit() itself fails only for what can be seen at once (does not fit the context, no
-/// worker is known, every rank is full).
+/// worker is known, the queue is full).
 ///
 /// Sinks are called on the workers' loops, once per loop turn.
 [[nodiscard]] std::unique_ptr<Engine> make_pool_engine(PoolEngineOptions options,

@@ -54,7 +54,9 @@ TEST_F(PoolEngineTest, AWorkerRestartedOnItsAddressIsANewOneAtOnce) {
 TEST_F(PoolEngineTest, AFullWorkersRefusalGoesElsewhereAndAllFullIsOverloaded) {
     add("a", {.max_running = 1, .max_waiting = 1, .step = 1h});
     add("b", {.max_running = 1, .max_waiting = 1, .step = 1h});
-    start(2);
+    PoolEngineOptions options;
+    options.queue.most_requests = 0;
+    start(2, std::move(options));
     // Another client fills one of them; this one learns of it by a refusal or a report.
     ASSERT_TRUE(workers_[0]->engine().submit(request(901, 5), sink_));
     ASSERT_TRUE(workers_[0]->engine().submit(request(902, 5), sink_));

@@ -113,6 +113,7 @@ class Collector final : public StepSink {
         for (const auto& e : batch.events) {
             Seen& s = seen_[e.id.value];
             if (s.ends > 0) ++s.after_end;
+            if (s.tokens.empty() && e.count > 0) begun_.push_back(e.id.value);
             for (std::uint32_t i = 0; i < e.count; ++i) {
                 s.tokens.push_back(batch.tokens.at(e.first + i).token);
             }
@@ -129,6 +130,11 @@ class Collector final : public StepSink {
     bool wait_end(std::uint64_t id) {
         return wait([&] { return seen_[id].ends > 0; });
     }
+    /// Those with a token, in the order of their first ones.
+    std::vector<std::uint64_t> begun() {
+        const std::scoped_lock lock(mutex_);
+        return begun_;
+    }
     Seen of(std::uint64_t id) {
         const std::scoped_lock lock(mutex_);
         return seen_[id];
@@ -143,6 +149,7 @@ class Collector final : public StepSink {
     std::mutex mutex_;
     std::condition_variable changed_;
     std::map<std::uint64_t, Seen> seen_;
+    std::vector<std::uint64_t> begun_;
 };
 
 class PoolFixture : public ::testing::Test {

@@ -240,6 +240,7 @@ void PoolModels::Impl::serve(const std::string& id, Pool& pool) {
                                                         registry, clock);
     if (options.replicas) options.replicas->add(id, pool.router);
     engine_options.router = pool.router;
+    engine_options.queue = options.queue;
     pool.engine =
         engine::make_pool_engine(std::move(engine_options), fleet, loops, registry, clock);
     if (options.shared_router) {

@@ -33,6 +33,7 @@ struct PoolModelsOptions {
     std::uint32_t max_migrations = 3;
     std::chrono::milliseconds wait_for_worker{2'000};
     routing::PoolRouterOptions router;
+    engine::PoolQueueOptions queue;
     std::shared_ptr<routing::KvFeed> feed;            ///< of KV events; null: none are followed
     std::shared_ptr<routing::ReplicaPlane> replicas;  ///< null: bookings are not shared
     /// Asked where requests should go, before the routers here; null: nobody is.

@@ -17,8 +17,21 @@ void write_rank(codec::JsonWriter& w, const routing::PoolRouter::RankState& r) {
     w.key("prefill_scale").number(std::round(r.prefill_scale * 1e3) / 1e3);
     w.key("kv_events").string(!r.follows_events ? "none" : r.live ? "live" : "catching up");
     w.key("trust").string(r.trust);
+    if (!r.finding.empty()) w.key("finding").string(r.finding);
+    w.key("believed").boolean(r.believed);
     w.key("mismatch_rate").number(std::round(r.mismatch_rate * 1e4) / 1e4);
     w.key("blocks").number(static_cast<std::uint64_t>(r.blocks)).end_object();
+}
+
+void write_queue(codec::JsonWriter& w, const routing::PoolRouter::QueueState& q) {
+    w.key("queue").begin_object();
+    w.key("interactive").number(static_cast<std::uint64_t>(q.waiting[0]));
+    w.key("standard").number(static_cast<std::uint64_t>(q.waiting[1]));
+    w.key("batch").number(static_cast<std::uint64_t>(q.waiting[2]));
+    w.key("most").number(static_cast<std::uint64_t>(q.most));
+    w.key("tenants").number(static_cast<std::uint64_t>(q.tenants));
+    w.key("work_s").number(std::round(q.work_s * 1e3) / 1e3);
+    w.key("hold_ms").number(std::round(q.hold_s * 1e3)).end_object();
 }
 
 /// Other frontends whose bookings count here, and how well that goes.
@@ -57,6 +70,7 @@ void append_routers_json(codec::JsonWriter& w,
         w.begin_object().key("pool").string(served.pool).key("model").string(served.model);
         w.key("policy").string(router::to_string(state.policy.policy));
         w.key("bookings").number(static_cast<std::uint64_t>(state.bookings));
+        if (state.queue) write_queue(w, *state.queue);
         w.key("peers_bookings").number(static_cast<std::uint64_t>(state.peers_bookings));
         if (state.shares) write_peers(w, state);
         w.key("index").begin_object();

@@ -9,11 +9,13 @@
 #include <string>
 #include <unordered_map>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "stator/base/check.h"
 #include "stator/base/log.h"
 #include "stator/engine/mock/live/kv_announcer.h"
+#include "stator/tokens/hash.h"
 #include "stator/tokens/token_sequence.h"
 
 namespace stator::engine {
@@ -28,12 +30,26 @@ using protocol::StepEvent;
 constexpr std::uint32_t kMaxTopLogprobs = 20;
 /// Steps of one engine in a turn of the host's thread, then others have theirs.
 constexpr int kStepsPerTurn = 16;
+constexpr std::uint64_t kOtherTemplate = 0x7e3d;
 /// Tokens of output for which memory is taken at once.
 constexpr std::uint32_t kReserveTokens = 4096;
 
 /// As every engine here makes a salt part of a prefix's name.
 std::uint64_t seed_of(std::uint64_t salt) {
     return salt == 0 ? tokens::hash_seed() : tokens::hash_seed({}, std::to_string(salt));
+}
+
+/// As an engine with another hash seed names the same blocks.
+void rename(protocol::KvEvent& event) {
+    const auto other = [](tokens::SequenceHash name) {
+        return tokens::sequence_hash(name, tokens::BlockHash(0x5eed));
+    };
+    if (auto* stored = std::get_if<protocol::KvStored>(&event.what)) {
+        if (stored->parent) stored->parent = other(*stored->parent);
+        for (auto& block : stored->blocks) block.sequence = other(block.sequence);
+    } else if (auto* removed = std::get_if<protocol::KvRemoved>(&event.what)) {
+        for (auto& name : removed->sequences) name = other(name);
+    }
 }
 
 class MockEngine final : public Engine, private MockHost::Driven {
@@ -102,6 +118,7 @@ class MockEngine final : public Engine, private MockHost::Driven {
     void put_token(const Live& live, TokenId token, StepBatch& batch) const;
     [[nodiscard]] TokenId wrong(TokenId token) const;
     void take_changes(Nanos at);
+    void spoil_events(std::size_t first, Nanos at);
     void forget(LiveMap::iterator it);
     std::uint32_t take_slot(const std::shared_ptr<StepSink>& sink);
     void deliver() override;
@@ -120,6 +137,7 @@ class MockEngine final : public Engine, private MockHost::Driven {
 
     MockHost& host_;
     const MockOptions options_;
+    const std::vector<Nanos> hash_seed_repaired_ = options_.faults.hash_seed_repaired();
     KvEventSink kv_events_;
     EngineInfo info_;
 
@@ -137,6 +155,8 @@ class MockEngine final : public Engine, private MockHost::Driven {
     Deadline next_deadline_;  ///< no request's lies before it
     KvAnnouncer announcer_;
     std::minstd_rand lost_events_;
+    std::uint64_t last_event_ = 0;
+    std::size_t started_anew_ = 0;  ///< after a changed hash seed, so often
 
     // Of the host's thread alone, kept for their memory.
     std::vector<protocol::KvEvent> events_;
@@ -160,8 +180,12 @@ Result<void> MockEngine::submit(GenerateRequest request, std::shared_ptr<StepSin
                            "{} resumed tokens leave nothing of a prompt of {} tokens.",
                            request.resumed_tokens, request.prompt.size());
     }
-    Live live{.tokens =
-                  tokens::TokenSequence(options_.core.block_tokens, seed_of(request.cache_salt))};
+    const TimePoint now = host_.clock().now();
+    // Another template: other tokens before the prompt, so that no block has the usual name.
+    const bool astray = options_.faults.wrong_template(virtual_time(now));
+    Live live{.tokens = tokens::TokenSequence(
+                  options_.core.block_tokens,
+                  seed_of(request.cache_salt) ^ (astray ? kOtherTemplate : 0))};
     live.tokens.reserve(request.prompt.size() + std::min(request.max_tokens, kReserveTokens));
     live.tokens.append(request.prompt);
     live.prompt_tokens = static_cast<std::uint32_t>(request.prompt.size()) - request.resumed_tokens;
@@ -183,7 +207,6 @@ Result<void> MockEngine::submit(GenerateRequest request, std::shared_ptr<StepSin
     core.stop_tokens = std::move(request.stop_token_ids);
     core.priority = request.priority;
 
-    const TimePoint now = host_.clock().now();
     bool wake = false;
     {
         const std::scoped_lock lock(mutex_);
@@ -314,6 +337,10 @@ bool MockEngine::begin_step(Nanos now) {
     at = options_.faults.after_hang(at);
     begin_at_ = at;
     if (at > now) return false;
+    if (started_anew_ < hash_seed_repaired_.size() && hash_seed_repaired_[started_anew_] <= at) {
+        ++started_anew_;
+        core_.clear_cache();
+    }
     const auto plan = core_.begin_step(at);
     done_until_ = at;
     if (plan) {
@@ -438,6 +465,7 @@ void MockEngine::take_changes(Nanos at) {
     core_.take_changes(changes_);
     if (changes_.empty()) return;
     if (kv_events_) {
+        const std::size_t before = events_.size();
         announcer_.announce(
             changes_,
             [this](RequestId id) {
@@ -445,6 +473,7 @@ void MockEngine::take_changes(Nanos at) {
                 return found == live_.end() ? nullptr : &found->second.tokens;
             },
             events_);
+        spoil_events(before, at);
         if (const double p = options_.faults.drop_probability(at); p > 0) {
             std::erase_if(events_, [&](const protocol::KvEvent&) {
                 return std::uniform_real_distribution<>()(lost_events_) < p;
@@ -452,6 +481,24 @@ void MockEngine::take_changes(Nanos at) {
         }
     }
     changes_.clear();
+}
+
+/// What the schedule does to the new events without anybody being told.
+void MockEngine::spoil_events(std::size_t first, Nanos at) {
+    if (const double p = options_.faults.lose_probability(at); p > 0) {
+        const auto lost = [&](const protocol::KvEvent&) {
+            return std::uniform_real_distribution<>()(lost_events_) < p;
+        };
+        const auto begin = events_.begin() + static_cast<std::ptrdiff_t>(first);
+        const auto kept = std::remove_if(begin, events_.end(), lost);
+        events_.erase(kept, events_.end());
+    }
+    const bool other_names = options_.faults.changed_hash_seed(at);
+    for (std::size_t i = first; i < events_.size(); ++i) {
+        // Numbers go on as if the lost ones had never been.
+        events_[i].seq = protocol::EventSeq(++last_event_);
+        if (other_names) rename(events_[i]);
+    }
 }
 
 void MockEngine::forget(LiveMap::iterator it) {

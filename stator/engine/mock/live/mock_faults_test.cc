@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <string_view>
+#include <thread>
 
 #include "stator/engine/mock/faults.h"
 #include "stator/engine/mock/live/mock_fixture.h"
@@ -101,6 +102,41 @@ TEST(MockFaults, DroppedEventsLeaveGaps) {
     engine->stop(Deadline::never());
     EXPECT_GT(listener.gaps(), 10U);
     EXPECT_GT(listener.size(), 10U);
+}
+
+TEST(MockFaults, LostEventsLeaveNoGaps) {
+    MockHost host;
+    MockOptions o = quick();
+    o.faults = faults("lose-events@0s+1h:0.5");
+    Listener listener;
+    auto engine = make_mock_engine(host, o, listener.sink());
+    auto sink = std::make_shared<Collector>();
+    ASSERT_TRUE(engine->submit(make_request(1, prompt_of(1, 200), 200), sink));
+    sink->wait_ends(1);
+    engine->stop(Deadline::never());
+    EXPECT_EQ(listener.gaps(), 0U);
+    EXPECT_GT(listener.size(), 10U);
+    EXPECT_LT(listener.size(), 90U);  // of a hundred blocks
+}
+
+TEST(MockFaults, AnotherTemplateFindsNothingOfBefore) {
+    MockHost host;
+    MockOptions o = quick();
+    o.faults = faults("wrong-template@10s+500h");
+    auto engine = make_mock_engine(host, o, {});
+    auto sink = std::make_shared<Collector>();
+    ASSERT_TRUE(engine->submit(make_request(1, prompt_of(1, 200), 1), sink));
+    sink->wait_ends(1);
+    ASSERT_TRUE(engine->submit(make_request(2, prompt_of(1, 200), 1), sink));
+    sink->wait_ends(2);
+    EXPECT_EQ(sink->of(2).last->cached_tokens, 196U);
+    std::this_thread::sleep_for(150ms);  // 15 s of the engine's clock
+    ASSERT_TRUE(engine->submit(make_request(3, prompt_of(1, 200), 1), sink));
+    sink->wait_ends(3);
+    EXPECT_EQ(sink->of(3).last->cached_tokens, 0U);
+    ASSERT_TRUE(engine->submit(make_request(4, prompt_of(1, 200), 1), sink));
+    sink->wait_ends(4);
+    EXPECT_EQ(sink->of(4).last->cached_tokens, 196U);
 }
 
 TEST(MockFaults, WrongTokensAreWrongWhileItLasts) {
