@@ -29,6 +29,7 @@ class Differential : public testing::Test {
             const auto difference = find_difference(index, options, shape, seed);
             ASSERT_FALSE(difference) << "STATOR_SEED=" << seed << ": " << *difference;
             EXPECT_EQ(index.counters().evicted_blocks > 0, shape.lossy);
+            EXPECT_EQ(index.counters().quota_blocks > 0, options.max_predicted_per_tenant > 0);
         }
     }
 };
@@ -55,6 +56,31 @@ TEST_F(Differential, RanksAtTheirBound) {
     IndexOptions options = small();
     options.max_blocks_per_rank = 100;
     expect_none(options, {.longest = 80}, 30);
+}
+
+TEST_F(Differential, TenantsAtTheirQuotas) {
+    IndexOptions options = small();
+    options.max_predicted_per_tenant = 25;
+    expect_none(options, {.longest = 80, .tenants = 4}, 30);
+    expect_none(options, {.ranks = 40, .longest = 30, .fork_percent = 30, .tenants = 3}, 10);
+    options.max_predicted_per_tenant = 3;
+    options.max_blocks_per_rank = 100;
+    expect_none(options, {.longest = 60, .tenants = 5}, 20);
+}
+
+TEST_F(Differential, LongRequestsWithinQuotas) {
+    IndexOptions options = small();
+    options.max_predicted_per_tenant = 1200;
+    expect_none(options,
+                {.ranks = 4, .longest = 5000, .fork_percent = 0, .tenants = 2, .steps = 150}, 3);
+}
+
+TEST_F(Differential, TooFewBytesWithQuotas) {
+    IndexOptions options = small();
+    options.max_bytes = 40'000;
+    options.max_predicted_per_tenant = 150;
+    expect_none(options,
+                {.longest = 400, .fork_percent = 3, .tenants = 3, .lossy = true, .steps = 800}, 10);
 }
 
 TEST_F(Differential, TooFewBytes) {
@@ -99,18 +125,38 @@ class Sticky : public PrefixIndex {
     int calls_ = 0;
 };
 
+/// Takes one tenant's predictions for another's, now and then.
+class Confused : public PrefixIndex {
+  public:
+    using PrefixIndex::PrefixIndex;
+    void predict(RankSlot rank, std::optional<tokens::SequenceHash> parent,
+                 std::span<const tokens::SequenceHash> blocks, TimePoint expires_at,
+                 std::uint64_t tenant) {
+        PrefixIndex::predict(rank, parent, blocks, expires_at,
+                             ++calls_ % 10 == 0 ? tenant + 1 : tenant);
+    }
+
+  private:
+    int calls_ = 0;
+};
+
 template <typename Broken>
-int histories_that_find() {
+int histories_that_find(const IndexOptions& options = small(), const HistoryShape& shape = {}) {
     int found = 0;
     for (std::uint64_t seed = 1; seed <= 10; ++seed) {
-        Broken index(small());
-        found += find_difference(index, small(), {}, seed).has_value();
+        Broken index(options);
+        found += find_difference(index, options, shape, seed).has_value();
     }
     return found;
 }
 
 TEST_F(Differential, FindsOneForgottenRemoval) { EXPECT_GE(histories_that_find<Forgetful>(), 5); }
 TEST_F(Differential, FindsOneForgottenClear) { EXPECT_GE(histories_that_find<Sticky>(), 5); }
+TEST_F(Differential, FindsPredictionsOfAnotherTenant) {
+    IndexOptions options = small();
+    options.max_predicted_per_tenant = 40;
+    EXPECT_GE(histories_that_find<Confused>(options, {.fork_percent = 30, .tenants = 3}), 5);
+}
 
 }  // namespace
 }  // namespace stator::index

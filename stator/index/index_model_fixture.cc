@@ -24,23 +24,57 @@ void IndexModel::removed(RankSlot rank, protocol::KvTier tier,
     }
 }
 
-void IndexModel::predict(RankSlot rank, std::span<const SequenceHash> blocks,
-                         TimePoint expires_at) {
+void IndexModel::predict(RankSlot rank, std::span<const SequenceHash> blocks, TimePoint expires_at,
+                         std::uint64_t tenant) {
     Rank& r = ranks_.at(rank.value);
-    for (const SequenceHash b : blocks) {
-        if (r.tiers[0].contains(b.value)) continue;
-        const auto found = r.predicted.find(b.value);
+    ++calls_;
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+        if (quota_ > 0 && i >= quota_) {
+            ++quota_blocks_;
+            continue;
+        }
+        const std::uint64_t b = blocks[i].value;
+        if (r.tiers[0].contains(b)) continue;
+        const auto found = r.predicted.find(b);
         if (found != r.predicted.end()) {
-            found->second = std::max(found->second, expires_at);
+            found->second = {std::max(found->second.expires_at, expires_at), tenant, calls_, i};
         } else if (r.total() < limit_) {
-            r.predicted[b.value] = expires_at;
+            r.predicted[b] = {expires_at, tenant, calls_, i};
         }
     }
+    while (quota_ > 0 && predicted_of(tenant) > quota_) end_oldest(tenant);
+}
+
+std::size_t IndexModel::predicted_of(std::uint64_t tenant) const {
+    std::size_t n = 0;
+    for (const auto& [slot, rank] : ranks_) {
+        for (const auto& [block, guess] : rank.predicted) n += guess.tenant == tenant;
+    }
+    return n;
+}
+
+/// Of the earliest call what stood last in it.
+void IndexModel::end_oldest(std::uint64_t tenant) {
+    std::map<std::uint64_t, Guess>* of = nullptr;
+    std::map<std::uint64_t, Guess>::iterator oldest;
+    for (auto& [slot, rank] : ranks_) {
+        for (auto at = rank.predicted.begin(); at != rank.predicted.end(); ++at) {
+            const Guess& g = at->second;
+            if (g.tenant != tenant) continue;
+            if (of == nullptr || g.call < oldest->second.call ||
+                (g.call == oldest->second.call && g.place > oldest->second.place)) {
+                of = &rank.predicted;
+                oldest = at;
+            }
+        }
+    }
+    of->erase(oldest);
+    ++quota_blocks_;
 }
 
 void IndexModel::expire(TimePoint now) {
     for (auto& [slot, rank] : ranks_) {
-        std::erase_if(rank.predicted, [&](const auto& p) { return p.second <= now; });
+        std::erase_if(rank.predicted, [&](const auto& p) { return p.second.expires_at <= now; });
     }
 }
 

@@ -17,7 +17,8 @@ namespace stator::index {
 /// and memory.
 class IndexModel {
   public:
-    explicit IndexModel(std::size_t max_blocks_per_rank) : limit_(max_blocks_per_rank) {}
+    explicit IndexModel(const IndexOptions& options)
+        : limit_(options.max_blocks_per_rank), quota_(options.max_predicted_per_tenant) {}
 
     void add_rank(RankSlot rank) { ranks_[rank.value] = {}; }
     void remove_rank(RankSlot rank) { ranks_.erase(rank.value); }
@@ -25,7 +26,8 @@ class IndexModel {
     void removed(RankSlot rank, protocol::KvTier tier,
                  std::span<const tokens::SequenceHash> blocks);
     void cleared(RankSlot rank) { ranks_[rank.value] = {}; }
-    void predict(RankSlot rank, std::span<const tokens::SequenceHash> blocks, TimePoint expires_at);
+    void predict(RankSlot rank, std::span<const tokens::SequenceHash> blocks, TimePoint expires_at,
+                 std::uint64_t tenant);
     void expire(TimePoint now);
 
     [[nodiscard]] std::uint32_t device_depth(RankSlot rank,
@@ -34,11 +36,18 @@ class IndexModel {
                                           std::span<const tokens::SequenceHash> blocks) const;
     [[nodiscard]] std::size_t held(RankSlot rank) const;  ///< predictions left out
     [[nodiscard]] std::set<std::uint64_t> blocks(RankSlot rank, protocol::KvTier tier) const;
+    [[nodiscard]] std::uint64_t quota_blocks() const { return quota_blocks_; }
 
   private:
+    struct Guess {
+        TimePoint expires_at;
+        std::uint64_t tenant = 0;
+        std::uint64_t call = 0;
+        std::size_t place = 0;  ///< in its request
+    };
     struct Rank {
         std::array<std::set<std::uint64_t>, 3> tiers;
-        std::map<std::uint64_t, TimePoint> predicted;
+        std::map<std::uint64_t, Guess> predicted;
         [[nodiscard]] std::size_t total() const {
             return tiers[0].size() + tiers[1].size() + tiers[2].size() + predicted.size();
         }
@@ -46,8 +55,14 @@ class IndexModel {
             return tiers[0].contains(b) || predicted.contains(b);
         }
     };
+    [[nodiscard]] std::size_t predicted_of(std::uint64_t tenant) const;
+    void end_oldest(std::uint64_t tenant);
+
     std::size_t limit_;
+    std::size_t quota_;
     std::map<std::uint32_t, Rank> ranks_;
+    std::uint64_t calls_ = 0;
+    std::uint64_t quota_blocks_ = 0;
 };
 
 /// What a random history looks like.
@@ -57,7 +72,9 @@ struct HistoryShape {
     std::uint32_t fork_percent = 5;  ///< how often a request leaves the common path at a block
     bool lower_tiers = true;
     bool predictions = true;
+    std::uint32_t tenants = 1;  ///< who predicts
     /// The index has less room than the history needs: answers may be too small, never too large.
+    /// The model then knows no quota: of a tenant some of whose blocks were evicted others stay.
     bool lossy = false;
     int steps = 600;
 };

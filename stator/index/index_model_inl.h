@@ -38,7 +38,8 @@ class History {
     History(Subject& index, const IndexOptions& options, const HistoryShape& shape,
             std::uint64_t seed)
         : index_(index),
-          model_(options.max_blocks_per_rank),
+          options_(options),
+          model_(shape.lossy ? without_quota(options) : options),
           shape_(shape),
           random_(seed),
           paths_(shape_, random_) {}
@@ -55,6 +56,10 @@ class History {
     }
 
   private:
+    static IndexOptions without_quota(IndexOptions options) {
+        options.max_predicted_per_tenant = 0;
+        return options;
+    }
     using Hashes = std::vector<tokens::SequenceHash>;
     std::uint64_t below(std::uint64_t n) { return random_() % n; }
     RankSlot rank() { return ranks_[below(ranks_.size())]; }
@@ -150,8 +155,9 @@ class History {
         const auto blocks = std::span(all).first(1 + below(all.size()));
         const auto r = rank();
         const TimePoint until = now_ + std::chrono::nanoseconds(1 + below(100));
-        index_.predict(r, std::nullopt, blocks, until);
-        model_.predict(r, blocks, until);
+        const std::uint64_t tenant = shape_.tenants > 1 ? below(shape_.tenants) : 0;
+        index_.predict(r, std::nullopt, blocks, until, tenant);
+        model_.predict(r, blocks, until, tenant);
     }
     void clear() {
         what_ = "cleared";
@@ -189,7 +195,18 @@ class History {
         for (int i = 0; i < 3; ++i) {
             if (auto difference = compare(path())) return difference;
         }
+        const std::size_t quota = options_.max_predicted_per_tenant;
+        for (std::uint64_t tenant = 0; quota > 0 && tenant < shape_.tenants; ++tenant) {
+            if (index_.predicted_of(tenant) > quota) {
+                return fmt::format("tenant {} has {} predicted blocks of at most {}", tenant,
+                                   index_.predicted_of(tenant), quota);
+            }
+        }
         if (shape_.lossy) return std::nullopt;
+        if (index_.counters().quota_blocks != model_.quota_blocks()) {
+            return fmt::format("{} blocks were over a quota, should be {}",
+                               index_.counters().quota_blocks, model_.quota_blocks());
+        }
         const RankSlot r = rank();
         if (index_.blocks_of(r) != model_.held(r)) {
             return fmt::format("rank {} holds {} blocks, should be {}", r.value,
@@ -240,6 +257,7 @@ class History {
     }
 
     Subject& index_;
+    IndexOptions options_;
     IndexModel model_;
     HistoryShape shape_;
     std::mt19937_64 random_;

@@ -210,17 +210,23 @@ void PrefixIndex::stored(RankSlot slot, KvTier tier, std::optional<SequenceHash>
         return;
     }
     counters_.stored_blocks += blocks.size();
-    store(slot.value, way_of(tier), parent, blocks, {});
+    store(slot.value, way_of(tier), parent, blocks, Guess{});
 }
 
 void PrefixIndex::predict(RankSlot slot, std::optional<SequenceHash> parent,
-                          std::span<const SequenceHash> blocks, TimePoint expires_at) {
+                          std::span<const SequenceHash> blocks, TimePoint expires_at,
+                          std::uint64_t tenant) {
     if (rank_in(slot) == nullptr) return;
-    store(slot.value, kPredicted, parent, blocks, expires_at);
+    const std::size_t quota = options_.max_predicted_per_tenant;
+    if (quota > 0 && blocks.size() > quota) {
+        counters_.quota_blocks += blocks.size() - quota;
+        blocks = blocks.first(quota);
+    }
+    store(slot.value, kPredicted, parent, blocks, {expires_at, tenant, ++predict_calls_});
 }
 
 void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<SequenceHash> parent,
-                        std::span<const SequenceHash> blocks, TimePoint expires_at) {
+                        std::span<const SequenceHash> blocks, const Guess& guess) {
     Rank& rank = ranks_[slot];
     ++clock_;
     const bool tight = rank.all_held() + blocks.size() > options_.max_blocks_per_rank;
@@ -234,7 +240,7 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
     }
     Stretch stretch;
     const auto write = [&] {
-        if (stretch.run != 0) hold(slot, way, stretch, expires_at);
+        if (stretch.run != 0) hold(slot, way, stretch, guess);
         stretch = {};
     };
     std::size_t i = 0;
@@ -249,7 +255,7 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
                 const std::uint32_t begin = last.offset + 1;
                 if (stretch.run != end.run || stretch.end != begin) {
                     write();
-                    stretch = {end.run, begin, begin};
+                    stretch = {end.run, begin, begin, static_cast<std::uint32_t>(i)};
                 }
                 stretch.end = end.offset + 1;
                 last = end;
@@ -289,12 +295,13 @@ void PrefixIndex::store(std::uint32_t slot, std::uint32_t way, std::optional<Seq
         }
         if (stretch.run != place.run || stretch.end != place.offset) {
             write();
-            stretch = {place.run, place.offset, place.offset};
+            stretch = {place.run, place.offset, place.offset, static_cast<std::uint32_t>(i - 1)};
         }
         ++stretch.end;
     }
     write();
     rank.last_stored = last;
+    if (way == kPredicted) keep_within_quota(guess.tenant);
     keep_within_bytes(last.run);
 }
 
@@ -307,11 +314,11 @@ bool PrefixIndex::may_hold_more(std::uint32_t slot, std::uint32_t way, Place pla
 }
 
 void PrefixIndex::hold(std::uint32_t slot, std::uint32_t way, const Stretch& stretch,
-                       TimePoint expires_at) {
+                       const Guess& guess) {
     Run& run = runs_[stretch.run];
     run.stamp = clock_;
-    const bool all = way == kPredicted ? hold_predicted(slot, stretch, expires_at)
-                                       : add_entry(slot, way, stretch);
+    const bool all =
+        way == kPredicted ? hold_predicted(slot, stretch, guess) : add_entry(slot, way, stretch);
     if (way == kDevice && ranks_[slot].held[kPredicted] > 0) {
         take_entry(slot, kPredicted, stretch);
     }
@@ -319,7 +326,7 @@ void PrefixIndex::hold(std::uint32_t slot, std::uint32_t way, const Stretch& str
 }
 
 /// Leaves out what is held in device memory.
-bool PrefixIndex::hold_predicted(std::uint32_t slot, const Stretch& stretch, TimePoint expires_at) {
+bool PrefixIndex::hold_predicted(std::uint32_t slot, const Stretch& stretch, const Guess& guess) {
     std::vector<Entry> confirmed;
     for (const Entry& e : holders_.of(runs_[stretch.run], slot)) {
         if (e.way == kDevice) confirmed.push_back(e);
@@ -330,7 +337,9 @@ bool PrefixIndex::hold_predicted(std::uint32_t slot, const Stretch& stretch, Tim
         end = std::min(end, stretch.end);
         if (at >= end) return;
         if (add_entry(slot, kPredicted, {stretch.run, at, end})) {
-            predictions_.set(slot, stretch.run, {at, end, expires_at});
+            predictions_.set(slot, stretch.run,
+                             {at, end, guess.expires_at, guess.tenant, guess.call,
+                              stretch.first + (at - stretch.begin)});
         } else {
             all = false;
         }

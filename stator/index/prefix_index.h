@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -37,7 +38,15 @@ struct IndexOptions {
     std::size_t max_blocks_per_rank = std::size_t{1} << 22;
     /// Beyond, runs are dropped that were stored long ago (see PrefixIndex).
     std::size_t max_bytes = std::size_t{4} << 30;
+    /// Predicted blocks of one tenant, a block counted once for each rank; 0 = no quota.
+    std::size_t max_predicted_per_tenant = 0;
 };
+
+/// About so many blocks fit into what `options` allow, in runs of some length.
+[[nodiscard]] constexpr std::size_t expected_capacity(const IndexOptions& options) {
+    constexpr std::size_t kBytesPerBlock = 32;
+    return std::min(options.max_blocks, options.max_bytes / kBytesPerBlock);
+}
 
 /// Blocks in a row, each the child of the one before, in one memory of a rank.
 struct HeldBlocks {
@@ -55,7 +64,8 @@ struct IndexCounters {
     std::uint64_t sparse_blocks = 0;    ///< of groups that are not followed
     std::uint64_t refused_blocks = 0;  ///< over a bound: not in the index, though the rank has them
     std::uint64_t evicted_blocks = 0;  ///< dropped to stay within `max_bytes` or `max_blocks`
-    std::uint64_t lost_blocks = 0;     ///< can't be removed any more: hashes made to collide
+    std::uint64_t quota_blocks = 0;  ///< predictions that a tenant's quota ended or did not let in
+    std::uint64_t lost_blocks = 0;   ///< can't be removed any more: hashes made to collide
     std::uint64_t ignored_events = 0;  ///< of ranks that are not there
 };
 
@@ -113,8 +123,14 @@ class PrefixIndex {
     /// there. Counts as held until then, or until an event speaks of the block: stored confirms it,
     /// removed ends it. Predicting again prolongs, never shortens. Not for blocks that it holds in
     /// device memory already.
+    ///   A predicted block belongs to the tenant (0 = those without one) that predicted it last:
+    /// who uses a prefix that several share has it in its own quota. Beyond
+    /// `max_predicted_per_tenant` the tenant's own oldest predictions end, earlier calls first and
+    /// of one call the last blocks first, and of one call no more than so many are taken; all of it
+    /// is counted (`quota_blocks`). Others' predictions never end by it.
     void predict(RankSlot rank, std::optional<tokens::SequenceHash> parent,
-                 std::span<const tokens::SequenceHash> blocks, TimePoint expires_at);
+                 std::span<const tokens::SequenceHash> blocks, TimePoint expires_at,
+                 std::uint64_t tenant = 0);
 
     /// Ends predictions whose time is over, frees what removed ranks held and gives memory back,
     /// looking at about `budget` runs. True if nothing is left to do.
@@ -130,6 +146,12 @@ class PrefixIndex {
     /// a block as long as its child is computed, so events before were lost. 0 once blocks of the
     /// rank were refused or evicted here.
     [[nodiscard]] std::uint64_t orphans_of(RankSlot rank) const;
+    /// Predicted blocks that belong to the tenant, those of ranks included that are not yet freed.
+    [[nodiscard]] std::size_t predicted_of(std::uint64_t tenant) const {
+        return predictions_.owners().blocks_of(tenant);
+    }
+    /// Who has such; nothing is kept of others.
+    [[nodiscard]] std::size_t predicting_tenants() const { return predictions_.owners().tenants(); }
     [[nodiscard]] std::size_t blocks() const { return locator_.size(); }  ///< different ones
     [[nodiscard]] std::size_t runs() const { return runs_.used(); }
     [[nodiscard]] const IndexCounters& counters() const { return counters_; }
@@ -153,6 +175,12 @@ class PrefixIndex {
         std::uint32_t run = 0;
         std::uint32_t begin = 0;
         std::uint32_t end = 0;
+        std::uint32_t first = 0;  ///< of a prediction: which block of the request `begin` is
+    };
+    struct Guess {
+        TimePoint expires_at;
+        std::uint64_t tenant = 0;
+        std::uint64_t call = 0;
     };
     enum class RankState : std::uint8_t { kFree, kIn, kLeaving };
     struct Rank {
@@ -184,11 +212,11 @@ class PrefixIndex {
 
     // events
     void store(std::uint32_t slot, std::uint32_t way, std::optional<tokens::SequenceHash> parent,
-               std::span<const tokens::SequenceHash> blocks, TimePoint expires_at);
+               std::span<const tokens::SequenceHash> blocks, const Guess& guess);
     [[nodiscard]] bool may_hold_more(std::uint32_t slot, std::uint32_t way, Place place) const;
-    void hold(std::uint32_t slot, std::uint32_t way, const Stretch& stretch, TimePoint expires_at);
+    void hold(std::uint32_t slot, std::uint32_t way, const Stretch& stretch, const Guess& guess);
     [[nodiscard]] bool hold_predicted(std::uint32_t slot, const Stretch& stretch,
-                                      TimePoint expires_at);
+                                      const Guess& guess);
     [[nodiscard]] bool add_entry(std::uint32_t slot, std::uint32_t way, const Stretch& stretch);
     std::uint32_t take(std::uint32_t slot, std::uint32_t way, const Stretch& stretch);
     std::uint32_t take_entry(std::uint32_t slot, std::uint32_t way, const Stretch& stretch);
@@ -211,6 +239,7 @@ class PrefixIndex {
     void drop_rank_from(std::uint32_t run, std::uint32_t slot);
     std::size_t free_leaving(std::size_t budget);
     void expire(TimePoint now);
+    void keep_within_quota(std::uint64_t tenant);
     bool evict_one(std::uint32_t except);
     void keep_within_bytes(std::uint32_t except);
     void grow_locator();
@@ -236,6 +265,7 @@ class PrefixIndex {
     bool out_of_room_ = false;  // why the last run could not be started
     std::size_t locator_stays_below_ = 0;
     std::uint32_t clock_ = 0;  // counts stored events
+    std::uint64_t predict_calls_ = 0;
     std::uint64_t dice_ = 0x243f6a8885a308d3U;
     std::size_t rank_lists_ = 0;  // words of ranks' lists
     IndexCounters counters_;

@@ -257,6 +257,118 @@ TEST_F(PrefixIndexTest, PredictionsEndUnlessConfirmed) {
     EXPECT_EQ(device(request).of(a), 12u) << "confirmed ones stay";
 }
 
+class QuotaTest : public PrefixIndexTest {
+  protected:
+    explicit QuotaTest(std::size_t quota = 100) : PrefixIndexTest(with(quota)) {}
+    static IndexOptions with(std::size_t quota) {
+        IndexOptions o = small();
+        o.max_predicted_per_tenant = quota;
+        return o;
+    }
+    void predict(RankSlot r, std::span<const SequenceHash> blocks, std::uint64_t tenant) {
+        index_.predict(r, std::nullopt, blocks, TimePoint{} + seconds(10), tenant);
+    }
+};
+
+TEST_F(QuotaTest, AFloodEndsTheFloodersOwnOldestPredictions) {
+    constexpr std::uint64_t kFlooder = 5;
+    const RankSlot a = rank();
+    const RankSlot b = rank();
+    const Hashes other = chain(100, 1);
+    const Hashes nobodys = chain(60, 2);
+    predict(a, other, 7);
+    predict(b, nobodys, 0);
+    for (std::uint64_t i = 0; i < 1000; ++i)
+        predict(i % 2 == 0 ? a : b, chain(30, 100 + i), kFlooder);
+    EXPECT_EQ(device(other).of(a), 100u);
+    EXPECT_EQ(device(nobodys).of(b), 60u);
+    EXPECT_EQ(index_.predicted_of(kFlooder), 100u);
+    EXPECT_EQ(index_.counters().quota_blocks, 30u * 1000 - 100);
+    for (std::uint64_t i = 997; i < 1000; ++i) {
+        EXPECT_EQ(device(chain(30, 100 + i)).deepest(), 30u) << i;
+    }
+    EXPECT_EQ(device(chain(30, 100 + 996)).deepest(), 10u) << "leading blocks stay longest";
+    EXPECT_EQ(device(chain(30, 100 + 995)).deepest(), 0u);
+}
+
+TEST_F(QuotaTest, OfALongRequestTheBeginningIsTaken) {
+    const RankSlot a = rank();
+    predict(a, chain(250), 3);
+    EXPECT_EQ(device(chain(250)).of(a), 100u);
+    EXPECT_EQ(index_.counters().quota_blocks, 150u);
+}
+
+TEST_F(QuotaTest, ABlockBelongsToWhoPredictedItLast) {
+    const RankSlot a = rank();
+    const Hashes shared = chain(40);
+    predict(a, shared, 1);
+    predict(a, shared, 2);
+    EXPECT_EQ(index_.predicted_of(1), 0u);
+    EXPECT_EQ(index_.predicted_of(2), 40u);
+    EXPECT_EQ(index_.predicting_tenants(), 1u);
+    for (std::uint64_t i = 0; i < 10; ++i) predict(a, chain(50, 10 + i), 1);
+    EXPECT_EQ(device(shared).of(a), 40u) << "no longer theirs to end";
+    store(a, std::span(shared).first(15));
+    EXPECT_EQ(index_.predicted_of(2), 25u) << "what is confirmed is nobody's guess";
+    for (std::uint64_t i = 0; i < 10; ++i) predict(a, chain(50, 30 + i), 2);
+    EXPECT_EQ(device(shared).of(a), 15u) << "confirmed blocks stay";
+    index_.removed(a, KvTier::kDevice, std::span(shared).first(1));
+    EXPECT_EQ(index_.predicted_of(2), 100u);
+}
+
+TEST_F(QuotaTest, RanksThatLeftDoNotCount) {
+    const RankSlot a = rank();
+    const RankSlot b = rank();
+    predict(b, chain(60, 1), 1);
+    predict(a, chain(40, 2), 1);
+    index_.remove_rank(a);
+    predict(b, chain(40, 3), 1);
+    EXPECT_EQ(device(chain(60, 1)).of(b), 60u);
+    EXPECT_EQ(device(chain(40, 3)).of(b), 40u);
+    EXPECT_EQ(index_.predicted_of(1), 100u);
+}
+
+TEST_F(QuotaTest, NothingIsKeptOfAMillionTenantsWhoseTimeIsOver) {
+    const RankSlot a = rank();
+    TimePoint now;
+    std::size_t most_bytes = 0;
+    std::size_t most_tenants = 0;
+    for (std::uint64_t tenant = 1; tenant <= 1'000'000; ++tenant) {
+        const SequenceHash block(tenant * 0x9e3779b97f4a7c15U);
+        index_.predict(a, std::nullopt, std::span(&block, 1), now + std::chrono::nanoseconds(2000),
+                       tenant);
+        now = now + std::chrono::nanoseconds(1);
+        if (tenant % 1000 != 0) continue;
+        most_bytes = std::max(most_bytes, index_.used_bytes());
+        index_.tidy(now);
+        most_tenants = std::max(most_tenants, index_.predicting_tenants());
+    }
+    EXPECT_LE(most_tenants, 2000u);
+    EXPECT_LT(most_bytes, 4u << 20);
+    while (!index_.tidy(now + seconds(1))) {
+    }
+    EXPECT_EQ(index_.predicting_tenants(), 0u);
+    EXPECT_EQ(index_.blocks(), 0u);
+    EXPECT_EQ(index_.counters().quota_blocks, 0u);
+    EXPECT_LT(index_.used_bytes(), 1u << 19);
+}
+
+TEST(Quotas, BytesBoundLiveTenantsToo) {
+    IndexOptions options = small();
+    options.max_bytes = 4 << 20;
+    options.max_predicted_per_tenant = 10;
+    PrefixIndex index(options);
+    const RankSlot a = index.add_rank().value();
+    for (std::uint64_t tenant = 1; tenant <= 200'000; ++tenant) {
+        const SequenceHash block(tenant * 0x9e3779b97f4a7c15U);
+        index.predict(a, std::nullopt, std::span(&block, 1), TimePoint{} + seconds(10), tenant);
+        ASSERT_LE(index.used_bytes(), options.max_bytes) << tenant;
+    }
+    EXPECT_GT(index.counters().evicted_blocks, 100'000u);
+    EXPECT_EQ(index.predicting_tenants(), index.blocks());
+    EXPECT_GT(index.blocks(), 5'000u);
+}
+
 TEST_F(PrefixIndexTest, SparseGroupsMakeDepthsUpperBounds) {
     const Hashes request = chain(10);
     const RankSlot a = rank();

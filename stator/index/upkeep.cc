@@ -298,7 +298,7 @@ std::size_t PrefixIndex::free_leaving(std::size_t budget) {
 }
 
 void PrefixIndex::expire(TimePoint now) {
-    Predictions::Expired gone;
+    Predictions::Ended gone;
     while (predictions_.take_expired(now, gone)) {
         const Stretch stretch{gone.run, gone.begin, gone.end};
         if (take_entry(gone.rank, kPredicted, stretch) > 0) after_removal(gone.run, stretch);
@@ -306,6 +306,23 @@ void PrefixIndex::expire(TimePoint now) {
 }
 
 // --- bounds
+
+/// Of a tenant that predicts too much, its oldest go.
+void PrefixIndex::keep_within_quota(std::uint64_t tenant) {
+    const PredictionOwners& owners = predictions_.owners();
+    const std::size_t quota = options_.max_predicted_per_tenant;
+    if (quota == 0 || owners.blocks_of(tenant) <= quota) return;
+    // What ranks that left had does not count.
+    if (!leaving_.empty()) free_leaving(std::numeric_limits<std::size_t>::max());
+    Predictions::Ended gone;
+    while (owners.blocks_of(tenant) > quota &&
+           predictions_.take_oldest(tenant, owners.blocks_of(tenant) - quota, gone)) {
+        const Stretch stretch{gone.run, gone.begin, gone.end};
+        const std::uint32_t blocks = take_entry(gone.rank, kPredicted, stretch);
+        counters_.quota_blocks += blocks;
+        if (blocks > 0) after_removal(gone.run, stretch);
+    }
+}
 
 bool PrefixIndex::evict_one(std::uint32_t except) {
     std::uint32_t oldest = 0;
