@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <random>
@@ -121,6 +122,12 @@ Result<routing::PoolRouterOptions> router_options(const config::RouterSettings& 
     if (auto ok = router::validate(o.policy); !ok) return tl::unexpected(ok.error());
     o.predict_ttl = s.predict_ttl;
     o.index.max_bytes = s.index_size.bytes;
+    constexpr double kAll = 100;
+    if (s.index_tenant_share < kAll) {
+        o.index.max_predicted_per_tenant = std::max<std::size_t>(
+            1, static_cast<std::size_t>(static_cast<double>(index::expected_capacity(o.index)) *
+                                        s.index_tenant_share / kAll));
+    }
     o.seed = random_number();
     return o;
 }

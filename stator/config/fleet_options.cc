@@ -159,6 +159,13 @@ void add_router(std::vector<Option>& t) {
                     "Memory for knowing which worker holds which prefix, for each pool; beyond, "
                     "what was stored long ago is forgotten.")
                     .range(1024.0 * 1024, 1e15));
+    t.push_back(option<&S::router, &R::index_tenant_share>(
+                    "router.index_tenant_share", "--router-index-tenant-share",
+                    "Share of what the index can hold, in percent, for what is taken to be at "
+                    "workers without KV events because of one tenant's requests; beyond, its own "
+                    "oldest guesses end. Those without a tenant are one. 100: no limit.")
+                    .range(1, 100)
+                    .in("percent"));
     t.push_back(option<&S::router, &R::remote>(
                     "router.remote", "--router-remote",
                     "URL of a `stator router` that is asked where each request should go, so that "

@@ -161,6 +161,7 @@ struct RouterSettings {
     bool kv_events = true;
     std::chrono::milliseconds predict_ttl{120'000};
     ByteSize index_size{4ULL * 1024 * 1024 * 1024};
+    double index_tenant_share = 25;
     std::string hints = "local";
     std::chrono::milliseconds hold{500};
     std::uint32_t queue = 2048;

@@ -42,9 +42,9 @@ void PoolIndex::clear(index::RankSlot slot) {
 }
 
 void PoolIndex::predict(index::RankSlot slot, std::span<const tokens::SequenceHash> blocks,
-                        TimePoint expires_at) {
+                        TimePoint expires_at, std::uint64_t tenant) {
     const std::scoped_lock lock(mutex_);
-    index_.predict(slot, std::nullopt, blocks, expires_at);
+    index_.predict(slot, std::nullopt, blocks, expires_at, tenant);
 }
 
 bool PoolIndex::tidy(TimePoint now) {

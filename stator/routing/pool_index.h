@@ -27,9 +27,10 @@ class PoolIndex {
     /// PrefixIndex::orphans_of() after it.
     std::uint64_t apply(index::RankSlot slot, const protocol::KvEvent& event);
     void clear(index::RankSlot slot);
-    /// A request was sent there: its blocks will be, for an engine that tells nothing.
+    /// A request of the tenant was sent there: its blocks will be, for an engine that tells
+    /// nothing.
     void predict(index::RankSlot slot, std::span<const tokens::SequenceHash> blocks,
-                 TimePoint expires_at);
+                 TimePoint expires_at, std::uint64_t tenant);
     /// Some upkeep where it is due and nobody writes; true where it was.
     bool tidy(TimePoint now);
 

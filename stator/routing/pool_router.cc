@@ -5,6 +5,7 @@
 
 #include "stator/base/log.h"
 #include "stator/router/explanation.h"
+#include "stator/routing/tenant.h"
 #include "stator/tokens/hash.h"
 
 namespace stator::routing {
@@ -337,7 +338,10 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         route.prompt_tokens = r.prompt_tokens;
     }
     wake();
-    if (predicted) index_->predict(*predicted, blocks, begin + options_.predict_ttl);
+    if (predicted) {
+        index_->predict(*predicted, blocks, begin + options_.predict_ttl,
+                        tenant_number(request.tenant));
+    }
     decision_seconds_.observe(to_seconds(clock_.now() - begin));
     return route;
 }

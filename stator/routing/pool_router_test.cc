@@ -74,6 +74,33 @@ TEST_F(PoolRouterTest, WhatIsPredictedIsForgottenInTime) {
     EXPECT_EQ(choose(request(0)).cached_tokens, 0U);
 }
 
+TEST_F(PoolRouterTest, ATenantsFloodEndsItsOwnGuesses) {
+    constexpr std::size_t kQuota = 4 * 640 / kBlock;
+    PoolRouterOptions options;
+    options.index.max_predicted_per_tenant = kQuota;
+    PoolRouter router(options, card(), nullptr, registry_, clock_);
+    (void)router.set_ranks(ranks_);
+    const auto send = [&](std::uint32_t first, std::string tenant) {
+        auto r = request(first);
+        r.tenant = std::move(tenant);
+        const auto route = router.choose(r, {});
+        EXPECT_TRUE(route);
+        if (route) router.ended(route->booking);
+    };
+    const auto held = [&](std::uint32_t first) {
+        const auto holders = router.holders(request(first).prompt, 0);
+        return holders.empty() ? 0U : holders[0].device_blocks;
+    };
+    send(0, "light");
+    send(10'000, "");
+    for (std::uint32_t i = 1; i <= 50; ++i) send(1'000'000 + i * 10'000, "flood");
+    EXPECT_EQ(held(0), 640 / kBlock);
+    EXPECT_EQ(held(10'000), 640 / kBlock);
+    EXPECT_EQ(held(1'000'000 + 50 * 10'000), 640 / kBlock);
+    EXPECT_EQ(held(1'000'000 + 46 * 10'000), 0U);
+    EXPECT_EQ(router.state().index.counters.quota_blocks, 46 * 640 / kBlock);
+}
+
 TEST_F(PoolRouterTest, LoadsOfWorkersCount) {
     workers_[0]->set_load(8, 8);
     workers_[1]->set_load(8, 8);

@@ -50,6 +50,7 @@ std::string reserve_body(const std::string& pool, const protocol::GenerateReques
     w.begin_object().key("model").string(pool);
     w.key("max_tokens").number(request.max_tokens);
     if (request.priority != 0) w.key("priority").number(request.priority);
+    if (!request.tenant.empty()) w.key("tenant").string(request.tenant);
     if (request.cache_salt != 0) w.key("cache_salt").number(request.cache_salt);
     if (const auto* hints = request.hints.get(); hints != nullptr) {
         const auto list = [&](std::string_view name, const std::vector<std::string>& words) {

@@ -70,6 +70,7 @@ TEST_F(RemoteRouterTest, AsksTellsAndReleases) {
     talk_to(server.port(), {.url = {}, .key = "secret", .timeout = 5s});
     auto request = prompt();
     request.priority = -1;
+    request.tenant = "acme";
     request.cache_salt = ~std::uint64_t{0};
     request.hints = std::make_shared<protocol::RouteHints>();
     request.hints->session = "s \"1\"";
@@ -90,6 +91,7 @@ TEST_F(RemoteRouterTest, AsksTellsAndReleases) {
     ASSERT_TRUE(body);
     EXPECT_EQ(body->find("model").as_string(), "pool-1");
     EXPECT_EQ(body->find("priority").as_int(), -1);
+    EXPECT_EQ(body->find("tenant").as_string(), "acme");
     EXPECT_EQ(body->find("cache_salt").as_uint(), ~std::uint64_t{0});
     EXPECT_EQ(body->find("session").as_string(), "s \"1\"");
     EXPECT_EQ(body->find("max_tokens").as_int(), 7);

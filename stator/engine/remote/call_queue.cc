@@ -6,13 +6,14 @@
 #include "stator/engine/remote/call_room.h"
 #include "stator/engine/remote/pool_calls.h"
 #include "stator/estimate/time_model.h"
+#include "stator/routing/tenant.h"
 #include "stator/runtime/asio.h"
-#include "stator/tokens/hash.h"
 
 namespace stator::engine {
 namespace {
 
 using router::Offered;
+using routing::tenant_number;
 
 /// Time frees ranks too, and loads are read when one asks.
 constexpr std::chrono::milliseconds kTick{20};
@@ -31,10 +32,6 @@ router::AdmissionOptions admission(const PoolQueueOptions& o) {
     a.promote_after_s = o.promote_after_s;
     a.quantum_s = kQuantum_s;
     return a;
-}
-
-std::uint64_t tenant_number(const std::string& name) {
-    return name.empty() ? 0 : tokens::hash_seed({}, name);
 }
 
 metrics::Counter& refusals(metrics::Registry& registry, const std::string& model,

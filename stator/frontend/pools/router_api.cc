@@ -113,7 +113,8 @@ Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::Mo
     }
     constexpr std::int64_t kMaxOutput = 10'000'000;
     for (auto ok :
-         {take_word(body, "session", hints->session), take_word(body, "worker", hints->worker),
+         {take_word(body, "session", hints->session), take_word(body, "tenant", r.tenant),
+          take_word(body, "worker", hints->worker),
           take_words(body, "require", hints->required_labels),
           take_words(body, "prefer", hints->preferred_labels),
           take_words(body, "tolerate", hints->tolerated_taints),

@@ -82,6 +82,7 @@ void append_routers_json(codec::JsonWriter& w,
         w.key("unknown_parents").number(state.index.counters.unknown_parents);
         w.key("refused_blocks").number(state.index.counters.refused_blocks);
         w.key("evicted_blocks").number(state.index.counters.evicted_blocks);
+        w.key("quota_blocks").number(state.index.counters.quota_blocks);
         w.key("sparse_blocks").number(state.index.counters.sparse_blocks);
         w.end_object().key("ranks");
         append_ranks_json(w, state);
