@@ -33,6 +33,7 @@ bool sendable(std::string_view key) {
 struct Owner {
     std::string tenant;
     std::optional<double> weight;
+    bool trusted = false;
 };
 
 /// What follows a key in its line.
@@ -53,6 +54,8 @@ std::optional<Owner> read_owner(std::string_view rest) {
             word.remove_prefix(kWeight.size());
             out.weight = read_tenant_weight(word);
             if (!out.weight) return std::nullopt;
+        } else if (word == "hints=yes" || word == "hints=no") {
+            out.trusted = word == "hints=yes";
         } else {
             return std::nullopt;
         }
@@ -83,7 +86,7 @@ Result<ApiKeys> parse_api_keys(std::string_view text) {
         if (!sendable(key) || !owner) {
             return error(ErrorCode::kInvalidArgument,
                          "line {} is no API key: a key is 1 to {} visible ASCII characters without "
-                         "blanks; tenant=NAME and weight=NUMBER may follow it",
+                         "blanks; tenant=NAME, weight=NUMBER and hints=yes may follow it",
                          line, kLongestKey);
         }
         if (std::ranges::find(out.keys, key) != out.keys.end()) {
@@ -99,6 +102,7 @@ Result<ApiKeys> parse_api_keys(std::string_view text) {
         out.keys.emplace_back(key);
         out.tenants.push_back(owner->tenant.empty() ? fmt::format("key-{}", out.keys.size())
                                                     : owner->tenant);
+        out.trusted.push_back(owner->trusted);
         if (owner->weight) out.weights.emplace_back(out.tenants.back(), *owner->weight);
     }
     if (out.keys.empty()) {

@@ -13,13 +13,14 @@ namespace stator::cli {
 struct ApiKeys {
     std::vector<std::string> keys;     ///< no two alike
     std::vector<std::string> tenants;  ///< of each key; where none is named, "key-N", its place
+    std::vector<bool> trusted;         ///< of each key: routing hints that come with it count
     std::vector<std::pair<std::string, double>> weights;  ///< of tenants
     std::vector<std::string> warnings;                    ///< sentences; none contains a key
 };
 
-/// The keys in a text: one a line, perhaps followed by tenant=NAME and weight=NUMBER; blank lines
-/// and lines that begin with # are ignored, blanks around a key too. kInvalidArgument where there
-/// is none, or where one could not be sent in a header (with the line, never the key).
+/// The keys in a text: one a line, perhaps followed by tenant=NAME, weight=NUMBER and hints=yes;
+/// blank lines and lines that begin with # are ignored, blanks around a key too. kInvalidArgument
+/// where there is none, or where one could not be sent in a header (with the line, never the key).
 [[nodiscard]] Result<ApiKeys> parse_api_keys(std::string_view text);
 
 /// The same from a file; also warns where the file can be read by everyone on the machine.

@@ -33,15 +33,17 @@ TEST(ApiKeys, NameTheirTenants) {
     const auto keys = parse_api_keys(
         "sk-0123456789abcdef tenant=acme weight=2.5\n"
         "sk-1123456789abcdef\n"
-        "sk-2123456789abcdef\t tenant=acme \r\n");
+        "sk-2123456789abcdef\t tenant=acme hints=yes \r\n");
     ASSERT_TRUE(keys.has_value());
     EXPECT_THAT(keys->keys,
                 ElementsAre("sk-0123456789abcdef", "sk-1123456789abcdef", "sk-2123456789abcdef"));
     EXPECT_THAT(keys->tenants, ElementsAre("acme", "key-2", "acme"));
+    EXPECT_THAT(keys->trusted, ElementsAre(false, false, true));
     ASSERT_EQ(keys->weights.size(), 1U);
     EXPECT_EQ(keys->weights[0].first, "acme");
     EXPECT_EQ(keys->weights[0].second, 2.5);
-    for (const char* bad : {"tenant=", "weight=", "weight=0", "weight=nan", "weight=-1", "acme"}) {
+    for (const char* bad : {"tenant=", "weight=", "weight=0", "weight=nan", "weight=-1", "acme",
+                            "hints=", "hints=maybe"}) {
         EXPECT_FALSE(parse_api_keys(std::string(kKey) + " " + bad)) << bad;
     }
 }

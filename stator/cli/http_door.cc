@@ -32,6 +32,7 @@ frontend::FrontendOptions frontend_options(const config::Settings& s, ApiKeys ke
     frontend::FrontendOptions o;
     o.api_keys = std::move(keys.keys);
     o.key_tenants = std::move(keys.tenants);
+    o.key_trusted = std::move(keys.trusted);
     o.cors_origins = s.server.cors_origins;
     o.max_choices = s.limits.max_choices;
     o.max_inflight = s.limits.max_inflight;

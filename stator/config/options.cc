@@ -64,11 +64,12 @@ void add_server(std::vector<Option>& t) {
 void add_auth(std::vector<Option>& t) {
     using S = Settings;
     using A = AuthSettings;
-    t.push_back(option<&S::auth, &A::api_key_file>("auth.api_key_file", "--api-key-file",
-                                                   "File with the API keys that clients must send, "
-                                                   "one a line, perhaps with tenant=NAME and "
-                                                   "weight=NUMBER behind it; lines that begin "
-                                                   "with # are comments.")
+    t.push_back(option<&S::auth, &A::api_key_file>(
+                    "auth.api_key_file", "--api-key-file",
+                    "File with the API keys that clients must send, "
+                    "one a line, perhaps with tenant=NAME, "
+                    "weight=NUMBER and hints=yes behind it; lines that begin "
+                    "with # are comments.")
                     .in("file"));
     t.push_back(option<&S::auth, &A::allow_unauthenticated>(
         "auth.allow_unauthenticated", "--allow-unauthenticated",

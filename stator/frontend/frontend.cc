@@ -217,6 +217,7 @@ void Frontend::Impl::dispatch(const std::shared_ptr<net::HttpExchange>& exchange
                     .value());
         }
         if (*known < options.key_tenants.size()) record->tenant = options.key_tenants[*known];
+        record->trusted_key = *known < options.key_trusted.size() && options.key_trusted[*known];
     }
     const std::string path = request.path.substr(0, kLoggedPathBytes);
     const bool of_router = match.route == Route::kRouter || match.route == Route::kRouterAction;
@@ -377,7 +378,7 @@ void Frontend::Impl::generate(LoopState& state, const std::shared_ptr<net::HttpE
         record->finish = to_string(request.error().code);
         return respond_error(*exchange, request.error());
     }
-    const bool trusted = options.trust_hints == TrustHints::kEverybody ||
+    const bool trusted = record->trusted_key || options.trust_hints == TrustHints::kEverybody ||
                          (options.trust_hints == TrustHints::kLocal && is_local_peer(record->peer));
     auto hints = read_route_hints(exchange->request(), request->fields.hints, trusted);
     if (!hints) {

@@ -54,6 +54,9 @@ struct FrontendOptions {
         api_keys{};  ///< empty: no authentication (health routes never need any)
     /// Of each key the tenant that its requests belong to; may be shorter, and its texts empty.
     std::vector<std::string> key_tenants{};
+    /// Of each key whether routing hints that come with it count, whoever sends them; may be
+    /// shorter.
+    std::vector<bool> key_trusted{};
     std::vector<std::string> cors_origins{};  ///< "*" or exact origins; empty = CORS off
     std::uint32_t max_choices = 128;          ///< upper bound of `n`
     std::uint32_t max_inflight = 4096;        ///< requests in work; beyond: 503 with Retry-After

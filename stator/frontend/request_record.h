@@ -22,8 +22,9 @@ struct RequestRecord {
     Route route = Route::kUnknown;
     TimePoint received;
 
-    std::string tenant;  ///< of its key; empty: none
-    std::string model;   ///< the model's own id; empty until it is known
+    std::string tenant;        ///< of its key; empty: none
+    bool trusted_key = false;  ///< its routing hints count
+    std::string model;         ///< the model's own id; empty until it is known
     const ModelMetrics* metrics = nullptr;
     std::uint64_t prompt_tokens = 0;
     std::uint64_t cached_tokens = 0;

@@ -187,6 +187,21 @@ def test_the_body_may_say_it_too(workers):
         assert answer["usage"]["prompt_tokens"] == 33
 
 
+def test_a_key_may_be_trusted(workers, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("sk-0123456789abcdef hints=yes\nsk-fedcba9876543210\n")
+    keys.chmod(0o600)
+    with StatorFrontend(workers, api_key_file=keys, router_hints="nobody") as frontend:
+        frontend.wait_workers("w0", "w1", "w2")
+
+        def explained(key):
+            headers = ask(frontend, x_stator_explain=1, authorization=f"Bearer {key}")[1]
+            return "x-stator-explain" in headers
+
+        assert explained("sk-0123456789abcdef")
+        assert not explained("sk-fedcba9876543210")
+
+
 def test_the_policy_direct_goes_where_it_is_told(workers):
     with StatorFrontend(workers, router_policy="direct") as frontend:
         frontend.wait_workers("w0", "w1", "w2")
