@@ -152,6 +152,13 @@ Result<engine::PoolQueueOptions> queue_options(const config::RouterSettings& s) 
     return o;
 }
 
+/// With the key file's weights; what the settings say counts for more.
+engine::PoolQueueOptions with_weights(engine::PoolQueueOptions queue,
+                                      const std::vector<std::pair<std::string, double>>& key_file) {
+    queue.weights.insert(queue.weights.begin(), key_file.begin(), key_file.end());
+    return queue;
+}
+
 /// The shared router that is asked; none where this process chooses alone.
 Result<std::optional<routing::RemoteRouterOptions>> remote_options(
     const config::RouterSettings& s) {
@@ -314,10 +321,8 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     options.feed = std::move(*feed);
     auto queue = queue_options(settings.router);
     if (!queue) return tl::unexpected(queue.error());
-    // What the settings say counts for more.
-    queue->weights.insert(queue->weights.begin(), door.tenant_weights().begin(),
-                          door.tenant_weights().end());
-    options.queue = std::move(*queue);
+    made->key_weights_ = door.tenant_weights();
+    options.queue = with_weights(std::move(*queue), made->key_weights_);
     if (made->replicas_) options.replicas = made->replicas_->plane();
     if (remote->has_value()) {
         made->shared_router_ =
@@ -354,7 +359,11 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
 Result<void> FleetFront::set_router(const config::RouterSettings& settings) {
     const auto options = router_options(settings);
     if (!options) return tl::unexpected(options.error());
-    return models_->set_policy(options->policy);
+    auto queue = queue_options(settings);
+    if (!queue) return tl::unexpected(queue.error());
+    if (auto set = models_->set_policy(options->policy); !set) return set;
+    models_->set_queue(with_weights(std::move(*queue), key_weights_));
+    return {};
 }
 
 void FleetFront::stop(Deadline deadline) {

@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "stator/base/error.h"
@@ -47,7 +48,8 @@ class FleetFront {
         std::shared_ptr<LinkSecurity> security, HttpDoor& door, metrics::Registry& registry,
         std::function<void(const protocol::ModelCard&)> served);
 
-    /// Policy and weights, for the pools there are and those to come; the rest needs a restart.
+    /// Policy, weights, and how requests wait, for the pools there are and those to come; the rest
+    /// needs a restart.
     [[nodiscard]] Result<void> set_router(const config::RouterSettings& settings);
     /// Between HttpDoor::stop_serving() and stop_loops().
     void stop(Deadline deadline);
@@ -61,6 +63,7 @@ class FleetFront {
     std::unique_ptr<frontend::PoolModels> models_;
     std::unique_ptr<frontend::RouterApi> router_api_;
     frontend::Frontend* frontend_ = nullptr;
+    std::vector<std::pair<std::string, double>> key_weights_;  ///< of tenants, in the key file
 };
 
 }  // namespace stator::cli

@@ -61,6 +61,11 @@ class AdmissionQueue {
 
     /// Shares of tenants; those not named have 1. Must be positive (else ignored).
     void set_weight(std::uint64_t tenant, double weight);
+    /// All have 1 again.
+    void clear_weights() { weights_.clear(); }
+    /// From now on. Those who wait stay, also where there are more than the bounds allow; nobody
+    /// else comes in until enough have left.
+    void set_options(const AdmissionOptions& options) { options_ = options; }
 
     /// Takes it in. kOverloaded, with when to try again: the queue is full of requests that are as
     /// urgent, or the tenant's part is. kDeadlineExceeded: it is past its deadline. The value is

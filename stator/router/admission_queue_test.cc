@@ -29,6 +29,23 @@ std::vector<std::uint64_t> pop_all(AdmissionQueue& q, Nanos now = 0ns) {
 
 using Ids = std::vector<std::uint64_t>;
 
+TEST(AdmissionQueue, NewOptionsAndWeightsLeaveThoseWhoWait) {
+    AdmissionQueue q({.most_requests = 10, .most_per_tenant = 10, .quantum_s = 0.1});
+    q.set_weight(2, 3);
+    for (std::uint64_t i = 1; i <= 4; ++i) ASSERT_TRUE(q.push(waiting(i, 0ns, 1), 0ns));
+    for (std::uint64_t i = 5; i <= 8; ++i) ASSERT_TRUE(q.push(waiting(i, 0ns, 2), 0ns));
+    q.set_options({.most_requests = 5, .most_per_tenant = 2, .quantum_s = 0.1});
+    EXPECT_EQ(q.size(), 8U);
+    EXPECT_FALSE(q.push(waiting(9, 0ns, 3), 0ns)) << "full";
+    q.clear_weights();
+    EXPECT_EQ(pop_all(q), (Ids{1, 5, 2, 6, 3, 7, 4, 8})) << "in turns, of equal weights";
+    ASSERT_TRUE(q.push(waiting(1, 0ns, 1), 0ns));
+    ASSERT_TRUE(q.push(waiting(2, 0ns, 1), 0ns));
+    EXPECT_FALSE(q.push(waiting(3, 0ns, 1), 0ns)) << "the tenant's part";
+    q.set_options({.most_requests = 5, .most_per_tenant = 5});
+    EXPECT_TRUE(q.push(waiting(3, 0ns, 1), 0ns));
+}
+
 TEST(AdmissionQueue, ArrivalThenClassThenDeadline) {
     AdmissionQueue q;
     ASSERT_TRUE(q.push(waiting(1, 0ns), 0ns));

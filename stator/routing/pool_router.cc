@@ -595,7 +595,7 @@ Result<void> PoolRouter::set_policy(router::PolicyOptions policy) {
     return router_.set_options(std::move(policy));
 }
 
-void PoolRouter::observe_queue(std::function<QueueState()> look) {
+void PoolRouter::observe_queue(std::function<std::optional<QueueState>()> look) {
     const std::scoped_lock lock(look_mutex_);
     look_at_queue_ = std::move(look);
 }

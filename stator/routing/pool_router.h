@@ -165,7 +165,7 @@ class PoolRouter {
     };
     [[nodiscard]] State state() const;
     /// Who lets requests wait tells of them by this; null: nobody does any more.
-    void observe_queue(std::function<QueueState()> look);
+    void observe_queue(std::function<std::optional<QueueState>()> look);
     /// Ranks that are not what they say they are, a sentence each: for /health.
     [[nodiscard]] std::vector<std::string> concerns() const;
 
@@ -240,7 +240,7 @@ class PoolRouter {
     std::uint64_t last_booking_ = 0;
 
     mutable std::mutex look_mutex_;
-    std::function<QueueState()> look_at_queue_;
+    std::function<std::optional<QueueState>()> look_at_queue_;
 
     std::mutex following_mutex_;  ///< of what follows; taken before the other
     std::vector<std::pair<std::shared_ptr<fleet::Worker>, Following>> following_;

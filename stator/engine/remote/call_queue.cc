@@ -52,7 +52,6 @@ CallQueue::CallQueue(PoolCalls& calls, runtime::Loop& loop, metrics::Registry& r
       displaced_(refusals(registry, calls.options.card.name, "displaced")),
       too_late_(refusals(registry, calls.options.card.name, "too_late")),
       expired_(refusals(registry, calls.options.card.name, "expired")),
-      queue_(admission(calls.options.queue)),
       timer_(runtime::asio_context(loop)) {
     const std::string& model = calls.options.card.name;
     for (std::size_t i = 0; i < kClasses.size(); ++i) {
@@ -63,14 +62,30 @@ CallQueue::CallQueue(PoolCalls& calls, runtime::Loop& loop, metrics::Registry& r
                                         "Waited at the router, of requests that got a worker.",
                                         metrics::exponential_bounds(0.005, 2, 15), labels);
     }
-    for (const auto& [name, weight] : calls.options.queue.weights) {
-        queue_.set_weight(tenant_number(name), weight);
-    }
+    take_options(calls.options.queue);
 }
 
 CallQueue::~CallQueue() = default;
 
-bool CallQueue::on() const { return calls_.options.queue.most_requests > 0; }
+void CallQueue::set_options(const PoolQueueOptions& options) {
+    {
+        const std::scoped_lock lock(mutex_);
+        take_options(options);
+    }
+    nudge();  // a longer hold lets some go
+}
+
+/// Under the lock, or where nobody else is yet.
+void CallQueue::take_options(const PoolQueueOptions& options) {
+    queue_.set_options(admission(options));
+    queue_.clear_weights();
+    for (const auto& [name, weight] : options.weights) {
+        queue_.set_weight(tenant_number(name), weight);
+    }
+    hold_s_.store(options.hold.queue_s, std::memory_order_relaxed);
+    hold_share_.store(options.hold.waiting_share, std::memory_order_relaxed);
+    most_.store(options.most_requests, std::memory_order_relaxed);
+}
 
 /// What it takes of a rank: a token to be generated is as much work as one of the prompt.
 router::Waiting CallQueue::describe(const Call& call) const {
@@ -227,10 +242,11 @@ Offered CallQueue::ask(const router::Waiting& waiting, TimePoint now) {
     return Offered::kTaken;
 }
 
-routing::PoolRouter::QueueState CallQueue::state() const {
+std::optional<routing::PoolRouter::QueueState> CallQueue::state() const {
+    if (!on() && empty()) return std::nullopt;
     routing::PoolRouter::QueueState s;
-    s.most = calls_.options.queue.most_requests;
-    s.hold_s = calls_.options.queue.hold.queue_s;
+    s.most = most_.load(std::memory_order_relaxed);
+    s.hold_s = hold().queue_s;
     const std::scoped_lock lock(mutex_);
     for (std::size_t i = 0; i < s.waiting.size(); ++i) {
         s.waiting[i] = queue_.size(static_cast<router::RequestClass>(i));

@@ -5,6 +5,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -12,6 +13,7 @@
 #include "stator/engine/remote/pool_engine.h"
 #include "stator/metrics/registry.h"
 #include "stator/router/admission_queue.h"
+#include "stator/routing/pool_router.h"
 #include "stator/runtime/loop.h"
 
 namespace stator::engine {
@@ -35,7 +37,14 @@ class CallQueue {
 
     // Any thread.
     /// False: nothing ever waits in here.
-    [[nodiscard]] bool on() const;
+    [[nodiscard]] bool on() const { return most_.load(std::memory_order_relaxed) > 0; }
+    /// What a rank may have before a request that leaves for it.
+    [[nodiscard]] routing::Hold hold() const {
+        return {hold_s_.load(std::memory_order_relaxed),
+                hold_share_.load(std::memory_order_relaxed)};
+    }
+    /// From now on. Those who wait stay and are served, whatever the bounds are now.
+    void set_options(const PoolQueueOptions& options);
     [[nodiscard]] bool empty() const { return size_.load(std::memory_order_relaxed) == 0; }
     /// Takes it in. `arriving`: on its way to its home, which is posted CallRoom::settle_queued().
     /// kOverloaded with when to try again, kDeadlineExceeded: as AdmissionQueue::push().
@@ -46,9 +55,11 @@ class CallQueue {
     void nudge() {
         if (!empty()) order();
     }
-    [[nodiscard]] routing::PoolRouter::QueueState state() const;
+    /// None: nobody waits here, now or later.
+    [[nodiscard]] std::optional<routing::PoolRouter::QueueState> state() const;
 
   private:
+    void take_options(const PoolQueueOptions& options);
     void order();
     void wanted();
     void arm(TimePoint at);
@@ -68,6 +79,9 @@ class CallQueue {
     metrics::Counter& too_late_;
     metrics::Counter& expired_;
 
+    std::atomic<std::size_t> most_{0};  ///< requests
+    std::atomic<double> hold_s_{0};
+    std::atomic<double> hold_share_{0};
     std::atomic<std::size_t> size_{0};
     std::atomic<bool> ordered_{false};
 

@@ -134,6 +134,95 @@ TEST_F(CallQueueTest, AFullQueueRefusesAndMoreUrgentOnesPushOut) {
     EXPECT_EQ(metric("stator_router_queue_requests"), 3);
 }
 
+TEST_F(CallQueueTest, NewBoundsHoldForThoseThatComeNext) {
+    start_one({.most_requests = 10}, {.max_running = 1, .max_waiting = 100, .step = 1h});
+    ASSERT_TRUE(engine_->submit(request(901, 10), sink_));
+    ASSERT_TRUE(engine_->submit(request(902, 10), sink_));
+    for (std::uint64_t i = 1; i <= 6; ++i) ASSERT_TRUE(engine_->submit(request(i, 5), sink_));
+    engine_->set_queue({.most_requests = 4});
+    EXPECT_EQ(metric("stator_router_queue_requests"), 6) << "they stay";
+    const auto full = engine_->submit(request(7, 5), sink_);
+    ASSERT_FALSE(full);
+    EXPECT_EQ(full.error().code, ErrorCode::kOverloaded);
+    engine_->set_queue({.most_requests = 20, .most_per_tenant = 6});
+    EXPECT_FALSE(engine_->submit(request(8, 5), sink_)) << "the tenant's part";
+    engine_->set_queue({.most_requests = 20});
+    EXPECT_TRUE(engine_->submit(request(9, 5), sink_));
+    EXPECT_EQ(metric("stator_router_queue_requests"), 7);
+}
+
+TEST_F(CallQueueTest, NewWeightsShareOutThoseThatWaitAlready) {
+    start_one({.weights = {{"b", 100.0}}});
+    occupy();
+    std::uint64_t id = 0;
+    for (int i = 0; i < 20; ++i) ASSERT_TRUE(engine_->submit(of(++id, 5, 0, "a"), sink_));
+    for (int i = 0; i < 20; ++i) ASSERT_TRUE(engine_->submit(of(++id, 5, 0, "b"), sink_));
+    engine_->set_queue({.weights = {{"a", 3.0}}});
+    for (std::uint64_t i = 1; i <= id; ++i) expect_whole(i, 5);
+    const auto begun = begun_after_occupiers();
+    ASSERT_EQ(begun.size(), 40U);
+    const auto of_a =
+        std::ranges::count_if(begun.begin(), begun.begin() + 20, [](auto i) { return i <= 20; });
+    EXPECT_NEAR(of_a, 15, 2);
+}
+
+TEST_F(CallQueueTest, ALongerHoldLetsThoseGoThatWait) {
+    start_one({.hold = {.queue_s = 0.2}}, {.max_running = 64, .max_waiting = 64, .step = 1h});
+    auto heavy = request(1, 3);
+    heavy.prompt.assign(50'000, 7);
+    ASSERT_TRUE(engine_->submit(heavy, sink_));
+    ASSERT_TRUE(engine_->submit(request(2, 3), sink_));
+    EXPECT_EQ(metric("stator_router_queue_requests"), 1);
+    engine_->set_queue({.hold = {.queue_s = 1000}});
+    EXPECT_TRUE(wait_queued(0));
+}
+
+/// Where none may wait any more, those that do are served.
+TEST_F(CallQueueTest, AQueueThatIsSwitchedOffEmpties) {
+    start_one();
+    occupy(20);
+    for (std::uint64_t i = 1; i <= 20; ++i) ASSERT_TRUE(engine_->submit(request(i, 3), sink_));
+    engine_->set_queue({.most_requests = 0});
+    for (std::uint64_t i = 1; i <= 20; ++i) expect_whole(i, 3);
+    EXPECT_EQ(metric("stator_router_queue_requests"), 0);
+    // To the worker's own queue.
+    for (std::uint64_t i = 21; i <= 40; ++i) ASSERT_TRUE(engine_->submit(request(i, 3), sink_));
+    EXPECT_EQ(metric("stator_router_queue_requests"), 0);
+    for (std::uint64_t i = 21; i <= 40; ++i) expect_whole(i, 3);
+}
+
+TEST_F(CallQueueTest, OptionsChangeWhileRequestsComeAndGo) {
+    start_one({}, {.max_running = 4, .max_waiting = 64, .step = 500us});
+    std::atomic<bool> done{false};
+    std::thread changing([&] {
+        for (std::size_t i = 0; !done.load(); ++i) {
+            engine_->set_queue({.most_requests = i % 3 == 0 ? 0 : 20 + i % 100,
+                                .hold = {.queue_s = i % 2 == 0 ? 0.0 : 1.0},
+                                .promote_after_s = static_cast<double>(i % 5) * 0.01,
+                                .weights = {{"t" + std::to_string(i % 4), 2.0}}});
+            std::this_thread::sleep_for(200us);
+        }
+    });
+    std::vector<std::uint64_t> accepted;
+    for (std::uint64_t i = 1; i <= 400; ++i) {
+        if (engine_->submit(
+                of(i, 5, static_cast<std::int32_t>(i % 3) - 1, "t" + std::to_string(i % 4)),
+                sink_)) {
+            accepted.push_back(i);
+        }
+        if (i % 8 == 0) std::this_thread::sleep_for(2ms);
+    }
+    for (const std::uint64_t i : accepted) {
+        ASSERT_TRUE(sink_->wait_end(i)) << i;
+        EXPECT_EQ(sink_->of(i).ends, 1) << i;
+    }
+    done = true;
+    changing.join();
+    EXPECT_GT(accepted.size(), 50U);
+    EXPECT_EQ(metric("stator_router_queue_requests"), 0);
+    EXPECT_TRUE(workers_[0]->engine_is_empty());
+}
+
 TEST_F(CallQueueTest, WhoWaitsGoesToAWorkerThatCameLater) {
     start_one({}, {.max_running = 1, .max_waiting = 100, .step = 1h});
     ASSERT_TRUE(engine_->submit(request(901, 10), sink_));

@@ -105,7 +105,7 @@ Result<bool> PoolCalls::choose(Call& call, bool may_wait) {
         }
     }
     std::optional<routing::Hold> hold;
-    if (may_wait) hold = options.queue.hold;
+    if (may_wait) hold = queue_->hold();
     auto route = router_->choose(*call.life.next_request(), excluded, hold);
     if (!route) return tl::unexpected(std::move(route.error()));
     if (route->booking.value == 0) return false;

@@ -104,7 +104,7 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     [[nodiscard]] Error none_ready(std::uint64_t delivered) const;
     [[nodiscard]] Error refuse_full() const;
 
-    const PoolEngineOptions options;
+    const PoolEngineOptions options;  ///< `queue`: what it began with
     const Clock& clock;
     std::atomic<std::size_t> waiting{0};
     metrics::Counter& migrations;

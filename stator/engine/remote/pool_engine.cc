@@ -1,5 +1,6 @@
 #include "stator/engine/remote/pool_engine.h"
 
+#include <optional>
 #include <utility>
 
 #include "stator/engine/remote/pool_calls.h"
@@ -7,10 +8,10 @@
 namespace stator::engine {
 namespace {
 
-class PoolEngine final : public Engine {
+class RanksOfPool final : public PoolEngine {
   public:
-    PoolEngine(PoolEngineOptions options, fleet::Fleet& fleet, runtime::LoopPool& loops,
-               metrics::Registry& registry, const Clock& clock)
+    RanksOfPool(PoolEngineOptions options, fleet::Fleet& fleet, runtime::LoopPool& loops,
+                metrics::Registry& registry, const Clock& clock)
         : calls_(std::make_shared<PoolCalls>(std::move(options), loops, registry, clock)) {
         const protocol::ModelCard& card = calls_->options.card;
         info_.kind = "pool";
@@ -18,12 +19,11 @@ class PoolEngine final : public Engine {
         info_.context_tokens = card.context_tokens;
         info_.block_tokens = card.block_tokens;
         info_.max_top_logprobs = card.max_top_logprobs;
-        if (calls_->queue().on()) {
-            calls_->router().observe_queue([weak = std::weak_ptr(calls_)] {
+        calls_->router().observe_queue(
+            [weak = std::weak_ptr(calls_)]() -> std::optional<routing::PoolRouter::QueueState> {
                 const auto calls = weak.lock();
-                return calls ? calls->queue().state() : routing::PoolRouter::QueueState{};
+                return calls ? calls->queue().state() : std::nullopt;
             });
-        }
         const auto view = fleet.view();
         calls_->take_view(*view);
         const auto load = this->load();
@@ -33,7 +33,7 @@ class PoolEngine final : public Engine {
             if (const auto calls = weak.lock()) calls->take_view(*v);
         });
     }
-    ~PoolEngine() override { stop(Deadline::at({})); }
+    ~RanksOfPool() override { stop(Deadline::at({})); }
 
     [[nodiscard]] const EngineInfo& info() const override { return info_; }
     [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,
@@ -48,13 +48,16 @@ class PoolEngine final : public Engine {
         return !calls_->stopping() && !calls_->ranks()->ready.empty();
     }
     void stop(Deadline deadline) override { calls_->stop(deadline); }
+    void set_queue(const PoolQueueOptions& options) override {
+        calls_->queue().set_options(options);
+    }
 
   private:
     std::shared_ptr<PoolCalls> calls_;
     EngineInfo info_;
 };
 
-protocol::LoadReport PoolEngine::load() const {
+protocol::LoadReport RanksOfPool::load() const {
     protocol::LoadReport sum;
     for (const auto& slot : calls_->ranks()->ready) {
         const auto l = slot->worker->load(slot->rank);
@@ -72,10 +75,10 @@ protocol::LoadReport PoolEngine::load() const {
 
 }  // namespace
 
-std::unique_ptr<Engine> make_pool_engine(PoolEngineOptions options, fleet::Fleet& fleet,
-                                         runtime::LoopPool& loops, metrics::Registry& registry,
-                                         const Clock& clock) {
-    return std::make_unique<PoolEngine>(std::move(options), fleet, loops, registry, clock);
+std::unique_ptr<PoolEngine> make_pool_engine(PoolEngineOptions options, fleet::Fleet& fleet,
+                                             runtime::LoopPool& loops, metrics::Registry& registry,
+                                             const Clock& clock) {
+    return std::make_unique<RanksOfPool>(std::move(options), fleet, loops, registry, clock);
 }
 
 }  // namespace stator::engine

@@ -48,10 +48,18 @@ struct PoolEngineOptions {
 /// worker is known, the queue is full).
 ///
 /// Sinks are called on the workers' loops, once per loop turn.
-[[nodiscard]] std::unique_ptr<Engine> make_pool_engine(PoolEngineOptions options,
-                                                       fleet::Fleet& fleet,
-                                                       runtime::LoopPool& loops,
-                                                       metrics::Registry& registry,
-                                                       const Clock& clock = Clock::real());
+class PoolEngine : public Engine {
+  public:
+    /// How requests wait, from now on; any thread. Those that wait stay, also where a bound is
+    /// smaller now, and are served even where none may wait any more: then those that come pass
+    /// them.
+    virtual void set_queue(const PoolQueueOptions& options) = 0;
+};
+
+[[nodiscard]] std::unique_ptr<PoolEngine> make_pool_engine(PoolEngineOptions options,
+                                                           fleet::Fleet& fleet,
+                                                           runtime::LoopPool& loops,
+                                                           metrics::Registry& registry,
+                                                           const Clock& clock = Clock::real());
 
 }  // namespace stator::engine

@@ -246,7 +246,7 @@ class PoolFixture : public ::testing::Test {
     fleet::FleetOptions options_;
     std::vector<std::unique_ptr<TestWorker>> workers_;
     std::unique_ptr<fleet::Fleet> fleet_;
-    std::unique_ptr<Engine> engine_;
+    std::unique_ptr<PoolEngine> engine_;
     std::shared_ptr<Collector> sink_ = std::make_shared<Collector>();
 };
 

@@ -45,9 +45,11 @@ struct Pool {
     std::size_t attempts = 0;
 
     PoolText text;
-    std::shared_ptr<engine::Engine> engine;  ///< set: the pool is served
+    std::shared_ptr<engine::Engine> engine;     ///< set: the pool is served
+    std::shared_ptr<engine::PoolEngine> ranks;  ///< the same, or what it puts before it
     std::shared_ptr<routing::PoolRouter> router;
     std::int64_t served_since = 0;
+    bool has_settings = false;  ///< who changes them finds it
 };
 
 }  // namespace
@@ -94,13 +96,14 @@ struct PoolModels::Impl : std::enable_shared_from_this<PoolModels::Impl> {
     metrics::Counter& found;
     metrics::Counter& failed;
 
-    std::mutex mutex;
+    std::mutex mutex;  ///< of what follows, of options.router.policy and options.queue
     std::condition_variable wake;
     std::shared_ptr<const fleet::FleetView> latest;
     std::deque<Arrived> inbox;
     bool stopping = false;
     std::vector<PoolModels::ServedRouter> routers;
-
+    std::vector<std::weak_ptr<engine::PoolEngine>> queues;
+    // Of the thread alone.
     std::map<std::string, Pool> pools;
     std::thread thread;
 };
@@ -236,13 +239,18 @@ void PoolModels::Impl::serve(const std::string& id, Pool& pool) {
     engine_options.card = *pool.card;
     engine_options.max_migrations = options.max_migrations;
     engine_options.wait_for_worker = options.wait_for_worker;
-    pool.router = std::make_shared<routing::PoolRouter>(options.router, *pool.card, options.feed,
-                                                        registry, clock);
+    routing::PoolRouterOptions routing;
+    {
+        const std::scoped_lock lock(mutex);
+        routing = options.router;
+        engine_options.queue = options.queue;
+    }
+    pool.router = std::make_shared<routing::PoolRouter>(std::move(routing), *pool.card,
+                                                        options.feed, registry, clock);
     if (options.replicas) options.replicas->add(id, pool.router);
     engine_options.router = pool.router;
-    engine_options.queue = options.queue;
-    pool.engine =
-        engine::make_pool_engine(std::move(engine_options), fleet, loops, registry, clock);
+    pool.ranks = engine::make_pool_engine(std::move(engine_options), fleet, loops, registry, clock);
+    pool.engine = pool.ranks;
     if (options.shared_router) {
         pool.engine = engine::make_advised_engine(id, std::move(pool.engine), options.shared_router,
                                                   loops, clock);
@@ -297,8 +305,15 @@ void PoolModels::Impl::publish() {
     frontend.set_models(std::move(models));
     const std::scoped_lock lock(mutex);
     routers.clear();
+    queues.clear();
     for (const auto& [id, pool] : pools) {
-        if (pool.router) routers.push_back({id, pool.card->name, pool.router});
+        if (!pool.router) continue;
+        routers.push_back({id, pool.card->name, pool.router});
+        queues.emplace_back(pool.ranks);
+        if (std::exchange(pool.has_settings, true)) continue;
+        // They may have changed since it was made.
+        (void)pool.router->set_policy(options.router.policy);
+        pool.ranks->set_queue(options.queue);
     }
 }
 
@@ -346,6 +361,18 @@ Result<void> PoolModels::set_policy(const router::PolicyOptions& policy) {
         if (auto set = served.router->set_policy(policy); !set) return set;
     }
     return {};
+}
+
+void PoolModels::set_queue(const engine::PoolQueueOptions& queue) {
+    std::vector<std::weak_ptr<engine::PoolEngine>> queues;
+    {
+        const std::scoped_lock lock(impl_->mutex);
+        impl_->options.queue = queue;
+        queues = impl_->queues;
+    }
+    for (const auto& weak : queues) {
+        if (const auto ranks = weak.lock()) ranks->set_queue(queue);
+    }
 }
 
 void PoolModels::stop(Deadline deadline) { impl_->stop(deadline); }

@@ -73,8 +73,9 @@ class PoolModels {
     };
     /// Any thread.
     [[nodiscard]] std::vector<ServedRouter> routers() const;
-    /// For the pools there are and those to come. Any thread.
+    /// Both for the pools there are and those to come. Any thread.
     [[nodiscard]] Result<void> set_policy(const router::PolicyOptions& policy);
+    void set_queue(const engine::PoolQueueOptions& queue);
 
     /// Ends the pools' engines by the deadline (what is open then is cancelled). Not on a loop.
     void stop(Deadline deadline);
