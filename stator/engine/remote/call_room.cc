@@ -25,7 +25,7 @@ void CallRoom::arrive(const std::shared_ptr<Call>& call) {
     if (call->cancelled.load(std::memory_order_seq_cst) || calls_.ending()) {
         if (call->slot) PoolCalls::arrived(*call);
         calls_.unbook(*call);
-        return end(call, call->life.end(FinishReason::kCancelled));
+        return end(call, FinishReason::kCancelled);
     }
     if (call->slot) {
         open(call);
@@ -37,7 +37,7 @@ void CallRoom::arrive(const std::shared_ptr<Call>& call) {
 void CallRoom::settle_queued(const std::shared_ptr<Call>& call) {
     settle(call);
     if (call->cancelled.load(std::memory_order_seq_cst) || calls_.ending()) {
-        end(call, call->life.end(FinishReason::kCancelled));
+        end(call, FinishReason::kCancelled);
     }
 }
 
@@ -49,7 +49,7 @@ Result<void> CallRoom::settle_and_push(const std::shared_ptr<Call>& call) {
         return pushed;
     }
     if (call->cancelled.load(std::memory_order_seq_cst) || calls_.ending()) {
-        end(call, call->life.end(FinishReason::kCancelled));
+        end(call, FinishReason::kCancelled);
     }
     return {};
 }
@@ -61,12 +61,12 @@ void CallRoom::out_of_queue(const std::shared_ptr<Call>& call, const std::option
     if (call->slot) return go(call);
     // None of the ranks it could have is there any more.
     if (!why || why->code == ErrorCode::kUnavailable) return wait(call);
-    end(call, call->life.end(FinishReason::kError, why));
+    end(call, FinishReason::kError, why);
 }
 
 void CallRoom::check_cancelled(const std::shared_ptr<Call>& call) {
     if (!call->tag || call->home.load(std::memory_order_seq_cst) != this) return;
-    end(call, call->life.end(FinishReason::kCancelled));
+    end(call, FinishReason::kCancelled);
 }
 
 void CallRoom::wake() {
@@ -78,7 +78,7 @@ void CallRoom::wake() {
 }
 
 void CallRoom::end_all() {
-    for (const auto& call : present()) end(call, call->life.end(FinishReason::kCancelled));
+    for (const auto& call : present()) end(call, FinishReason::kCancelled);
     flush();
 }
 
@@ -172,7 +172,7 @@ void CallRoom::refused(const std::shared_ptr<Call>& call, Error why) {
     call->stream.reset();
     let_go_of_worker(*call, false);
     if (!legs::RequestLife::worth_another_try(why)) {
-        return end(call, call->life.end(FinishReason::kError, std::move(why)));
+        return end(call, FinishReason::kError, std::move(why));
     }
     calls_.refused_elsewhere.add();
     // One that has no room outweighs one that is leaving.
@@ -199,11 +199,11 @@ void CallRoom::place(const std::shared_ptr<Call>& call) {
     const ErrorCode code = chosen.error().code;
     if (may_wait && code == ErrorCode::kOverloaded) return enqueue(call);
     if (may_wait && code == ErrorCode::kDeadlineExceeded) {
-        return end(call, call->life.end(FinishReason::kError, chosen.error()));
+        return end(call, FinishReason::kError, chosen.error());
     }
     const bool full = call->refusal && call->refusal->code == ErrorCode::kOverloaded;
     if (full && call->life.delivered_tokens() == 0) {
-        return end(call, call->life.end(FinishReason::kError, std::move(call->refusal)));
+        return end(call, FinishReason::kError, std::move(call->refusal));
     }
     call->tried.clear();
     wait(call);
@@ -226,7 +226,7 @@ void CallRoom::enqueue(const std::shared_ptr<Call>& call) {
     auto pushed = calls_.queue().push(call, false);
     if (pushed) return;
     call->queued = false;
-    end(call, call->life.end(FinishReason::kError, std::move(pushed.error())));
+    end(call, FinishReason::kError, std::move(pushed.error()));
 }
 
 void CallRoom::leave_queue(Call& call) {
@@ -244,8 +244,7 @@ void CallRoom::wait(const std::shared_ptr<Call>& call) {
     const TimePoint now = calls_.clock.now();
     call->waiting_since = now;
     if (no_room || call->waited >= calls_.options.wait_for_worker) {
-        return end(call, call->life.end(FinishReason::kError,
-                                        calls_.none_ready(call->life.delivered_tokens())));
+        return end(call, FinishReason::kError, calls_.none_ready(call->life.delivered_tokens()));
     }
     want(std::min(limit(*call), Deadline::after(now, kTryAgain)));
 }
@@ -257,6 +256,11 @@ void CallRoom::stop_waiting(Call& call) {
     calls_.waiting.fetch_sub(1);
     calls_.waiting_gauge.add(-1);
     waiting_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+void CallRoom::end(const std::shared_ptr<Call>& call, FinishReason how, std::optional<Error> why) {
+    leave_queue(*call);  // first: what is in there may be chosen for at this moment
+    end(call, call->life.end(how, std::move(why)));
 }
 
 void CallRoom::end(const std::shared_ptr<Call>& call, const StepEvent& event) {
@@ -342,10 +346,9 @@ void CallRoom::on_timer() {
     for (const auto& call : present()) {
         if (!call->tag) continue;
         if (call->life.original().deadline.reached(now)) {
-            end(call, call->life.end(FinishReason::kCancelled));
+            end(call, FinishReason::kCancelled);
         } else if (call->waiting_since && limit(*call).reached(now)) {
-            end(call, call->life.end(FinishReason::kError,
-                                     calls_.none_ready(call->life.delivered_tokens())));
+            end(call, FinishReason::kError, calls_.none_ready(call->life.delivered_tokens()));
         } else {
             if (call->waiting_since) {
                 stop_waiting(*call);

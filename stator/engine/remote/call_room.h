@@ -67,6 +67,8 @@ class CallRoom final : public fleet::StreamEvents {
     void wait(const std::shared_ptr<Call>& call);
     void stop_waiting(Call& call);
     void place_later(const std::shared_ptr<Call>& call);
+    void end(const std::shared_ptr<Call>& call, protocol::FinishReason how,
+             std::optional<Error> why = std::nullopt);
     void end(const std::shared_ptr<Call>& call, const protocol::StepEvent& event);
     void append(Call& call, const protocol::StepEvent& event,
                 std::span<const protocol::TokenOutput> tokens,

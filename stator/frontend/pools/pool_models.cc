@@ -306,7 +306,7 @@ void PoolModels::Impl::publish() {
     const std::scoped_lock lock(mutex);
     routers.clear();
     queues.clear();
-    for (const auto& [id, pool] : pools) {
+    for (auto& [id, pool] : pools) {
         if (!pool.router) continue;
         routers.push_back({id, pool.card->name, pool.router});
         queues.emplace_back(pool.ranks);
