@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <functional>
@@ -168,6 +169,25 @@ TEST_F(PoolModelsTest, APoolIsServedUnderItsNameAndAliases) {
     const std::string health = send("/health").body;
     EXPECT_THAT(health, HasSubstr("\"status\":\"ready\""));
     EXPECT_THAT(registry_.render(), HasSubstr("stator_artifacts_fetched_total 1"));
+}
+
+TEST_F(PoolModelsTest, QueueOptionsAreForPoolsThatAreAndThoseToCome) {
+    EchoWorker first("a", 1000, "m");
+    EchoWorker second("b", 2000, "other");
+    start({first.address(), second.address()});
+    const auto both_have = [&](std::optional<std::size_t> most) {
+        const auto routers = models_->routers();
+        return routers.size() == 2 && std::ranges::all_of(routers, [&](const auto& served) {
+                   const auto queue = served.router->state().queue;
+                   return most ? queue && queue->most == *most : !queue;
+               });
+    };
+    models_->set_queue({.most_requests = 7});  // perhaps none is there yet
+    EXPECT_TRUE(eventually([&] { return both_have(7); }));
+    models_->set_queue({.most_requests = 0});
+    EXPECT_TRUE(both_have(std::nullopt));
+    models_->set_queue({.most_requests = 9});
+    EXPECT_TRUE(both_have(9));
 }
 
 TEST_F(PoolModelsTest, WhatWasKeptIsNotFetchedAgain) {
