@@ -23,6 +23,13 @@ void AdmissionQueue::set_weight(std::uint64_t tenant, double weight) {
     if (std::isfinite(weight) && weight > 0) weights_[tenant] = weight;
 }
 
+void AdmissionQueue::clear_weights() {
+    weights_.clear();
+    for (Class& c : classes_) {
+        for (auto& [id, tenant] : c.tenants) tenant.deficit_s = std::min(tenant.deficit_s, 0.0);
+    }
+}
+
 double AdmissionQueue::weight(std::uint64_t tenant) const {
     const auto found = weights_.find(tenant);
     return found == weights_.end() ? 1.0 : found->second;

@@ -61,8 +61,8 @@ class AdmissionQueue {
 
     /// Shares of tenants; those not named have 1. Must be positive (else ignored).
     void set_weight(std::uint64_t tenant, double weight);
-    /// All have 1 again.
-    void clear_weights() { weights_.clear(); }
+    /// All have 1 again. What a tenant has left of its turn was by the old weights: it is lost.
+    void clear_weights();
     /// From now on. Those who wait stay, also where there are more than the bounds allow; nobody
     /// else comes in until enough have left.
     void set_options(const AdmissionOptions& options) { options_ = options; }

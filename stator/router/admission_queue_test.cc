@@ -46,6 +46,17 @@ TEST(AdmissionQueue, NewOptionsAndWeightsLeaveThoseWhoWait) {
     EXPECT_TRUE(q.push(waiting(3, 0ns, 1), 0ns));
 }
 
+TEST(AdmissionQueue, ATurnOfAnOldWeightEndsWithIt) {
+    AdmissionQueue q({.quantum_s = 0.1});
+    q.set_weight(2, 100);
+    for (std::uint64_t i = 1; i <= 5; ++i) ASSERT_TRUE(q.push(waiting(i, 0ns, 1), 0ns));
+    for (std::uint64_t i = 6; i <= 10; ++i) ASSERT_TRUE(q.push(waiting(i, 0ns, 2), 0ns));
+    EXPECT_EQ(q.pop(0ns)->id, 1U);
+    EXPECT_EQ(q.pop(0ns)->id, 6U);
+    q.clear_weights();
+    EXPECT_EQ(pop_all(q), (Ids{7, 2, 8, 3, 9, 4, 10, 5})) << "not 7, 8, 9, 10";
+}
+
 TEST(AdmissionQueue, ArrivalThenClassThenDeadline) {
     AdmissionQueue q;
     ASSERT_TRUE(q.push(waiting(1, 0ns), 0ns));
