@@ -257,7 +257,8 @@ def test_request_waits_for_a_worker_that_restarts(fleet):
 def test_worker_that_refuses_costs_nothing_where_another_has_room(fleet):
     """Two frontends that don't hear of each other's requests: where both send two of their three to
     the same worker, it has one too many and must refuse it."""
-    frontends = [fleet.frontend(), fleet.frontend()]
+    alone = {"router_replica_sync": "false", "router_queue": 0}
+    frontends = [fleet.frontend(**alone), fleet.frontend(**alone)]
     workers = fleet.echo_workers("w1", "w2", max_running=1, max_waiting=2)
     for frontend in frontends:
         frontend.wait_workers("w1", "w2")
