@@ -1,6 +1,7 @@
 #include "stator/requests/client_link_impl.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "stator/requests/handshake.h"
 
@@ -164,11 +165,11 @@ Result<void> ClientLink::Impl::on_upload_leave(const Frame& f, TimePoint now) {
     Stream* s = streams.find(f.stream);
     if (s == nullptr) return {};
     if (!s->uploading || s->uploaded > 0) return violation(f, "nothing is to be uploaded");
+    // Said twice, the other lane would send it again.
+    if (std::exchange(s->in_a_lane, true)) return {};
     Lane* lane = bulk ? bulk_lane(now) : &control();
     if (!busy(*lane)) lane->since = now;
-    if (std::ranges::find(lane->uploads, f.stream) == lane->uploads.end()) {
-        lane->uploads.push_back(f.stream);
-    }
+    lane->uploads.push_back(f.stream);
     pump(*lane, now);
     return {};
 }

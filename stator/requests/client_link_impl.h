@@ -32,6 +32,7 @@ struct ClientLink::Impl {
         std::uint32_t credit = 0;
         std::uint32_t uploaded = 0;
         bool uploading = false;
+        bool in_a_lane = false;  ///< of its upload: one lane alone has it
     };
 
     struct Lane {
