@@ -131,8 +131,9 @@ HttpResponseParser::State HttpResponseParser::end() {
 void HttpResponseParser::read_head(std::string_view& bytes) {
     constexpr std::string_view kEnd = "\r\n\r\n";
     const std::size_t before = text_.size();
-    text_.append(
-        bytes.substr(0, max_head_bytes_ + kEnd.size() - std::min(before, max_head_bytes_)));
+    // As much as a head of the greatest length has with its end, however the bytes come.
+    const std::size_t most = max_head_bytes_ + kEnd.size();
+    text_.append(bytes.substr(0, most - std::min(before, most)));
     const std::size_t from = before < kEnd.size() ? 0 : before - (kEnd.size() - 1);
     const std::size_t end = text_.find(kEnd, from);
     if (end == std::string::npos) {
@@ -140,7 +141,7 @@ void HttpResponseParser::read_head(std::string_view& bytes) {
         if (!text_.starts_with(std::string_view(kBegin).substr(0, text_.size()))) {
             // At once: what is no HTTP may never send an empty line.
             fail(fmt::format("The answer is not HTTP: '{}'", shown(text_)));
-        } else if (text_.size() > max_head_bytes_) {
+        } else if (text_.size() >= most) {
             fail(fmt::format("The head of the answer is longer than {} bytes.", max_head_bytes_));
         } else {
             bytes = {};
