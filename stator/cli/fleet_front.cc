@@ -337,9 +337,8 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
         [models = made->models_.get()](codec::JsonWriter& w) {
             frontend::append_routers_json(w, models->routers());
         },
-        [api = made->router_api_.get()](std::string_view action, std::string_view body) {
-            return api->act(action, body);
-        });
+        [api = made->router_api_.get()](std::string_view action, std::string_view body,
+                                        bool trusted) { return api->act(action, body, trusted); });
     door.frontend().observe_fleet(
         [&fleet = *made->fleet_](codec::JsonWriter& w) {
             frontend::append_fleet_json(w, *fleet.view());

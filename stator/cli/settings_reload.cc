@@ -19,9 +19,10 @@ namespace {
 /// What differs between two states of a file. Follows links: Kubernetes swaps one.
 using FileState = std::tuple<dev_t, ino_t, off_t, time_t, long>;
 
+/// None where there is none, and for pipes, which can be read once alone.
 std::optional<FileState> state_of(const std::string& path) {
     struct stat s{};
-    if (::stat(path.c_str(), &s) != 0) return std::nullopt;
+    if (::stat(path.c_str(), &s) != 0 || !S_ISREG(s.st_mode)) return std::nullopt;
     return FileState(s.st_dev, s.st_ino, s.st_size, s.st_mtim.tv_sec, s.st_mtim.tv_nsec);
 }
 
@@ -83,6 +84,10 @@ SettingsReload::SettingsReload(const Invocation& invocation, config::Settings cu
 void SettingsReload::reload(
     const std::function<Result<void>(const config::RouterSettings&)>& apply) {
     Source source = source_of(invocation_);
+    if (!source.path.empty() && !state_of(source.path)) {
+        return log_error("The configuration file is gone, or no file; the old settings stay.",
+                         {{"file", source.path}});
+    }
     auto loaded = load_settings(source.path, std::move(source.flags));
     if (!loaded) {
         return log_error("The settings can't be read again; the old ones stay.",

@@ -108,7 +108,10 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     void handle(std::shared_ptr<net::HttpExchange> exchange);
     void dispatch(const std::shared_ptr<net::HttpExchange>& exchange,
                   const std::shared_ptr<RequestRecord>& record, const RouteMatch& match);
-    void answer_plain(net::HttpExchange& exchange, const RouteMatch& match);
+    void answer_plain(net::HttpExchange& exchange, const RouteMatch& match,
+                      const RequestRecord& record);
+    /// Whether the caller's routing hints count.
+    [[nodiscard]] bool trusts(const RequestRecord& record) const;
     void answer_model(net::HttpExchange& exchange, const std::string& name);
     void accept_generation(const std::shared_ptr<net::HttpExchange>& exchange,
                            const std::shared_ptr<RequestRecord>& record, Api api);
@@ -135,7 +138,7 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     std::function<void(codec::JsonWriter&)> append_fleet;
     std::function<std::vector<std::string>()> concerns;
     std::function<void(codec::JsonWriter&)> append_router;
-    std::function<Result<std::string>(std::string_view, std::string_view)> act_on_router;
+    Frontend::RouterAction act_on_router;
     KeyRing keys;
     CorsPolicy cors;
     FrontendMetrics metrics;
@@ -246,10 +249,16 @@ void Frontend::Impl::dispatch(const std::shared_ptr<net::HttpExchange>& exchange
     if (match.route == Route::kCompletions) {
         return accept_generation(exchange, record, Api::kCompletion);
     }
-    answer_plain(*exchange, match);
+    answer_plain(*exchange, match, *record);
 }
 
-void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch& match) {
+bool Frontend::Impl::trusts(const RequestRecord& record) const {
+    return record.trusted_key || options.trust_hints == TrustHints::kEverybody ||
+           (options.trust_hints == TrustHints::kLocal && is_local_peer(record.peer));
+}
+
+void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch& match,
+                                  const RequestRecord& record) {
     switch (match.route) {
         case Route::kModels: {
             std::string body;
@@ -277,7 +286,7 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
             return exchange.respond(200, kJson, body);
         }
         case Route::kRouterAction: {
-            const auto answer = act_on_router(match.model, exchange.take_body());
+            const auto answer = act_on_router(match.model, exchange.take_body(), trusts(record));
             if (!answer) return respond_error(exchange, answer.error());
             return exchange.respond(200, kJson, *answer);
         }
@@ -378,9 +387,7 @@ void Frontend::Impl::generate(LoopState& state, const std::shared_ptr<net::HttpE
         record->finish = to_string(request.error().code);
         return respond_error(*exchange, request.error());
     }
-    const bool trusted = record->trusted_key || options.trust_hints == TrustHints::kEverybody ||
-                         (options.trust_hints == TrustHints::kLocal && is_local_peer(record->peer));
-    auto hints = read_route_hints(exchange->request(), request->fields.hints, trusted);
+    auto hints = read_route_hints(exchange->request(), request->fields.hints, trusts(*record));
     if (!hints) {
         record->finish = to_string(hints.error().code);
         return respond_error(*exchange, hints.error());
@@ -448,9 +455,8 @@ void Frontend::observe_fleet(std::function<void(codec::JsonWriter&)> append_valu
     impl_->concerns = std::move(concerns);
 }
 
-void Frontend::observe_router(
-    std::function<void(codec::JsonWriter&)> append_value,
-    std::function<Result<std::string>(std::string_view, std::string_view)> act) {
+void Frontend::observe_router(std::function<void(codec::JsonWriter&)> append_value,
+                              RouterAction act) {
     impl_->append_router = std::move(append_value);
     impl_->act_on_router = std::move(act);
 }

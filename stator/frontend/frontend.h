@@ -86,11 +86,12 @@ class Frontend {
     /// `concerns`. Thread-safe; before the server listens.
     void observe_fleet(std::function<void(codec::JsonWriter&)> append_value,
                        std::function<std::vector<std::string>()> concerns = {});
-    /// What GET /router answers, and POST /router/{action} with a body; without it the paths are
-    /// unknown. Thread-safe; before the server listens.
-    void observe_router(
-        std::function<void(codec::JsonWriter&)> append_value,
-        std::function<Result<std::string>(std::string_view action, std::string_view body)> act);
+    /// Answers POST /router/{action}. `trusted`: the caller's hints count.
+    using RouterAction = std::function<Result<std::string>(std::string_view action,
+                                                           std::string_view body, bool trusted)>;
+    /// What GET /router answers, and POST /router/{action}; without it the paths are unknown.
+    /// Thread-safe; before the server listens.
+    void observe_router(std::function<void(codec::JsonWriter&)> append_value, RouterAction act);
     /// Shows the server's own counters in /metrics. `stats` must be thread-safe and usable as long
     /// as /metrics is asked.
     void observe_server(std::function<net::HttpServerStats()> stats);

@@ -14,10 +14,7 @@ namespace {
 using codec::JsonType;
 using codec::JsonView;
 
-constexpr std::size_t kMaxWord = 256;
 constexpr std::size_t kMaxSalt = 4096;
-constexpr std::int64_t kMaxRank = 65'535;
-constexpr std::int64_t kMaxOutput = 10'000'000;
 
 /// The members of an object within the body. Errors name the whole path and go to the reader of the
 /// body.
@@ -55,7 +52,7 @@ class Part {
     [[nodiscard]] std::string worker(std::string_view name) {
         const JsonView v = object_.find(name);
         if (const auto n = v.as_uint()) return std::to_string(*n);
-        return word(name, kMaxWord);
+        return word(name, kMaxHintBytes);
     }
     [[nodiscard]] bool flag(std::string_view name) {
         const JsonView v = object_.find(name);
@@ -117,7 +114,7 @@ void read_agent_hints(Part& hints, BodyHints& out) {
         out.priority = static_cast<std::int32_t>(*priority);
     }
     out.expected_output_tokens =
-        static_cast<std::uint32_t>(hints.integer("osl", 1, kMaxOutput).value_or(0));
+        static_cast<std::uint32_t>(hints.integer("osl", 1, kMaxHintOutput).value_or(0));
 }
 
 }  // namespace
@@ -136,7 +133,7 @@ void read_body_hints(FieldReader& fields, const RequestRules& rules, BodyHints& 
     Part nvext(fields, *object, "nvext");
     out.worker = nvext.worker("backend_instance_id");
     if (out.worker.empty()) out.worker = nvext.worker("decode_worker_id");
-    if (const auto rank = nvext.integer("dp_rank", 0, kMaxRank)) {
+    if (const auto rank = nvext.integer("dp_rank", 0, kMaxHintRank)) {
         out.rank = static_cast<std::uint32_t>(*rank);
     }
     if (auto salt = nvext.word("cache_salt", kMaxSalt); !salt.empty()) {
@@ -148,7 +145,7 @@ void read_body_hints(FieldReader& fields, const RequestRules& rules, BodyHints& 
     nvext.refuse("max_thinking_tokens");
     if (auto hints = nvext.part("agent_hints")) read_agent_hints(*hints, out);
     if (auto session = nvext.part("session_control")) {
-        out.session = session->word("session_id", kMaxWord);
+        out.session = session->word("session_id", kMaxHintBytes);
     }
 }
 

@@ -12,6 +12,12 @@ namespace stator::frontend {
 
 struct RequestRules;
 
+/// Bounds of what a request may say of its routing, in headers, body or to /router.
+inline constexpr std::size_t kMaxHintBytes = 256;  ///< of one text
+inline constexpr std::size_t kMaxHintLabels = 16;  ///< in a list
+inline constexpr std::uint32_t kMaxHintRank = 65'535;
+inline constexpr std::uint32_t kMaxHintOutput = 10'000'000;  ///< tokens
+
 /// What a body says of routing and caching: the object `nvext` that NVIDIA Dynamo's clients send,
 /// and vLLM's `cache_salt`.
 struct BodyHints {

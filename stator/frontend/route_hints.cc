@@ -12,9 +12,6 @@
 namespace stator::frontend {
 namespace {
 
-constexpr std::size_t kMaxWord = 256;
-constexpr std::size_t kMaxLabels = 16;
-
 /// The first of two names that the request has a header of.
 std::string_view either(const net::HttpRequest& request, std::string_view ours,
                         std::string_view theirs) {
@@ -24,7 +21,7 @@ std::string_view either(const net::HttpRequest& request, std::string_view ours,
 
 Error wrong(std::string_view header, std::string_view value, std::string_view expected) {
     Error e = error(ErrorCode::kInvalidArgument, "the header {} is '{}'; it must be {}", header,
-                    value.substr(0, kMaxWord), expected)
+                    value.substr(0, kMaxHintBytes), expected)
                   .value();
     e.param = std::string(header);
     return e;
@@ -49,8 +46,9 @@ Result<bool> flag(std::string_view header, std::string_view value) {
 }
 
 Result<std::string> word(std::string_view header, std::string_view value) {
-    if (value.size() > kMaxWord) {
-        return tl::unexpected(wrong(header, value, fmt::format("at most {} characters", kMaxWord)));
+    if (value.size() > kMaxHintBytes) {
+        return tl::unexpected(
+            wrong(header, value, fmt::format("at most {} characters", kMaxHintBytes)));
     }
     return std::string(value);
 }
@@ -64,10 +62,10 @@ Result<std::vector<std::string>> words(std::string_view header, std::string_view
         while (one.starts_with(' ')) one.remove_prefix(1);
         while (one.ends_with(' ')) one.remove_suffix(1);
         if (one.empty()) continue;
-        if (one.size() > kMaxWord || out.size() == kMaxLabels) {
-            return tl::unexpected(
-                wrong(header, value,
-                      fmt::format("at most {} words of {} characters", kMaxLabels, kMaxWord)));
+        if (one.size() > kMaxHintBytes || out.size() == kMaxHintLabels) {
+            return tl::unexpected(wrong(
+                header, value,
+                fmt::format("at most {} words of {} characters", kMaxHintLabels, kMaxHintBytes)));
         }
         out.emplace_back(one);
     }
@@ -81,9 +79,8 @@ Result<void> read_trusted(const net::HttpRequest& request, const BodyHints& body
         word("x-stator-worker", either(request, "x-stator-worker", "x-dynamo-worker-instance-id"));
     if (!worker) return tl::unexpected(std::move(worker.error()));
     hints.worker = worker->empty() ? body.worker : std::move(*worker);
-    constexpr std::uint32_t kMaxRank = 65'535;
     const auto rank = number<std::uint32_t>(
-        "x-stator-rank", either(request, "x-stator-rank", "x-dynamo-dp-rank"), 0, kMaxRank);
+        "x-stator-rank", either(request, "x-stator-rank", "x-dynamo-dp-rank"), 0, kMaxHintRank);
     if (!rank) return tl::unexpected(rank.error());
     hints.rank = *rank ? *rank : body.rank;
     if (hints.rank && hints.worker.empty()) {
@@ -117,7 +114,7 @@ Result<void> read_trusted(const net::HttpRequest& request, const BodyHints& body
     if (!tolerated) return tl::unexpected(std::move(tolerated.error()));
     hints.tolerated_taints = std::move(*tolerated);
     const auto output = number<std::uint32_t>(
-        "x-stator-expected-output", request.header("x-stator-expected-output"), 1, 10'000'000);
+        "x-stator-expected-output", request.header("x-stator-expected-output"), 1, kMaxHintOutput);
     if (!output) return tl::unexpected(output.error());
     hints.expected_output_tokens = output->value_or(body.expected_output_tokens);
     const auto explain = flag("x-stator-explain", request.header("x-stator-explain"));

@@ -18,18 +18,6 @@ constexpr std::size_t kSmallFleet = 64;
 /// Workers don't say how fast they are: the priors may be ten times off.
 constexpr double kGuess = 1.5;
 
-metrics::Labels labels(const protocol::ModelCard& card) { return {{"model", card.name}}; }
-
-metrics::Gauge* trust_gauge(metrics::Registry& registry, const protocol::ModelCard& card,
-                            router::Trust trust) {
-    metrics::Labels with = labels(card);
-    with.emplace_back("trust", router::to_string(trust));
-    return &registry.gauge("stator_router_ranks",
-                           "Ranks by what is thought of their KV events: trusted, being read again "
-                           "from a snapshot, distrusted.",
-                           std::move(with));
-}
-
 /// In a header, which clients bound.
 constexpr std::size_t kExplainedRanks = 8;
 
@@ -67,52 +55,7 @@ PoolRouter::PoolRouter(PoolRouterOptions options, protocol::ModelCard card,
       card_(std::move(card)),
       feed_(std::move(feed)),
       clock_(clock),
-      decision_seconds_(registry.histogram(
-          "stator_router_decision_seconds", "From a prompt's tokens to a booked rank.",
-          {5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3}, labels(card_))),
-      ttft_error_(registry.histogram(
-          "stator_router_ttft_ratio",
-          "Real over predicted time from the booking to the first token.",
-          {0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0}, labels(card_))),
-      predicted_tokens_(registry.counter("stator_router_predicted_cached_tokens_total",
-                                         "Prompt tokens expected to be cached where they went.",
-                                         labels(card_))),
-      cached_tokens_(registry.counter("stator_router_cached_tokens_total",
-                                      "Prompt tokens that engines said were cached.",
-                                      labels(card_))),
-      prompt_tokens_(registry.counter("stator_router_prompt_tokens_total",
-                                      "Prompt tokens of requests with a first token.",
-                                      labels(card_))),
-      index_blocks_(registry.gauge("stator_router_index_blocks",
-                                   "Different KV blocks that the index knows.", labels(card_))),
-      index_bytes_(registry.gauge("stator_router_index_bytes", "Memory that the index uses.",
-                                  labels(card_))),
-      audit_alarms_(registry.counter("stator_router_audit_alarms_total",
-                                     "Changes of what is thought of a rank's events.",
-                                     labels(card_))),
-      ranks_by_trust_{trust_gauge(registry, card_, router::Trust::kTrusted),
-                      trust_gauge(registry, card_, router::Trust::kResync),
-                      trust_gauge(registry, card_, router::Trust::kDistrusted)},
-      peers_shown_(registry.gauge("stator_router_peers",
-                                  "Other frontends whose bookings are known here.", labels(card_))),
-      peers_bookings_(registry.gauge("stator_router_peer_bookings",
-                                     "Bookings of other frontends that count as load here.",
-                                     labels(card_))),
-      deltas_missed_(registry.counter("stator_router_peer_deltas_missed_total",
-                                      "Messages of other frontends that did not come in turn.",
-                                      labels(card_))),
-      deltas_repaired_(registry.counter("stator_router_peer_repairs_total",
-                                        "Messages that made good for missed ones.", labels(card_))),
-      digest_mismatches_(registry.counter(
-          "stator_router_peer_digest_mismatches_total",
-          "Digests of other frontends that said otherwise than what was known here.",
-          labels(card_))),
-      peers_gone_(registry.counter("stator_router_peers_gone_total",
-                                   "Other frontends that went or fell silent.", labels(card_))),
-      delta_age_(registry.histogram("stator_router_peer_delta_age_seconds",
-                                    "How old the news of other frontends is when it is sent.",
-                                    {5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 0.2, 1.0, 5.0},
-                                    labels(card_))),
+      metrics_(registry, card_),
       router_(options_.policy, options_.seed) {
     if (card_.block_tokens > 0) index_ = std::make_shared<PoolIndex>(options_.index);
 }
@@ -342,7 +285,7 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         index_->predict(*predicted, blocks, begin + options_.predict_ttl,
                         tenant_number(request.tenant));
     }
-    decision_seconds_.observe(to_seconds(clock_.now() - begin));
+    metrics_.decision_seconds.observe(to_seconds(clock_.now() - begin));
     return route;
 }
 
@@ -435,9 +378,11 @@ void PoolRouter::first_token(const Route& route, std::uint32_t cached_tokens, Ti
     }
     wake();
     if (resync) fetch_again(route.rank);
-    predicted_tokens_.add(route.cached_tokens);
-    cached_tokens_.add(cached_tokens);
-    if (route.ttft_s > 0) ttft_error_.observe(to_seconds(clock_.now() - chosen_at) / route.ttft_s);
+    metrics_.predicted_tokens.add(route.cached_tokens);
+    metrics_.cached_tokens.add(cached_tokens);
+    metrics_.prompt_tokens.add(route.prompt_tokens);
+    if (route.ttft_s > 0)
+        metrics_.ttft_error.observe(to_seconds(clock_.now() - chosen_at) / route.ttft_s);
 }
 
 /// Under the lock. True: what the rank holds is to be fetched again.
@@ -467,7 +412,7 @@ bool PoolRouter::audit(const Route& route, std::uint32_t cached_tokens) {
               {"finding", std::string(router::to_string(verdict.finding))},
               {"verdict", std::string(router::to_string(verdict.trust))},
               {"mismatch_rate", verdict.mismatch_rate}});
-    if (verdict.trust != router::Trust::kTrusted) audit_alarms_.add();
+    if (verdict.trust != router::Trust::kTrusted) metrics_.audit_alarms.add();
     return fetch;
 }
 
@@ -488,7 +433,7 @@ void PoolRouter::show_trust() {
         const auto trust = audit_.verdict(static_cast<router::RankIndex>(i)).trust;
         ++ranks[static_cast<std::size_t>(trust)];
     }
-    for (std::size_t t = 0; t < ranks.size(); ++t) ranks_by_trust_[t]->set(ranks[t]);
+    for (std::size_t t = 0; t < ranks.size(); ++t) metrics_.ranks_by_trust[t]->set(ranks[t]);
 }
 
 /// As if the worker were new here: what it holds is read from a snapshot.
@@ -532,7 +477,7 @@ void PoolRouter::take(replicas::ReplicaId from, const replicas::Message& message
     const std::scoped_lock lock(mutex_);
     if (const auto* delta = std::get_if<replicas::Delta>(&message)) {
         if (!delta->again && !delta->events.empty()) {
-            delta_age_.observe(std::max(0.0, to_seconds(now() - delta->events.front().at)));
+            metrics_.delta_age.observe(std::max(0.0, to_seconds(now() - delta->events.front().at)));
         }
     }
     peers_.take(from, message, now());
@@ -575,19 +520,19 @@ void PoolRouter::peer_gone(replicas::ReplicaId peer) {
 /// Under the lock.
 void PoolRouter::show_peers() {
     const replicas::PeerCounters& c = peers_.counters();
-    peers_shown_.set(static_cast<double>(peers_.size()));
-    peers_bookings_.set(static_cast<double>(router_.peers_bookings()));
-    deltas_missed_.add(c.missed - told_.missed);
-    deltas_repaired_.add(c.repaired - told_.repaired);
-    digest_mismatches_.add(c.mismatches - told_.mismatches);
-    peers_gone_.add(c.peers_gone - told_.peers_gone);
+    metrics_.peers_shown.set(static_cast<double>(peers_.size()));
+    metrics_.peers_bookings.set(static_cast<double>(router_.peers_bookings()));
+    metrics_.deltas_missed.add(c.missed - told_.missed);
+    metrics_.deltas_repaired.add(c.repaired - told_.repaired);
+    metrics_.digest_mismatches.add(c.mismatches - told_.mismatches);
+    metrics_.peers_gone.add(c.peers_gone - told_.peers_gone);
     told_ = c;
 }
 
 void PoolRouter::show_index() {
     const auto size = index_->size();
-    index_blocks_.set(static_cast<double>(size.blocks));
-    index_bytes_.set(static_cast<double>(size.bytes));
+    metrics_.index_blocks.set(static_cast<double>(size.blocks));
+    metrics_.index_bytes.set(static_cast<double>(size.bytes));
 }
 
 Result<void> PoolRouter::set_policy(router::PolicyOptions policy) {

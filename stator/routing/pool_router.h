@@ -24,6 +24,7 @@
 #include "stator/router/router.h"
 #include "stator/routing/kv_feed.h"
 #include "stator/routing/pool_index.h"
+#include "stator/routing/pool_router_metrics.h"
 
 namespace stator::routing {
 
@@ -211,22 +212,7 @@ class PoolRouter {
     const Clock& clock_;
     std::shared_ptr<PoolIndex> index_;  ///< null where the pool has no prefix cache
 
-    metrics::Histogram& decision_seconds_;
-    metrics::Histogram& ttft_error_;
-    metrics::Counter& predicted_tokens_;
-    metrics::Counter& cached_tokens_;
-    metrics::Counter& prompt_tokens_;
-    metrics::Gauge& index_blocks_;
-    metrics::Gauge& index_bytes_;
-    metrics::Counter& audit_alarms_;
-    std::array<metrics::Gauge*, 3> ranks_by_trust_;
-    metrics::Gauge& peers_shown_;
-    metrics::Gauge& peers_bookings_;
-    metrics::Counter& deltas_missed_;
-    metrics::Counter& deltas_repaired_;
-    metrics::Counter& digest_mismatches_;
-    metrics::Counter& peers_gone_;
-    metrics::Histogram& delta_age_;
+    PoolRouterMetrics metrics_;
     std::function<void()> wake_;  ///< set before there is traffic; empty: nobody shares
 
     mutable std::mutex mutex_;  ///< of all below

@@ -2,8 +2,9 @@
 
 #include <atomic>
 #include <boost/asio/steady_timer.hpp>
+#include <condition_variable>
 #include <future>
-#include <thread>
+#include <mutex>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -120,7 +121,9 @@ struct RemoteRouter::Impl : std::enable_shared_from_this<Impl> {
     std::vector<std::unique_ptr<net::HttpPool>> pools;  ///< each of its loop
     std::atomic<std::size_t> turn{0};
     std::atomic<bool> stopped{false};
-    std::atomic<std::size_t> under_way{0};
+    std::mutex under_way_mutex;
+    std::condition_variable none_under_way;
+    std::size_t under_way = 0;
     std::atomic<std::uint32_t> failures{0};
     std::atomic<std::int64_t> rests_until_ns{0};
     metrics::Counter& asked;
@@ -157,12 +160,16 @@ void RemoteRouter::Impl::post(std::string action, std::string body,
             error(ErrorCode::kUnavailable, "the shared router is not asked any more").value()};
         to(&failure, 0, {});
     };
-    under_way.fetch_add(1, std::memory_order_relaxed);
+    {
+        const std::scoped_lock lock(under_way_mutex);
+        ++under_way;
+    }
     const auto shared = std::make_shared<Reply::Take>(
         [self = shared_from_this(), take = std::move(take)](const net::HttpFailure* failure,
                                                             int status, const std::string& answer) {
             take(failure, status, answer);
-            self->under_way.fetch_sub(1, std::memory_order_release);
+            const std::scoped_lock lock(self->under_way_mutex);
+            if (--self->under_way == 0) self->none_under_way.notify_all();
         });
     const bool posted =
         loops.at(i).post([self = shared_from_this(), i, action = std::move(action),
@@ -262,10 +269,9 @@ void RemoteRouter::release(const std::string& booking) { impl_->release(booking,
 void RemoteRouter::stop() {
     // What ended last is told to the router: else it would count as load there for minutes.
     constexpr std::chrono::milliseconds kMost{500};
-    const Deadline deadline = Deadline::after(impl_->clock.now(), kMost);
-    while (!impl_->stopped.load() && impl_->under_way.load(std::memory_order_acquire) > 0 &&
-           !deadline.reached(impl_->clock.now())) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    if (!impl_->stopped.load()) {
+        std::unique_lock lock(impl_->under_way_mutex);
+        impl_->none_under_way.wait_for(lock, kMost, [this] { return impl_->under_way == 0; });
     }
     if (impl_->stopped.exchange(true)) return;
     std::vector<std::future<void>> over;

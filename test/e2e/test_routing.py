@@ -201,6 +201,17 @@ def test_a_key_may_be_trusted(workers, tmp_path):
         assert explained("sk-0123456789abcdef")
         assert not explained("sk-fedcba9876543210")
 
+        # The same holds for those who only ask.
+        for key, status in (("sk-0123456789abcdef", 200), ("sk-fedcba9876543210", 403)):
+            headers = {"authorization": f"Bearer {key}"}
+            asked = {"tokens": [1, 2, 3], "worker": "w1"}
+            for action in ("select", "dump"):
+                assert frontend.request("POST", f"/router/{action}", asked, headers)[0] == status
+            asked = {"tokens": [1], "worker": "w9"}
+            _, _, text = frontend.request("POST", "/router/reserve", asked, headers)
+            # Who is not trusted can't pin: the name that nobody has is passed over.
+            assert ("w9" in text.decode()) == (status == 200), text
+
 
 def test_the_policy_direct_goes_where_it_is_told(workers):
     with StatorFrontend(workers, router_policy="direct") as frontend:

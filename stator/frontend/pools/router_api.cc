@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "stator/codec/json_writer.h"
+#include "stator/frontend/nvext.h"
 
 namespace stator::frontend {
 namespace {
@@ -16,9 +17,6 @@ namespace {
 using codec::JsonType;
 using codec::JsonView;
 
-constexpr std::size_t kMaxWords = 16;
-constexpr std::size_t kMaxWord = 256;
-constexpr std::int64_t kMaxRank = 65'535;
 constexpr std::int64_t kDumpedBlocks = 100'000;  // at once: some 2 MB
 
 tl::unexpected<Error> wrong(std::string_view member, std::string_view expected) {
@@ -31,8 +29,8 @@ Result<void> take_word(JsonView body, std::string_view name, std::string& out) {
     const JsonView v = body.find(name);
     if (v.is_null()) return {};
     const auto text = v.as_string();
-    if (!text || text->size() > kMaxWord) {
-        return wrong(name, fmt::format("a text of at most {} bytes", kMaxWord));
+    if (!text || text->size() > kMaxHintBytes) {
+        return wrong(name, fmt::format("a text of at most {} bytes", kMaxHintBytes));
     }
     out = *text;
     return {};
@@ -54,15 +52,15 @@ Result<void> take_number(JsonView body, std::string_view name, std::int64_t min,
 Result<void> take_words(JsonView body, std::string_view name, std::vector<std::string>& out) {
     const JsonView v = body.find(name);
     if (v.is_null()) return {};
-    bool good = v.type() == JsonType::kArray && v.size() <= kMaxWords;
+    bool good = v.type() == JsonType::kArray && v.size() <= kMaxHintLabels;
     v.each_element([&](std::size_t, JsonView one) {
         const auto text = one.as_string();
-        good = good && text && text->size() <= kMaxWord;
+        good = good && text && text->size() <= kMaxHintBytes;
         if (good) out.emplace_back(*text);
         return good;
     });
     if (good) return {};
-    return wrong(name, fmt::format("a list of at most {} texts", kMaxWords));
+    return wrong(name, fmt::format("a list of at most {} texts", kMaxHintLabels));
 }
 
 Result<std::vector<tokens::TokenId>> take_tokens(JsonView body, const protocol::ModelCard& card) {
@@ -94,7 +92,8 @@ Result<void> take_salt(JsonView body, std::uint64_t& out) {
 }
 
 /// A request as a frontend would make it.
-Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::ModelCard& card) {
+Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::ModelCard& card,
+                                               bool trusted) {
     protocol::GenerateRequest r;
     auto prompt = take_tokens(body, card);
     if (!prompt) return tl::unexpected(std::move(prompt.error()));
@@ -111,24 +110,30 @@ Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::Mo
         if (!set) return wrong("session_hard", "true or false");
         hints->session_hard = *set;
     }
-    constexpr std::int64_t kMaxOutput = 10'000'000;
-    for (auto ok :
-         {take_word(body, "session", hints->session), take_word(body, "tenant", r.tenant),
-          take_word(body, "worker", hints->worker),
-          take_words(body, "require", hints->required_labels),
-          take_words(body, "prefer", hints->preferred_labels),
-          take_words(body, "tolerate", hints->tolerated_taints),
-          take_number(body, "rank", 0, kMaxRank, rank),
-          take_number(body, "priority", std::numeric_limits<std::int32_t>::min(),
-                      std::numeric_limits<std::int32_t>::max(), priority),
-          take_number(body, "max_tokens", 1, kMaxOutput, max_tokens), take_salt(body, r.cache_salt),
-          take_number(body, "expected_output_tokens", 1, kMaxOutput, output)}) {
+    for (auto ok : {take_word(body, "session", hints->session), take_word(body, "tenant", r.tenant),
+                    take_word(body, "worker", hints->worker),
+                    take_words(body, "require", hints->required_labels),
+                    take_words(body, "prefer", hints->preferred_labels),
+                    take_words(body, "tolerate", hints->tolerated_taints),
+                    take_number(body, "rank", 0, kMaxHintRank, rank),
+                    take_number(body, "priority", std::numeric_limits<std::int32_t>::min(),
+                                std::numeric_limits<std::int32_t>::max(), priority),
+                    take_number(body, "max_tokens", 1, kMaxHintOutput, max_tokens),
+                    take_salt(body, r.cache_salt),
+                    take_number(body, "expected_output_tokens", 1, kMaxHintOutput, output)}) {
         if (!ok) return tl::unexpected(std::move(ok.error()));
     }
     if (rank) hints->rank = static_cast<std::uint32_t>(*rank);
     hints->expected_output_tokens = static_cast<std::uint32_t>(output);
     r.priority = static_cast<std::int32_t>(priority);
     r.max_tokens = static_cast<std::uint32_t>(max_tokens);
+    if (!trusted) {
+        r.priority = 0;
+        r.tenant.clear();
+        protocol::RouteHints session;
+        session.session = std::move(hints->session);
+        *hints = std::move(session);
+    }
     r.hints = std::move(hints);
     return r;
 }
@@ -155,15 +160,22 @@ tl::unexpected<Error> no_booking() {
 RouterApi::RouterApi(Routers routers, const Clock& clock)
     : routers_(std::move(routers)), clock_(clock), random_(std::random_device{}()) {}
 
-Result<std::string> RouterApi::act(std::string_view action, std::string_view body) {
+Result<std::string> RouterApi::act(std::string_view action, std::string_view body, bool trusted) {
     codec::JsonDocument document;
     const auto root = document.parse(body);
     if (!root) return tl::unexpected(root.error());
     if (root->type() != JsonType::kObject) {
         return error(ErrorCode::kInvalidArgument, "the body must be a JSON object");
     }
+    if (!trusted && (action == "select" || action == "dump")) {
+        return error(
+            ErrorCode::kPermissionDenied,
+            "/router/{} is for callers whose routing hints count: on this machine, or with "
+            "an API key that has hints=yes; see --router-hints",
+            action);
+    }
     if (action == "select") return select(*root);
-    if (action == "reserve") return reserve(*root);
+    if (action == "reserve") return reserve(*root, trusted);
     if (action == "first_token") return first_token(*root);
     if (action == "release") return release(*root);
     if (action == "overlap") return overlap(*root);
@@ -172,7 +184,7 @@ Result<std::string> RouterApi::act(std::string_view action, std::string_view bod
     return error(ErrorCode::kNotFound,
                  "/router/{} is nothing; there are select, reserve, first_token, release, overlap, "
                  "loads, dump",
-                 action.substr(0, kMaxWord));
+                 action.substr(0, kMaxHintBytes));
 }
 
 /// Of the model's largest pool: callers that share traffic between pools do so themselves.
@@ -184,21 +196,22 @@ Result<std::shared_ptr<routing::PoolRouter>> RouterApi::router_of(JsonView body)
     for (const auto& served : all) {
         if (served.model == *name || served.pool == *name) return served.router;
     }
-    return error(ErrorCode::kNotFound, "no pool serves the model {}", name->substr(0, kMaxWord));
+    return error(ErrorCode::kNotFound, "no pool serves the model {}",
+                 name->substr(0, kMaxHintBytes));
 }
 
 Result<std::string> RouterApi::select(JsonView body) {
     const auto router = router_of(body);
     if (!router) return tl::unexpected(router.error());
-    const auto request = take_request(body, (*router)->card());
+    const auto request = take_request(body, (*router)->card(), true);
     if (!request) return tl::unexpected(request.error());
     return (*router)->explain(*request);
 }
 
-Result<std::string> RouterApi::reserve(JsonView body) {
+Result<std::string> RouterApi::reserve(JsonView body, bool trusted) {
     const auto router = router_of(body);
     if (!router) return tl::unexpected(router.error());
-    const auto request = take_request(body, (*router)->card());
+    const auto request = take_request(body, (*router)->card(), trusted);
     if (!request) return tl::unexpected(request.error());
     const TimePoint now = clock_.now();
     forget_old(now);
@@ -306,9 +319,10 @@ Result<std::string> RouterApi::dump(JsonView body) {
     std::int64_t rank = 0;
     std::int64_t skip = 0;
     std::int64_t limit = kDumpedBlocks;
-    for (auto ok : {take_word(body, "worker", worker), take_number(body, "rank", 0, kMaxRank, rank),
-                    take_number(body, "skip", 0, std::numeric_limits<std::int64_t>::max(), skip),
-                    take_number(body, "limit", 1, kDumpedBlocks, limit)}) {
+    for (auto ok :
+         {take_word(body, "worker", worker), take_number(body, "rank", 0, kMaxHintRank, rank),
+          take_number(body, "skip", 0, std::numeric_limits<std::int64_t>::max(), skip),
+          take_number(body, "limit", 1, kDumpedBlocks, limit)}) {
         if (!ok) return tl::unexpected(std::move(ok.error()));
     }
     const auto dump =

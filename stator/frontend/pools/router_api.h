@@ -24,10 +24,13 @@ namespace stator::frontend {
 ///     POST /router/first_token  {"booking", "cached_tokens"}: its prompt is computed
 ///     POST /router/release      {"booking"}: it has ended
 ///     POST /router/overlap      who holds how much of the prompt
+///     POST /router/loads        every rank's load
+///     POST /router/dump         what the index knows of a rank
 ///
-/// The first two and the last take {"model", "tokens": […]} and, as the headers of a request do,
-/// "priority", "session", "session_hard", "worker", "rank", "require", "tolerate",
-/// "expected_output_tokens". Any thread.
+/// select, reserve and overlap take {"model", "tokens": […]}; the first two also, as the headers of
+/// a request do, "priority", "session", "session_hard", "worker", "rank", "require", "prefer",
+/// "tolerate", "tenant", "expected_output_tokens". Of callers that are not trusted only the session
+/// counts, as in headers; select and dump are not for them. Any thread.
 class RouterApi {
   public:
     using Routers = std::function<std::vector<PoolModels::ServedRouter>()>;
@@ -36,7 +39,9 @@ class RouterApi {
 
     /// The JSON to answer a POST to /router/`action` with. kNotFound: no such action, model,
     /// worker, or booking. kInvalidArgument: what is wrong in the body, with its member.
-    [[nodiscard]] Result<std::string> act(std::string_view action, std::string_view body);
+    /// kPermissionDenied: the caller is not trusted.
+    [[nodiscard]] Result<std::string> act(std::string_view action, std::string_view body,
+                                          bool trusted);
 
     static constexpr std::size_t kMaxBookings = 100'000;
     static constexpr std::chrono::seconds kBookingLasts{600};
@@ -52,7 +57,7 @@ class RouterApi {
 
     [[nodiscard]] Result<std::shared_ptr<routing::PoolRouter>> router_of(codec::JsonView body);
     [[nodiscard]] Result<std::string> select(codec::JsonView body);
-    [[nodiscard]] Result<std::string> reserve(codec::JsonView body);
+    [[nodiscard]] Result<std::string> reserve(codec::JsonView body, bool trusted);
     [[nodiscard]] Result<std::string> first_token(codec::JsonView body);
     [[nodiscard]] Result<std::string> release(codec::JsonView body);
     [[nodiscard]] Result<std::string> overlap(codec::JsonView body);
