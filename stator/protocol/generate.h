@@ -54,6 +54,24 @@ struct RouteHints {
     std::string explanation;
 };
 
+/// What the generated text must look like.
+struct OutputConstraint {
+    enum class Kind : std::uint8_t {
+        kJsonObject = 1,  ///< any JSON object; `text` is empty
+        kJsonSchema,      ///< a JSON value valid under the schema `text`
+        kRegex,           ///< all of the text matches `text`
+        kChoice,          ///< one of the strings of the JSON array `text`
+        kLark,            ///< a grammar in llguidance's Lark
+    };
+    Kind kind = Kind::kJsonObject;
+    std::string text;
+    /// Not empty: the output may think first, freely, up to and with this text ("</think>"); what
+    /// follows is constrained.
+    std::string after;
+
+    bool operator==(const OutputConstraint&) const = default;
+};
+
 /// One sequence to generate. `n` choices are n requests: the engine's prefix cache makes them share
 /// the prompt.
 struct GenerateRequest {
@@ -74,7 +92,8 @@ struct GenerateRequest {
     std::string tenant;         ///< for fairness and accounting; empty = none
     std::string traceparent;    ///< W3C trace context; empty = none
     Deadline deadline;
-    std::shared_ptr<RouteHints> hints;  ///< null: none
+    std::shared_ptr<RouteHints> hints;                   ///< null: none
+    std::shared_ptr<const OutputConstraint> constraint;  ///< null: none
 };
 
 enum class FinishReason : std::uint8_t {
