@@ -9,6 +9,7 @@
 
 #include "stator/codec/json.h"
 #include "stator/codec/utf8.h"
+#include "stator/model/hf_tokenizer.h"
 #include "stator/model/small_file.h"
 
 namespace stator::model {
@@ -237,6 +238,22 @@ std::uint32_t context_length(std::string_view config_json) {
     codec::JsonDocument document;
     const auto root = document.parse(config_json);
     return root ? context_of(*root) : 0;
+}
+
+Result<std::shared_ptr<const text::Tokenizer>> load_tokenizer(const HfFolder& folder) {
+    auto made = HfTokenizer::load(folder.tokenizer_json, options_of(folder.tokenizer));
+    if (made) return std::shared_ptr<const text::Tokenizer>(*std::move(made));
+    Error e = std::move(made.error());
+    e.message =
+        fmt::format("the tokenizer.json of {} can't be used: {}", folder.facts.name, e.message);
+    return tl::unexpected(std::move(e));
+}
+
+HfTokenizerOptions options_of(const TokenizerFacts& facts) {
+    return {.end_tokens = facts.end_tokens,
+            .add_bos = facts.add_bos,
+            .bos = facts.bos,
+            .eos = facts.eos};
 }
 
 Result<HfFolder> HfFolder::read(const std::string& path) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -8,6 +9,7 @@
 
 #include "stator/base/error.h"
 #include "stator/model/gguf_model.h"
+#include "stator/text/tokenizer.h"
 #include "stator/tokens/token.h"
 
 namespace stator::model {
@@ -34,6 +36,12 @@ struct HfFolder {
     /// tokenizer.json in it), kInvalidArgument (what is wrong in which file), kTooLarge.
     [[nodiscard]] static Result<HfFolder> read(const std::string& path);
 };
+
+struct HfTokenizerOptions;
+[[nodiscard]] HfTokenizerOptions options_of(const TokenizerFacts& facts);
+
+/// The folder's tokenizer. Errors as HfTokenizer::load(), with the folder's path.
+[[nodiscard]] Result<std::shared_ptr<const text::Tokenizer>> load_tokenizer(const HfFolder& folder);
 
 /// The length a config.json allows prompt and output together: max_position_embeddings (or an older
 /// name of it), stretched by rope_scaling where that stretches it. 0 = it does not say.
