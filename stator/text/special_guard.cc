@@ -1,6 +1,8 @@
 #include "stator/text/special_guard.h"
 
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
 namespace stator::text {
 
@@ -49,7 +51,7 @@ std::size_t character_length(char lead) {
 SpecialGuard::SpecialGuard(std::span<const std::string> special_texts) {
     for (const std::string& text : special_texts) {
         if (text.empty() || text.size() <= character_length(text[0])) continue;
-        begins_[static_cast<unsigned char>(text[0])] = true;
+        if (!std::exchange(begins_[static_cast<unsigned char>(text[0])], true)) firsts_ += text[0];
         sorted_.push_back(text);
     }
     std::ranges::sort(sorted_);
@@ -75,6 +77,25 @@ SpecialGuard::Found SpecialGuard::find_at(std::string_view text) const {
     return Found::kNothing;
 }
 
+std::size_t SpecialGuard::next_candidate(std::string_view text, std::size_t at) const {
+    // Most vocabularies begin their special texts with one or two characters, of which users write
+    // few: memory is searched at the speed of memchr().
+    constexpr std::size_t kFew = 2;
+    if (firsts_.size() > kFew) {
+        while (at < text.size() && !begins_[static_cast<unsigned char>(text[at])]) ++at;
+        return at;
+    }
+    // The search for one stops where another was found.
+    std::size_t end = text.size();
+    for (const char first : firsts_) {
+        if (at >= end) return end;
+        const void* found = std::memchr(text.data() + at, first, end - at);
+        if (found != nullptr)
+            end = static_cast<std::size_t>(static_cast<const char*>(found) - text.data());
+    }
+    return end;
+}
+
 std::string SpecialGuard::guard(std::string_view text) const {
     if (text.find(kMark) != std::string_view::npos) return guard(without_marks(text));
     const std::string_view trimmed = trim_end(text);
@@ -88,8 +109,8 @@ std::string SpecialGuard::guard(std::string_view text) const {
         copied = end;
     };
     bool begun = false;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (!begins_[static_cast<unsigned char>(text[i])]) continue;
+    for (std::size_t i = next_candidate(text, 0); i < text.size();
+         i = next_candidate(text, i + 1)) {
         if (find_at(text.substr(i)) == Found::kWhole) {
             mark_at(i + character_length(text[i]));
         } else if (i < trimmed.size() && find_at(trimmed.substr(i)) == Found::kBegun) {
