@@ -46,6 +46,47 @@ std::size_t character_length(char lead) {
     return c < 0xF0 ? 3 : 4;
 }
 
+/// The places of a text where a special text may begin, in order. Most vocabularies begin theirs
+/// with one or two characters, of which users write few: memory is searched at memchr()'s speed.
+class Candidates {
+  public:
+    Candidates(std::string_view text, std::string_view firsts, const std::array<bool, 256>& begins)
+        : text_(text), firsts_(firsts), begins_(begins) {
+        for (std::size_t k = 0; few() && k < firsts_.size(); ++k) next_[k] = find(k, 0);
+    }
+
+    /// text.size() where there is none left.
+    std::size_t next() {
+        if (!few()) {
+            while (at_ < text_.size() && !begins_[static_cast<unsigned char>(text_[at_])]) ++at_;
+            return at_ < text_.size() ? at_++ : at_;
+        }
+        std::size_t best = 0;
+        for (std::size_t k = 1; k < firsts_.size(); ++k) {
+            if (next_[k] < next_[best]) best = k;
+        }
+        const std::size_t found = firsts_.empty() ? text_.size() : next_[best];
+        if (found < text_.size()) next_[best] = find(best, found + 1);
+        return found;
+    }
+
+  private:
+    static constexpr std::size_t kFew = 3;
+    [[nodiscard]] bool few() const { return firsts_.size() <= kFew; }
+    [[nodiscard]] std::size_t find(std::size_t k, std::size_t from) const {
+        const void* found = std::memchr(text_.data() + from, firsts_[k], text_.size() - from);
+        return found == nullptr
+                   ? text_.size()
+                   : static_cast<std::size_t>(static_cast<const char*>(found) - text_.data());
+    }
+
+    std::string_view text_;
+    std::string_view firsts_;
+    const std::array<bool, 256>& begins_;
+    std::array<std::size_t, kFew> next_{};
+    std::size_t at_ = 0;
+};
+
 }  // namespace
 
 SpecialGuard::SpecialGuard(std::span<const std::string> special_texts) {
@@ -77,25 +118,6 @@ SpecialGuard::Found SpecialGuard::find_at(std::string_view text) const {
     return Found::kNothing;
 }
 
-std::size_t SpecialGuard::next_candidate(std::string_view text, std::size_t at) const {
-    // Most vocabularies begin their special texts with one or two characters, of which users write
-    // few: memory is searched at the speed of memchr().
-    constexpr std::size_t kFew = 2;
-    if (firsts_.size() > kFew) {
-        while (at < text.size() && !begins_[static_cast<unsigned char>(text[at])]) ++at;
-        return at;
-    }
-    // The search for one stops where another was found.
-    std::size_t end = text.size();
-    for (const char first : firsts_) {
-        if (at >= end) return end;
-        const void* found = std::memchr(text.data() + at, first, end - at);
-        if (found != nullptr)
-            end = static_cast<std::size_t>(static_cast<const char*>(found) - text.data());
-    }
-    return end;
-}
-
 std::string SpecialGuard::guard(std::string_view text) const {
     if (text.find(kMark) != std::string_view::npos) return guard(without_marks(text));
     const std::string_view trimmed = trim_end(text);
@@ -109,8 +131,8 @@ std::string SpecialGuard::guard(std::string_view text) const {
         copied = end;
     };
     bool begun = false;
-    for (std::size_t i = next_candidate(text, 0); i < text.size();
-         i = next_candidate(text, i + 1)) {
+    Candidates candidates(text, firsts_, begins_);
+    for (std::size_t i = candidates.next(); i < text.size(); i = candidates.next()) {
         if (find_at(text.substr(i)) == Found::kWhole) {
             mark_at(i + character_length(text[i]));
         } else if (i < trimmed.size() && find_at(trimmed.substr(i)) == Found::kBegun) {

@@ -29,9 +29,6 @@ class SpecialGuard {
   private:
     enum class Found : unsigned char { kNothing, kWhole, kBegun };
     [[nodiscard]] Found find_at(std::string_view text) const;
-    /// The first place from `at` on where a special text may begin; text.size() where there is
-    /// none.
-    [[nodiscard]] std::size_t next_candidate(std::string_view text, std::size_t at) const;
 
     std::vector<std::string> sorted_;
     std::array<bool, 256> begins_{};  ///< first bytes of special texts
