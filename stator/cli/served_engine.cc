@@ -112,6 +112,7 @@ frontend::ServedModel served_model(const ServedEngine& engine, const config::Set
     model.created = Clock::real().unix_seconds();
     model.tokenizer = engine.tokenizer;
     model.chat_template = engine.chat_template;
+    model.format = engine.format;
     model.engine = engine.engine;
     model.defaults = engine.defaults;
     return model;

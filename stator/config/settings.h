@@ -25,6 +25,8 @@ struct ModelSettings {
     std::string path;
     std::string served_name;
     std::vector<std::string> aliases;
+    std::string tool_parser = "auto";
+    std::string reasoning_parser = "auto";
     bool operator==(const ModelSettings&) const = default;
 };
 

@@ -52,6 +52,10 @@ struct ModelCard {
     std::string kv_layout;  ///< engine, cell types and layers: what a KV handoff must agree on
     std::uint32_t max_top_logprobs = 0;
     RecommendedSampling sampling;
+    /// How the model writes calls of tools and thinking (text::OutputFormat's names); empty: not
+    /// known.
+    std::string tool_format;
+    std::string reasoning_format;
     bool operator==(const ModelCard&) const = default;
 };
 
