@@ -5,6 +5,7 @@ namespace stator::text {
 JsonCalls::JsonCalls(const JsonCallFamily& family)
     : bare_object_(family.bare_object),
       bare_array_(family.bare_array),
+      needs_arguments_(family.needs_arguments),
       separators_(family.separators) {
     for (const std::string_view mark : family.opens) {
         opens_.add(mark);
@@ -63,7 +64,7 @@ bool JsonCalls::opened(Input& in, OutputEvents& out) {
         return true;
     }
     if (c == '{' || c == '[') {
-        list_.begin(false);
+        list_.begin(needs_arguments_);
         state_ = State::kCall;
         return true;
     }

@@ -13,8 +13,9 @@ namespace stator::text {
 struct JsonCallFamily {
     std::vector<std::string_view> opens = {};   ///< what a call, or an array of calls, begins with
     std::vector<std::string_view> closes = {};  ///< what ends it; none: it ends with the JSON
-    bool bare_object = false;          ///< an object that the content begins with is a call too
-    bool bare_array = false;           ///< likewise an array
+    bool bare_object = false;      ///< an object that the content begins with is a call too
+    bool bare_array = false;       ///< likewise an array
+    bool needs_arguments = false;  ///< without "arguments" an object is no call even behind a mark
     std::string_view separators = {};  ///< bytes that may stand between bare calls
 };
 
@@ -41,6 +42,7 @@ class JsonCalls final : public ToolParser {
     MarkSet opens_or_closes_;
     bool bare_object_ = false;
     bool bare_array_ = false;
+    bool needs_arguments_ = false;
     std::string_view separators_;
     JsonCallList list_;
     State state_ = State::kProse;

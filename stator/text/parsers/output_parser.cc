@@ -4,6 +4,7 @@
 
 #include "stator/text/parsers/families.h"
 #include "stator/text/parsers/forced_calls.h"
+#include "stator/text/parsers/harmony.h"
 #include "stator/text/parsers/marks.h"
 
 namespace stator::text {
@@ -36,6 +37,11 @@ Result<std::unique_ptr<OutputParser>> make_output_parser(OutputParserOptions opt
                      joined(reasoning_formats()));
     }
     std::unique_ptr<OutputParser> parser;
+    if (format.tools == "harmony" || format.reasoning == "gpt_oss") {
+        // Thinking, calls and content are messages of one notation here.
+        if (options.forced) parser = std::make_unique<ForcedCalls>(options.forced_name);
+        return std::make_unique<Harmony>(options.begins_in_reasoning, std::move(parser));
+    }
     if (options.forced) {
         parser = std::make_unique<ForcedCalls>(options.forced_name);
     } else if (tools != nullptr) {
@@ -56,6 +62,12 @@ bool ends_in_reasoning(std::string_view reasoning_format, std::string_view promp
     const ReasoningFamily* family = find_reasoning_family(reasoning_format);
     if (family == nullptr) return false;
     prompt = trimmed(prompt);
+    if (family->always) {
+        for (const std::string_view mark : family->closes) {
+            if (prompt.ends_with(mark)) return false;
+        }
+        return true;
+    }
     if (!family->label.empty()) {
         const std::string_view label = trimmed(family->label);
         if (prompt.ends_with(label))
