@@ -34,8 +34,6 @@ void ChoiceOutput::finish(std::string_view rest, text::OutputEvents& out) {
     if (!rest.empty()) parser_->push(rest, raw_);
     parser_->finish(raw_);
     sort(out);
-    if (calls_.empty() && !blank_.empty()) out.add(Kind::kContent, blank_);
-    blank_.clear();
 }
 
 void ChoiceOutput::sort(text::OutputEvents& out) {
@@ -49,13 +47,11 @@ void ChoiceOutput::take(const text::OutputEvents::Event& event, text::OutputEven
     const std::string_view text = raw_.of(event);
     switch (event.kind) {
         case Kind::kContent:
-            return take_content(text, out);
+            return out.add(Kind::kContent, text);
         case Kind::kReasoning:
             if (plan_->include_reasoning) out.add(Kind::kReasoning, text);
             return;
         case Kind::kToolBegin: {
-            blank_.clear();
-            in_content_ = false;
             Call& call = calls_.emplace_back();
             call.name = text;
             out.add(Kind::kToolBegin, text, static_cast<std::uint32_t>(calls_.size() - 1));
@@ -69,19 +65,6 @@ void ChoiceOutput::take(const text::OutputEvents::Event& event, text::OutputEven
         case Kind::kToolEnd:
             return end_call(out);
     }
-}
-
-void ChoiceOutput::take_content(std::string_view text, text::OutputEvents& out) {
-    if (!plan_->tools || in_content_) return out.add(Kind::kContent, text);
-    const bool blank = text.find_first_not_of(" \t\r\n") == std::string_view::npos;
-    if (blank) {
-        blank_ += text;
-        return;
-    }
-    in_content_ = true;
-    if (!blank_.empty()) out.add(Kind::kContent, blank_);
-    blank_.clear();
-    out.add(Kind::kContent, text);
 }
 
 void ChoiceOutput::end_call(text::OutputEvents& out) {

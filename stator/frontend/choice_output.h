@@ -11,10 +11,9 @@
 
 namespace stator::frontend {
 
-/// The output of one choice, taken apart into content, thinking and calls. Two things are done to
-/// what the parser says: white space alone between calls, and before the first one, is not content
-/// but layout, and is dropped; and where one call is wanted nothing follows it. One per choice; not
-/// thread-safe.
+/// The output of one choice, taken apart into content, thinking and calls: the parser's events,
+/// with the calls kept, thinking left out where it is not wanted, and nothing after the call where
+/// one alone is wanted. One per choice; not thread-safe.
 class ChoiceOutput {
   public:
     struct Call {
@@ -46,15 +45,12 @@ class ChoiceOutput {
     ChoiceOutput(const OutputPlan& plan, std::unique_ptr<text::OutputParser> parser);
     void sort(text::OutputEvents& out);
     void take(const text::OutputEvents::Event& event, text::OutputEvents& out);
-    void take_content(std::string_view text, text::OutputEvents& out);
     void end_call(text::OutputEvents& out);
 
     const OutputPlan* plan_;
     std::unique_ptr<text::OutputParser> parser_;
-    text::OutputEvents raw_;   ///< of the present push(), reused
-    std::string blank_;        ///< white space that may turn out to be layout
-    bool in_content_ = false;  ///< content with more than white space came after the last call
-    bool in_reasoning_;        ///< the last event was thinking
+    text::OutputEvents raw_;  ///< of the present push(), reused
+    bool in_reasoning_;       ///< the last event was thinking
     bool complete_ = false;
     std::uint32_t reasoning_tokens_ = 0;
     std::vector<Call> calls_;

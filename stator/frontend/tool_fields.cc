@@ -94,11 +94,12 @@ void read_parameters(FieldReader& function, ToolSpec& out) {
     });
 }
 
-void refuse_kind(FieldReader& part, std::string_view path, std::string_view type) {
-    auto e = error(ErrorCode::kUnsupported,
-                   "{} is of type \"{}\"; only tools of type \"function\" are served", path,
-                   type.substr(0, 40));
-    e.value().param = fmt::format("{}.type", path);
+void refuse_kind(FieldReader& part, std::string_view type) {
+    const std::string where = part.path("type");
+    auto e =
+        error(ErrorCode::kUnsupported, "{} is \"{}\"; only tools of type \"function\" are served",
+              where, type.substr(0, 40));
+    e.value().param = where;
     part.fail(std::move(e));
 }
 
@@ -111,7 +112,7 @@ void read_tool(JsonView tool, const std::string& path, ToolSpec& out, FieldReade
     if (!type) {
         part.fail_type("type", "\"function\"", part.view("type"));
     } else if (*type != "function") {
-        refuse_kind(part, path, *type);
+        refuse_kind(part, *type);
     }
     const JsonView body = part.view("function");
     if (body.is_null() || body.type() != JsonType::kObject) {
@@ -221,7 +222,7 @@ void read_choice_object(FieldReader& fields, JsonView object, ToolUse& out) {
     } else if (type == "allowed_tools") {
         read_allowed_tools(choice, out);
     } else if (type) {
-        refuse_kind(choice, "tool_choice", *type);
+        refuse_kind(choice, *type);
     } else {
         choice.fail_type("type", "one of function and allowed_tools", choice.view("type"));
     }
