@@ -28,6 +28,7 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
     card.block_tokens = info.block_tokens;
     card.hash_scheme = "xxh3-64:1337";
     card.max_top_logprobs = info.max_top_logprobs;
+    card.structured_output = info.structured_output;
     if (engine.file) {
         const model::ModelFacts& facts = engine.file->facts();
         if (info.kind == kImitation) {
