@@ -75,6 +75,7 @@ Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t 
     const model::ModelFacts& facts = out.file->facts();
     ProgressLine progress(fmt::format("Loading {}", facts.name));
     engine::LlamaOptions options = llama_options(settings.engine, path, threads);
+    options.tokenizer = out.tokenizer;
     options.progress = [&progress](float fraction) { progress.update(fraction); };
     auto made = engine::make_llama_engine(std::move(options), std::move(kv_events));
     if (!made) return tl::unexpected(made.error());

@@ -30,6 +30,7 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
     card.max_top_logprobs = info.max_top_logprobs;
     card.tool_format = engine.format.tools;
     card.reasoning_format = engine.format.reasoning;
+    card.structured_output = info.structured_output;
     if (engine.file) {
         const model::ModelFacts& facts = engine.file->facts();
         if (info.kind == kImitation) {
