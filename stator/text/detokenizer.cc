@@ -26,15 +26,22 @@ bool Detokenizer::Matcher::push(char byte) {
     return matched == text.size();
 }
 
-Detokenizer::Detokenizer(const Tokenizer& tokenizer, std::vector<std::string> stop)
-    : tokenizer_(tokenizer) {
+Detokenizer::Detokenizer(const Tokenizer& tokenizer, std::vector<std::string> stop,
+                         bool begins_text)
+    : tokenizer_(tokenizer), begins_text_(begins_text) {
     stops_.reserve(stop.size());
     for (std::string& s : stop) stops_.emplace_back(std::move(s));
 }
 
 bool Detokenizer::push(TokenId token, std::string& out) {
     if (stop_index_ >= 0) return true;
-    const std::string_view piece = tokenizer_.bytes(token);
+    std::string_view piece;
+    if (begins_text_) [[unlikely]] {
+        piece = tokenizer_.first_bytes(token);
+        begins_text_ = tokenizer_.is_control(token);
+    } else {
+        piece = tokenizer_.bytes(token);
+    }
     if (piece.empty()) return false;
     bytes_ += piece;
     const std::size_t whole = codec::utf8_complete_prefix(bytes_);

@@ -1,10 +1,11 @@
-//! C ABI over minijinja, linked into the stator program as a static library. The contract is in include/stator_text.h.
+//! C ABI over minijinja and the tokenizer crates, linked into the stator program as a static library. The contract is in include/stator_text.h.
 
 mod generation;
 mod methods;
 mod python;
 mod template;
 mod time;
+mod tokenizer;
 
 use std::os::raw::c_char;
 use std::slice;
