@@ -110,9 +110,10 @@ stator_fill_cargo_lock()
 stator_fetch_crates()
 file(LOCK "${STATOR_CACHE_DIR}/cargo.lock" RELEASE)
 
-# The static library. One cargo target folder serves every preset and checkout, so that the crates below ours are built
-# once; the archive is copied out under a lock, because another checkout's build puts its own in the same place.
-string(SHA256 rust_key "${STATOR_RUSTC_VERSION} ${STATOR_RUST_HOST}")
+# The static library. One cargo target folder serves every preset of a checkout, so that the crates below ours are built
+# once. Checkouts can't share one: cargo names what it builds by paths within the workspace, and takes another
+# checkout's archive for fresh where that is the newer one.
+string(SHA256 rust_key "${STATOR_RUSTC_VERSION} ${STATOR_RUST_HOST} ${PROJECT_SOURCE_DIR}")
 string(SUBSTRING "${rust_key}" 0 12 rust_key)
 set(STATOR_RUST_TARGET_DIR "${STATOR_CACHE_DIR}/rust-target-${rust_key}")
 set(STATOR_RUST_ARCHIVE "${PROJECT_BINARY_DIR}/rust/libstator_text.a")

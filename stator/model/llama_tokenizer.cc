@@ -9,6 +9,7 @@
 
 #include "stator/codec/utf8.h"
 #include "stator/model/llama_log.h"
+#include "stator/model/turn_marks.h"
 
 namespace stator::model {
 
@@ -58,14 +59,6 @@ std::size_t before_special(std::string_view text, std::size_t end,
         }
     }
     return end;
-}
-
-/// Some models list the marks of their turns as ordinary added tokens ("user-defined"), like
-/// <think>, which texts may hold legitimately. Those written as marks are kept from users all the
-/// same.
-bool looks_like_mark(std::string_view text) {
-    return text.starts_with("<|") || text.ends_with("|>") || text.starts_with("<｜") ||
-           text.ends_with("_of_turn>") || text == "[INST]" || text == "[/INST]";
 }
 
 }  // namespace

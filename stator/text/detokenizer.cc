@@ -27,15 +27,21 @@ bool Detokenizer::Matcher::push(char byte) {
 }
 
 Detokenizer::Detokenizer(const Tokenizer& tokenizer, std::vector<std::string> stop,
-                         ControlTokens control)
-    : tokenizer_(tokenizer), control_(control) {
+                         ControlTokens control, bool begins_text)
+    : tokenizer_(tokenizer), control_(control), begins_text_(begins_text) {
     stops_.reserve(stop.size());
     for (std::string& s : stop) stops_.emplace_back(std::move(s));
 }
 
 bool Detokenizer::push(TokenId token, std::string& out) {
     if (stop_index_ >= 0) return true;
-    std::string_view piece = tokenizer_.bytes(token);
+    std::string_view piece;
+    if (begins_text_) [[unlikely]] {
+        piece = tokenizer_.first_bytes(token);
+        begins_text_ = tokenizer_.is_control(token);
+    } else {
+        piece = tokenizer_.bytes(token);
+    }
     if (piece.empty() && control_ == ControlTokens::kSpelled && tokenizer_.is_control(token) &&
         !tokenizer_.is_end(token)) {
         piece = tokenizer_.spelling(token);

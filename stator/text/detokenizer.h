@@ -22,8 +22,9 @@ enum class ControlTokens : std::uint8_t {
 class Detokenizer {
   public:
     /// `stop`: texts that end the generation; not part of the output. An empty one never matches.
+    /// `begins_text`: the tokens are all of a text and not what goes on behind a prompt.
     Detokenizer(const Tokenizer& tokenizer, std::vector<std::string> stop,
-                ControlTokens control = ControlTokens::kHidden);
+                ControlTokens control = ControlTokens::kHidden, bool begins_text = false);
 
     /// Takes one token and appends what became certain to `out` (valid UTF-8; ill-formed bytes
     /// become U+FFFD). True once a stop string is complete: `out` then ends right before it, and
@@ -60,6 +61,7 @@ class Detokenizer {
     std::string bytes_;    ///< bytes that are not whole characters yet
     std::string pending_;  ///< whole characters; those from released_ on may begin a stop string
     std::size_t released_ = 0;  ///< how much of pending_ has been given out
+    bool begins_text_;
     int stop_index_ = -1;
 };
 

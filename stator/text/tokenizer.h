@@ -44,6 +44,10 @@ class Tokenizer {
     /// view.
     [[nodiscard]] virtual std::string_view bytes(TokenId token) const = 0;
 
+    /// bytes() where the token begins a text: vocabularies that write the space between words at
+    /// the beginning of a word (SentencePiece) drop that of a text's first one.
+    [[nodiscard]] virtual std::string_view first_bytes(TokenId token) const { return bytes(token); }
+
     /// The token for people and logprobs, control tokens included: its text where that is whole
     /// characters, otherwise the vocabulary's name for it ("<|im_end|>", "<0xE2>").
     [[nodiscard]] virtual std::string_view spelling(TokenId token) const = 0;

@@ -1,9 +1,11 @@
-/* C ABI of the crate stator_text: chat templates. Used by stator/text alone.
+/* C ABI of the crate stator_text: chat templates, used by stator/text, and tokenizers, used by
+ * stator/model.
  *
  * No function keeps a pointer it was given, and none throws. Texts are UTF-8 with a length, not
  * NUL-terminated; an empty one may have a null pointer. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -60,6 +62,61 @@ StatorTemplateStatus stator_template_render(const StatorTemplate* compiled, cons
 
 void stator_template_free(StatorTemplate* compiled);
 void stator_text_free(StatorText text);
+
+/* A tokenizer.json; immutable, usable from many threads at once. */
+typedef struct StatorTokenizer StatorTokenizer;
+
+/* Where the texts of a token lie in StatorTokenizerFacts.text. */
+typedef struct StatorTokenEntry {
+    uint32_t bytes_at; /* what it stands for inside a text; empty for special tokens */
+    uint32_t bytes_size;
+    uint32_t spelling_at;
+    uint32_t spelling_size;
+    uint32_t first_at; /* what it stands for where it begins a text */
+    uint32_t first_size;
+    bool control; /* a special token */
+    bool known;   /* false: a hole in the vocabulary */
+} StatorTokenEntry;
+
+/* All of it lies in the tokenizer. */
+typedef struct StatorTokenizerFacts {
+    const StatorTokenEntry* entries; /* by id */
+    size_t entry_count;
+    const char* text;
+    size_t text_size;
+    const uint32_t* lead; /* what the post-processor's template puts in front of a text */
+    size_t lead_count;
+    const char* engine; /* "fastokens", "tokenizers-next" or "tokenizers" */
+    size_t engine_size;
+    const char* note; /* why not a faster one; empty for the fastest */
+    size_t note_size;
+    size_t added_count;
+} StatorTokenizerFacts;
+
+typedef struct StatorAddedToken {
+    const char* text;
+    size_t text_size;
+    uint32_t id;
+    bool special;
+} StatorAddedToken;
+
+/* 0, or 1 with the error's message in `*message`: the file is not used. Takes up to a second for
+ * large vocabularies. */
+int32_t stator_tokenizer_load(const char* json, size_t json_size, StatorTokenizer** tokenizer,
+                              StatorText* message);
+void stator_tokenizer_facts(const StatorTokenizer* tokenizer, StatorTokenizerFacts* facts);
+/* `index` < added_count; in order of ids. */
+void stator_tokenizer_added(const StatorTokenizer* tokenizer, size_t index,
+                            StatorAddedToken* token);
+
+/* Encodes with added tokens recognised and nothing put in front by the post-processor. Asks `room`
+ * for a place for as many ids as it then writes, once or twice; null = they are dropped.
+ * `continues`: the text goes on where another ended. 0, or 1 with a message. */
+int32_t stator_tokenizer_encode(const StatorTokenizer* tokenizer, const char* text,
+                                size_t text_size, bool continues,
+                                uint32_t* (*room)(void* context, size_t count), void* context,
+                                StatorText* message);
+void stator_tokenizer_free(StatorTokenizer* tokenizer);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 //! C ABI over minijinja and llguidance, linked into the stator program as a static library. The contracts are in include/.
+=======
+//! C ABI over minijinja and the tokenizer crates, linked into the stator program as a static library. The contract is in include/stator_text.h.
+>>>>>>> parsers
 
 mod generation;
 mod guide;
@@ -7,6 +11,7 @@ mod methods;
 mod python;
 mod template;
 mod time;
+mod tokenizer;
 
 use std::os::raw::c_char;
 use std::slice;

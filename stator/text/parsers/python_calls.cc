@@ -170,11 +170,11 @@ bool PythonCalls::value(Input& in, OutputEvents& out) {
     const std::size_t before = json_.size();
     const std::size_t n = value_.feed(in.rest, json_);
     in.take(n);
-    if (value_.bad()) return stop(out);
     if (json_.size() > before || value_.done()) {
         calls_.arguments(out, json_);
         json_.clear();
     }
+    if (value_.bad()) return stop(out);
     if (value_.open()) return false;
     return to(State::kAfterValue);
 }

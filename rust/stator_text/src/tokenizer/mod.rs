@@ -1,0 +1,267 @@
+//! Tokenizers of Hugging Face's tokenizer.json files. The crate `tokenizers` says what a text encodes to; two faster ones
+//! are used for the models where they agree with it.
+
+mod abi;
+mod corpus;
+mod engine;
+mod file;
+mod vocabulary;
+
+use std::time::{Duration, Instant};
+
+use engine::{without_panic, Engine, Kind};
+use serde_json::Value;
+use vocabulary::Vocabulary;
+
+/// Far more than any real vocabulary takes; a file whose patterns backtrack without end is refused.
+const MAX_CHECK_TIME: Duration = Duration::from_secs(20);
+const MAX_TEXT_BYTES: usize = 1 << 30;
+
+pub struct Added {
+    pub id: u32,
+    pub text: String,
+    pub special: bool,
+}
+
+pub struct Tokenizer {
+    engine: Engine,
+    /// Encodes what goes on where another text ended; none where `engine` puts nothing in front of texts anyway.
+    continued: Option<Engine>,
+    pub vocabulary: Vocabulary,
+    pub added: Vec<Added>,
+    pub lead: Vec<u32>,
+    /// Why no faster engine was taken; one clause per engine.
+    pub note: String,
+    first_bytes: Vec<u8>,
+}
+
+impl Tokenizer {
+    /// Runs on a thread of its own: what engines keep per thread (megabytes) goes with it.
+    pub fn load(json: &[u8]) -> Result<Tokenizer, String> {
+        const STACK_BYTES: usize = 16 << 20;
+        let loaded = std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .stack_size(STACK_BYTES)
+                .spawn_scoped(scope, || without_panic(|| Self::load_file(json)))
+                .map_err(|e| format!("no thread to load it on: {e}"))?
+                .join()
+                .unwrap_or_else(|_| Err("loading it panicked".into()))
+        });
+        release_free_memory();
+        loaded
+    }
+
+    pub fn engine(&self) -> Kind {
+        self.engine.kind()
+    }
+
+    fn load_file(json: &[u8]) -> Result<Tokenizer, String> {
+        let mut file = file::File::parse(json)?;
+        let lead = file::lead_ids(&file.value["post_processor"]);
+        let decoder = vocabulary::Decoder::parse(&file.value["decoder"])?;
+        let id_bound = file.id_bound;
+        let value = file.take_for_encoding();
+        let unprefixed = file::without_prefix(&value);
+
+        let stable = Engine::build(Kind::Stable, value.clone())?;
+        let added = added_tokens(&stable, id_bound)?;
+        let mut vocabulary = Vocabulary::new(id_bound);
+        let alphabet = vocabulary::byte_alphabet();
+        file::for_each_token(&value["model"], |text, id| {
+            vocabulary.set(id as usize, text, false, &decoder, &alphabet);
+            Ok(())
+        })?;
+        for token in &added {
+            vocabulary.set(
+                token.id as usize,
+                &token.text,
+                token.special,
+                &decoder,
+                &alphabet,
+            );
+        }
+        vocabulary.text.shrink_to_fit();
+        if let Some(id) = lead.iter().find(|id| **id as usize >= id_bound) {
+            return Err(format!(
+                "its post-processor uses the id {id}, which no token has"
+            ));
+        }
+
+        let names: Vec<(String, bool)> =
+            added.iter().map(|t| (t.text.clone(), t.special)).collect();
+        let texts = corpus::texts(&vocabulary, &names);
+        let wanted = expected(&stable, &texts)?;
+        let stable_continued = match &unprefixed {
+            Some(v) => Some(Engine::build(Kind::Stable, v.clone())?),
+            None => None,
+        };
+        let wanted_continued = match &stable_continued {
+            Some(s) => Some(expected(s, &texts)?),
+            None => None,
+        };
+
+        let mut notes = Vec::new();
+        let mut taken = None;
+        for kind in [Kind::Fast, Kind::Next] {
+            let attempt = || -> Result<(Engine, Option<Engine>), String> {
+                let main = agreeing(kind, value.clone(), &texts, &wanted)?;
+                let continued = match (&unprefixed, &wanted_continued) {
+                    (Some(v), Some(w)) => Some(agreeing(kind, v.clone(), &texts, w)?),
+                    _ => None,
+                };
+                Ok((main, continued))
+            };
+            match attempt() {
+                Ok(engines) => {
+                    taken = Some(engines);
+                    break;
+                }
+                Err(reason) => notes.push(format!("{} {reason}", kind.name())),
+            }
+        }
+        let (engine, continued) = taken.unwrap_or((stable, stable_continued));
+        let mut first_bytes: Vec<u8> = added.iter().filter_map(|t| t.text.bytes().next()).collect();
+        first_bytes.sort_unstable();
+        first_bytes.dedup();
+        Ok(Tokenizer {
+            engine,
+            continued,
+            vocabulary,
+            added,
+            lead,
+            note: notes.join("; "),
+            first_bytes,
+        })
+    }
+
+    /// `continues`: the text goes on where another ended, so nothing is put in front of it.
+    pub fn encode(
+        &self,
+        text: &[u8],
+        continues: bool,
+        sink: &mut dyn FnMut(&[u32]),
+    ) -> Result<(), String> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(format!(
+                "a text of {} bytes is too long to encode (at most {MAX_TEXT_BYTES})",
+                text.len()
+            ));
+        }
+        let text = std::str::from_utf8(text)
+            .map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to()))?;
+        if text.is_empty() {
+            return Ok(());
+        }
+        let Some(continued) = self.continued.as_ref().filter(|_| continues) else {
+            return self.engine.encode(text, sink);
+        };
+        // What follows an added token is encoded as anywhere.
+        let border = self.first_added(text).unwrap_or(text.len());
+        if border > 0 {
+            continued.encode(&text[..border], sink)?;
+        }
+        if border < text.len() {
+            self.engine.encode(&text[border..], sink)?;
+        }
+        Ok(())
+    }
+
+    /// Where the first text of an added token begins.
+    fn first_added(&self, text: &str) -> Option<usize> {
+        let bytes = text.as_bytes();
+        (0..bytes.len()).find(|&at| {
+            self.first_bytes.binary_search(&bytes[at]).is_ok()
+                && text.is_char_boundary(at)
+                && self
+                    .added
+                    .iter()
+                    .any(|t| bytes[at..].starts_with(t.text.as_bytes()))
+        })
+    }
+}
+
+/// What the stable crate makes of the file's list: it has the last word on ids.
+fn added_tokens(stable: &Engine, id_bound: usize) -> Result<Vec<Added>, String> {
+    let Engine::Stable(tokenizer) = stable else {
+        return Ok(Vec::new());
+    };
+    let mut added: Vec<Added> = tokenizer
+        .get_added_tokens_decoder()
+        .into_iter()
+        .map(|(id, token)| Added {
+            id,
+            special: token.special,
+            text: token.content,
+        })
+        .collect();
+    added.sort_by_key(|t| t.id);
+    if let Some(t) = added.iter().find(|t| t.id as usize >= id_bound) {
+        return Err(format!(
+            "the added token {:?} would get the id {}, over all ids in the file",
+            t.text, t.id
+        ));
+    }
+    Ok(added)
+}
+
+type Ids = Result<Vec<u32>, String>;
+
+fn expected(stable: &Engine, texts: &[String]) -> Result<Vec<Ids>, String> {
+    let begin = Instant::now();
+    texts
+        .iter()
+        .map(|text| {
+            if begin.elapsed() > MAX_CHECK_TIME {
+                return Err(format!(
+                    "encoding some texts takes over {} s",
+                    MAX_CHECK_TIME.as_secs()
+                ));
+            }
+            Ok(stable.ids(text))
+        })
+        .collect()
+}
+
+/// The engine, if it can be built and gives the ids that are wanted.
+fn agreeing(kind: Kind, value: Value, texts: &[String], wanted: &[Ids]) -> Result<Engine, String> {
+    let engine =
+        Engine::build(kind, value).map_err(|e| format!("can't load it ({})", shortened(&e)))?;
+    let begin = Instant::now();
+    for (text, wanted) in texts.iter().zip(wanted) {
+        let same = match (engine.ids(text), wanted) {
+            (Ok(ids), Ok(wanted)) => ids == *wanted,
+            (Err(_), Err(_)) => true,
+            _ => false,
+        };
+        if !same {
+            return Err(format!("differs on {:?}", shortened(text)));
+        }
+        if begin.elapsed() > MAX_CHECK_TIME {
+            return Err("is too slow".into());
+        }
+    }
+    Ok(engine)
+}
+
+fn shortened(text: &str) -> String {
+    const MOST: usize = 60;
+    let mut cut: String = text.chars().take(MOST).collect();
+    if cut.len() < text.len() {
+        cut.push('…');
+    }
+    cut
+}
+
+/// What loading leaves behind is given back to the system: it is several times what stays.
+fn release_free_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        extern "C" {
+            fn malloc_trim(pad: usize) -> i32;
+        }
+        // SAFETY: glibc's own; it may be called at any time from any thread.
+        unsafe {
+            malloc_trim(0);
+        }
+    }
+}
