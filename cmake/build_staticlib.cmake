@@ -2,6 +2,12 @@
 # Builds the crate stator_text and copies its archive to OUT, holding a lock on the shared target folder meanwhile.
 file(MAKE_DIRECTORY "${TARGET_DIR}")
 file(LOCK "${TARGET_DIR}/.stator-lock" GUARD PROCESS TIMEOUT 1800)
+# Cargo takes the crate of another checkout for this one, where that was built last and after this one's files were
+# written: its own record of our crate goes, those of the crates below stay.
+file(GLOB records "${TARGET_DIR}/release/.fingerprint/stator_text-*")
+if(records)
+  file(REMOVE_RECURSE ${records})
+endif()
 execute_process(
   COMMAND "${CMAKE_COMMAND}" -E env "RUSTC=${RUSTC}" "${CARGO}" build --release --locked --offline -p stator_text
           --manifest-path "${MANIFEST}" --target-dir "${TARGET_DIR}"

@@ -104,6 +104,7 @@ Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t 
     const std::string path = *std::move(weights);
     ProgressLine progress(fmt::format("Loading {}", out.facts->name));
     engine::LlamaOptions options = llama_options(settings.engine, path, threads);
+    options.tokenizer = out.tokenizer;
     options.progress = [&progress](float fraction) { progress.update(fraction); };
     auto made = engine::make_llama_engine(std::move(options), std::move(kv_events));
     if (!made) return tl::unexpected(made.error());
@@ -141,6 +142,7 @@ frontend::ServedModel served_model(const ServedEngine& engine, const config::Set
     model.created = Clock::real().unix_seconds();
     model.tokenizer = engine.tokenizer;
     model.chat_template = engine.chat_template;
+    model.format = engine.format;
     model.engine = engine.engine;
     model.defaults = engine.defaults;
     return model;

@@ -29,6 +29,7 @@ struct ServedEngine {
     std::string template_source;                              ///< what it was compiled from
     std::string template_bos;
     std::string template_eos;
+    text::OutputFormat format;  ///< how the model writes thinking and calls
     frontend::SamplingDefaults defaults;
     std::shared_ptr<engine::MockHost> mock_host;  ///< the mock engine's; outlives it
     std::shared_ptr<engine::Engine> engine;

@@ -43,6 +43,9 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
     card.block_tokens = info.block_tokens;
     card.hash_scheme = "xxh3-64:1337";
     card.max_top_logprobs = info.max_top_logprobs;
+    card.tool_format = engine.format.tools;
+    card.reasoning_format = engine.format.reasoning;
+    card.structured_output = info.structured_output;
     if (engine.facts) {
         const model::ModelFacts& facts = *engine.facts;
         if (info.kind == kImitation) {

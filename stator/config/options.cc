@@ -32,6 +32,19 @@ void add_model(std::vector<Option>& t) {
     t.push_back(option<&S::model, &M::aliases>("model.aliases", "--model-alias",
                                                "Further names under which clients may ask for it.")
                     .in("name"));
+    t.push_back(
+        option<&S::model, &M::tool_parser>(
+            "model.tool_parser", "--tool-parser",
+            "How the model writes calls of tools. auto: what its chat template shows; none: "
+            "calls are not looked for, so that only forced ones are served; or the name of "
+            "a notation (a wrong one lists them all).")
+            .in("name"));
+    t.push_back(option<&S::model, &M::reasoning_parser>(
+                    "model.reasoning_parser", "--reasoning-parser",
+                    "How the model marks its thinking, which answers give as reasoning_content. "
+                    "auto: what its chat template shows; none: it is content; or the name of a "
+                    "notation.")
+                    .in("name"));
 }
 
 void add_server(std::vector<Option>& t) {

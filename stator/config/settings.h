@@ -26,6 +26,8 @@ struct ModelSettings {
     std::string folder;
     std::string served_name;
     std::vector<std::string> aliases;
+    std::string tool_parser = "auto";
+    std::string reasoning_parser = "auto";
     bool operator==(const ModelSettings&) const = default;
 };
 

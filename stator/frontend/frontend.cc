@@ -58,8 +58,8 @@ struct LoopState {
         std::shared_ptr<RequestRecord> record;
     };
     LoopState(runtime::Loop& l, const Clock& clock, std::atomic<std::uint64_t>& next_id,
-              std::weak_ptr<void> owner)
-        : loop(l), hub(l, clock, next_id, std::move(owner)) {}
+              IdSource& ids, std::weak_ptr<void> owner)
+        : loop(l), hub(l, clock, next_id, ids, std::move(owner)) {}
 
     runtime::Loop& loop;
     GenerationHub hub;
@@ -160,7 +160,7 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
 void Frontend::Impl::open(std::size_t prepare_threads) {
     for (std::size_t i = 0; i < loops.size(); ++i) {
         states.push_back(
-            std::make_unique<LoopState>(loops.at(i), clock, next_id, weak_from_this()));
+            std::make_unique<LoopState>(loops.at(i), clock, next_id, ids, weak_from_this()));
     }
     if (prepare_threads == 0)
         prepare_threads = std::max<std::size_t>(runtime::usable_cores() / 2, 1);
@@ -378,8 +378,9 @@ void Frontend::Impl::prepare_on_pool(LoopState& state, Api api, std::string body
     const auto work = [this, job, &state, weak = weak_from_this()] {
         if (!job->abandoned.load(std::memory_order_relaxed)) {
             codec::JsonDocument document;
-            job->result = prepare_request(job->api, job->body, document, *models(),
-                                          options.max_choices, clock.unix_seconds(), &job->entry);
+            job->result =
+                prepare_request(job->api, job->body, document, *models(), options.max_choices,
+                                clock.unix_seconds(), &job->entry, &job->abandoned);
         }
         job->body.clear();
         job->body.shrink_to_fit();

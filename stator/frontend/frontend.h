@@ -16,6 +16,7 @@
 #include "stator/net/http_server.h"
 #include "stator/runtime/loop.h"
 #include "stator/text/chat_template.h"
+#include "stator/text/parsers/output_parser.h"
 #include "stator/text/tokenizer.h"
 
 namespace stator::frontend {
@@ -37,6 +38,10 @@ struct ServedModel {
     std::shared_ptr<const text::Tokenizer> tokenizer;
     /// None: chat completions are refused with a hint.
     std::shared_ptr<const text::ChatTemplate> chat_template;
+    /// How the model writes thinking and calls; empty parts: it is not looked for.
+    text::OutputFormat format;
+    /// The engine obeys GenerateRequest::constraint: without it no call can be forced.
+    bool structured_output = true;
     std::shared_ptr<engine::Engine> engine;
     SamplingDefaults defaults;
     std::string pool;    ///< tells entries of one id apart; empty where there is one

@@ -124,6 +124,13 @@ void FrontendMetrics::add_model(const std::string& label, Model& model) {
                                          "Prompt tokens that the prefix cache had.", labels);
     m.output_tokens =
         &registry_.counter("stator_output_tokens_total", "Tokens generated for clients.", labels);
+    m.reasoning_tokens = &registry_.counter(
+        "stator_reasoning_tokens_total", "Those of them that were the model's thinking.", labels);
+    m.tool_calls = &registry_.counter("stator_tool_calls_total",
+                                      "Calls of tools found in what models wrote.", labels);
+    m.tool_call_faults = &registry_.counter(
+        "stator_tool_call_faults_total",
+        "Those of them whose arguments are no JSON object, or were cut off.", labels);
     m.ttft_seconds = &registry_.histogram("stator_time_to_first_token_seconds",
                                           "From a request's first byte to its first token.",
                                           latency_bounds(), labels);

@@ -13,10 +13,20 @@
 
 namespace stator::frontend {
 
+namespace {
+
+text::TemplateTraits traits_of(const ServedModel& model) {
+    if (model.chat_template == nullptr) return {};
+    return text::find_template_traits(*model.chat_template);
+}
+
+}  // namespace
+
 ModelEntry::ModelEntry(ServedModel m, const ModelMetrics* counters)
     : model(std::move(m)),
       metrics(counters),
-      guard(std::make_shared<text::SpecialGuard>(model.tokenizer->special_texts())) {
+      guard(std::make_shared<text::SpecialGuard>(model.tokenizer->special_texts())),
+      traits(traits_of(model)) {
     const text::Tokenizer& tokenizer = *model.tokenizer;
     for (tokens::TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
         longest_token_bytes = std::max(
@@ -51,7 +61,9 @@ ModelDirectory::ModelDirectory(std::vector<ServedModel> models, const ModelDirec
             // What the tokenizer costs to look through is taken over.
             entry = std::make_shared<ModelEntry>(**known);
             const bool same_engine = entry->model.engine == model.engine;
+            const bool same_template = entry->model.chat_template == model.chat_template;
             entry->model = std::move(model);
+            if (!same_template) entry->traits = traits_of(entry->model);
             if (!same_engine) entry->metrics = counters(entry->model);
         }
         entries_.push_back(std::move(entry));

@@ -16,6 +16,7 @@
 #include "stator/frontend/frontend_metrics.h"
 #include "stator/frontend/sampling_fields.h"
 #include "stator/text/special_guard.h"
+#include "stator/text/template_traits.h"
 
 namespace stator::frontend {
 
@@ -27,6 +28,7 @@ struct ModelEntry {
     ServedModel model;
     const ModelMetrics* metrics;  ///< null in tests alone
     std::shared_ptr<const text::SpecialGuard> guard;
+    text::TemplateTraits traits;          ///< of the model's chat template
     std::size_t longest_token_bytes = 1;  ///< of all tokens: bounds tokens from below by bytes
 
     [[nodiscard]] std::uint32_t context_tokens() const {

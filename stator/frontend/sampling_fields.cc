@@ -117,15 +117,12 @@ void read_stream(FieldReader& fields, GenerationFields& out) {
         return fields.fail(
             param_error("stream_options", "stream_options is only allowed where stream is true"));
     }
-    const JsonView usage = options->find("include_usage");
-    if (usage.is_null()) return;
-    const auto wanted = usage.as_bool();
-    if (!wanted) {
-        return fields.fail(param_error("stream_options",
-                                       "stream_options.include_usage must be true or false, not {}",
-                                       describe(usage)));
-    }
-    out.include_usage = *wanted;
+    FieldReader part(*options, "stream_options");
+    out.include_usage = part.boolean("include_usage").value_or(false);
+    out.continuous_usage = part.boolean("continuous_usage_stats").value_or(false);
+    // Of no effect: it would hide the lengths of what is sent from who listens to the network.
+    part.boolean("include_obfuscation");
+    fields.fail_with(part);
 }
 
 bool is_empty_value(JsonView v) {

@@ -44,7 +44,8 @@ struct GenerationFields {
     std::uint32_t n = 1;
     std::int32_t top_logprobs = -1;  ///< as GenerateRequest::top_logprobs
     bool stream = false;
-    bool include_usage = false;
+    bool include_usage = false;     ///< a last event with usage
+    bool continuous_usage = false;  ///< usage so far in every event
     bool return_token_ids = false;
     BodyHints hints;
 };

@@ -21,6 +21,17 @@ TEST(InfoMessage, ComesBackAsItWas) {
     EXPECT_EQ(*read, test_info());
 }
 
+TEST(InfoMessage, FormatsOfTheOutput) {
+    protocol::WorkerInfo info = test_info();
+    for (const bool tools : {false, true}) {
+        info.card.tool_format = tools ? "hermes" : "";
+        info.card.reasoning_format = tools ? "" : "qwen3";
+        const auto read = read_info(encoded(info));
+        ASSERT_TRUE(read) << read.error().message;
+        EXPECT_EQ(*read, info);
+    }
+}
+
 TEST(InfoMessage, AWorkerThatIsLoadingNeedNotKnowItsModel) {
     protocol::WorkerInfo info = test_info();
     info.card = {};

@@ -27,8 +27,8 @@ bool Detokenizer::Matcher::push(char byte) {
 }
 
 Detokenizer::Detokenizer(const Tokenizer& tokenizer, std::vector<std::string> stop,
-                         bool begins_text)
-    : tokenizer_(tokenizer), begins_text_(begins_text) {
+                         ControlTokens control, bool begins_text)
+    : tokenizer_(tokenizer), control_(control), begins_text_(begins_text) {
     stops_.reserve(stop.size());
     for (std::string& s : stop) stops_.emplace_back(std::move(s));
 }
@@ -41,6 +41,10 @@ bool Detokenizer::push(TokenId token, std::string& out) {
         begins_text_ = tokenizer_.is_control(token);
     } else {
         piece = tokenizer_.bytes(token);
+    }
+    if (piece.empty() && control_ == ControlTokens::kSpelled && tokenizer_.is_control(token) &&
+        !tokenizer_.is_end(token)) {
+        piece = tokenizer_.spelling(token);
     }
     if (piece.empty()) return false;
     bytes_ += piece;

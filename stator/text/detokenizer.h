@@ -9,6 +9,12 @@
 
 namespace stator::text {
 
+/// What becomes of control tokens ("<|channel|>") in a text.
+enum class ControlTokens : std::uint8_t {
+    kHidden,   ///< they are no text
+    kSpelled,  ///< as the vocabulary spells them, but for those that end a generation: for a parser
+};
+
 /// Tokens to text, one at a time, for one generation: joins byte pieces, holds back the unfinished
 /// tail of a UTF-8 character (at most 3 bytes) and whatever may still become a stop string, and
 /// nothing else. The text does not depend on how it was split into tokens. Amortised O(1) per byte
@@ -18,7 +24,7 @@ class Detokenizer {
     /// `stop`: texts that end the generation; not part of the output. An empty one never matches.
     /// `begins_text`: the tokens are all of a text and not what goes on behind a prompt.
     Detokenizer(const Tokenizer& tokenizer, std::vector<std::string> stop,
-                bool begins_text = false);
+                ControlTokens control = ControlTokens::kHidden, bool begins_text = false);
 
     /// Takes one token and appends what became certain to `out` (valid UTF-8; ill-formed bytes
     /// become U+FFFD). True once a stop string is complete: `out` then ends right before it, and
@@ -50,6 +56,7 @@ class Detokenizer {
     void release(std::size_t held, std::string& out);
 
     const Tokenizer& tokenizer_;
+    ControlTokens control_;
     std::vector<Matcher> stops_;
     std::string bytes_;    ///< bytes that are not whole characters yet
     std::string pending_;  ///< whole characters; those from released_ on may begin a stop string

@@ -107,9 +107,10 @@ e2e_matches() {
 test_e2e() {
     local python rc=0
     e2e_matches || return 0
-    build_targets release stator || return
+    setup_real_tokenizers
+    build_targets release stator tokenize || return
     python=$(python_environment test/e2e/requirements.txt)/bin/python
-    STATOR_BIN=$STATOR_BIN "$python" -m pytest test/e2e -q -ra -p no:cacheprovider --junit-xml "$REPORTS/e2e.xml" \
+    STATOR_BIN=$STATOR_BIN STATOR_BUILD=$DEV_ROOT/build/release "$python" -m pytest test/e2e -q -ra -p no:cacheprovider --junit-xml "$REPORTS/e2e.xml" \
         ${FILTER:+-k "$FILTER"} || rc=$?
     [ -n "$FILTER" ] && [ $rc -eq 5 ] && return 0
     return $rc

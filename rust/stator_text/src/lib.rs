@@ -1,6 +1,12 @@
+<<<<<<< HEAD
+//! C ABI over minijinja and llguidance, linked into the stator program as a static library. The contracts are in include/.
+=======
 //! C ABI over minijinja and the tokenizer crates, linked into the stator program as a static library. The contract is in include/stator_text.h.
+>>>>>>> parsers
 
 mod generation;
+mod guide;
+mod guide_abi;
 mod methods;
 mod python;
 mod template;
