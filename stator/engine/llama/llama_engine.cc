@@ -500,7 +500,10 @@ LlamaEngine::Drawn LlamaEngine::draw_one(const OutputRow& row, protocol::StepBat
     Drawn drawn;
     const bool no_end = request.ignore_eos || sequence.generated < request.min_tokens;
     if (live.guide) {
+        const TimePoint start = clock_.now();
         auto some = prepare_mask(*live.guide, no_end);
+        work_.guide_seconds += to_seconds(clock_.now() - start);
+        ++work_.guided_tokens;
         if (!some || !*some) {
             if (some) {
                 drawn.ends = true;
