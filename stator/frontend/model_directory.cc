@@ -40,6 +40,7 @@ RequestRules ModelEntry::rules(std::uint32_t max_choices) const {
     rules.max_choices = max_choices;
     rules.max_top_logprobs = model.engine->info().max_top_logprobs;
     rules.vocab_size = model.tokenizer->vocab_size();
+    rules.structured_output = model.engine->info().structured_output;
     return rules;
 }
 
