@@ -36,17 +36,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Runs on a thread of its own: what engines keep per thread (megabytes) goes with it.
     pub fn load(json: &[u8]) -> Result<Tokenizer, String> {
-        const STACK_BYTES: usize = 16 << 20;
-        let loaded = std::thread::scope(|scope| {
-            std::thread::Builder::new()
-                .stack_size(STACK_BYTES)
-                .spawn_scoped(scope, || without_panic(|| Self::load_file(json)))
-                .map_err(|e| format!("no thread to load it on: {e}"))?
-                .join()
-                .unwrap_or_else(|_| Err("loading it panicked".into()))
-        });
+        let loaded = apart(|| Self::load_file(json));
         release_free_memory();
         loaded
     }
@@ -63,63 +54,56 @@ impl Tokenizer {
         let value = file.take_for_encoding();
         let unprefixed = file::without_prefix(&value);
 
-        let stable = Engine::build(Kind::Stable, value.clone())?;
-        let added = added_tokens(&stable, id_bound)?;
-        let mut vocabulary = Vocabulary::new(id_bound);
-        let alphabet = vocabulary::byte_alphabet();
-        file::for_each_token(&value["model"], |text, id| {
-            vocabulary.set(id as usize, text, false, &decoder, &alphabet);
-            Ok(())
+        // The copies that engines are built from are made here, on one thread, and used up on another, so that what they
+        // leave behind lies together and not between the parts that stay.
+        let (reference, mut taken) = std::thread::scope(|scope| {
+            let copies = (value.clone(), unprefixed.clone());
+            let fast = aside(scope, move || Engines::build(Kind::Fast, copies))?;
+            let copies = (value.clone(), unprefixed.clone());
+            let (model, decoder) = (&value["model"], &decoder);
+            let reference = aside(scope, move || {
+                Reference::make(copies, model, id_bound, decoder)
+            })?;
+            let fast = join(fast);
+            Ok::<_, String>((join(reference)?, fast))
         })?;
-        for token in &added {
-            vocabulary.set(
-                token.id as usize,
-                &token.text,
-                token.special,
-                &decoder,
-                &alphabet,
-            );
-        }
-        vocabulary.text.shrink_to_fit();
         if let Some(id) = lead.iter().find(|id| **id as usize >= id_bound) {
             return Err(format!(
                 "its post-processor uses the id {id}, which no token has"
             ));
         }
 
-        let names: Vec<(String, bool)> =
-            added.iter().map(|t| (t.text.clone(), t.special)).collect();
-        let texts = corpus::texts(&vocabulary, &names);
-        let wanted = expected(&stable, &texts)?;
-        let stable_continued = match &unprefixed {
-            Some(v) => Some(Engine::build(Kind::Stable, v.clone())?),
-            None => None,
-        };
-        let wanted_continued = match &stable_continued {
-            Some(s) => Some(expected(s, &texts)?),
-            None => None,
-        };
-
         let mut notes = Vec::new();
-        let mut taken = None;
+        let mut engines = None;
         for kind in [Kind::Fast, Kind::Next] {
-            let attempt = || -> Result<(Engine, Option<Engine>), String> {
-                let main = agreeing(kind, value.clone(), &texts, &wanted)?;
-                let continued = match (&unprefixed, &wanted_continued) {
-                    (Some(v), Some(w)) => Some(agreeing(kind, v.clone(), &texts, w)?),
-                    _ => None,
-                };
-                Ok((main, continued))
-            };
-            match attempt() {
-                Ok(engines) => {
-                    taken = Some(engines);
+            if kind == Kind::Next {
+                let copies = (value.clone(), unprefixed.clone());
+                taken = apart(move || Engines::build(kind, copies));
+            }
+            let built = std::mem::replace(&mut taken, Err(String::new()))
+                .map_err(|e| format!("can't load it ({})", shortened(&e)));
+            let agreed = built.and_then(|built| {
+                apart(|| reference.check(&built))?;
+                Ok(built)
+            });
+            match agreed {
+                Ok(built) => {
+                    engines = Some(built);
                     break;
                 }
                 Err(reason) => notes.push(format!("{} {reason}", kind.name())),
             }
         }
-        let (engine, continued) = taken.unwrap_or((stable, stable_continued));
+        let Reference {
+            engines: stable,
+            vocabulary,
+            added,
+            ..
+        } = reference;
+        let Engines {
+            main: engine,
+            continued,
+        } = engines.unwrap_or(stable);
         let mut first_bytes: Vec<u8> = added.iter().filter_map(|t| t.text.bytes().next()).collect();
         first_bytes.sort_unstable();
         first_bytes.dedup();
@@ -206,6 +190,82 @@ fn added_tokens(stable: &Engine, id_bound: usize) -> Result<Vec<Added>, String> 
 
 type Ids = Result<Vec<u32>, String>;
 
+/// One crate's encoders of a file.
+struct Engines {
+    main: Engine,
+    continued: Option<Engine>,
+}
+
+impl Engines {
+    /// From the file and from the file without what it puts in front of texts.
+    fn build(kind: Kind, (file, unprefixed): (Value, Option<Value>)) -> Result<Engines, String> {
+        Ok(Engines {
+            main: Engine::build(kind, file)?,
+            continued: match unprefixed {
+                Some(value) => Some(Engine::build(kind, value)?),
+                None => None,
+            },
+        })
+    }
+}
+
+/// The stable crate, what it says of the vocabulary, and what it makes of the texts that are compared.
+struct Reference {
+    engines: Engines,
+    vocabulary: Vocabulary,
+    added: Vec<Added>,
+    texts: Vec<String>,
+    main: Vec<Ids>,
+    continued: Vec<Ids>,
+}
+
+impl Reference {
+    fn make(
+        copies: (Value, Option<Value>),
+        model: &Value,
+        id_bound: usize,
+        decoder: &vocabulary::Decoder,
+    ) -> Result<Reference, String> {
+        let engines = Engines::build(Kind::Stable, copies)?;
+        let added = added_tokens(&engines.main, id_bound)?;
+        let mut vocabulary = Vocabulary::new(id_bound);
+        let alphabet = vocabulary::byte_alphabet();
+        file::for_each_token(model, |text, id| {
+            vocabulary.set(id as usize, text, false, decoder, &alphabet);
+            Ok(())
+        })?;
+        for t in &added {
+            vocabulary.set(t.id as usize, &t.text, t.special, decoder, &alphabet);
+        }
+        vocabulary.text.shrink_to_fit();
+        let names: Vec<(String, bool)> =
+            added.iter().map(|t| (t.text.clone(), t.special)).collect();
+        let texts = corpus::texts(&vocabulary, &names);
+        let main = expected(&engines.main, &texts)?;
+        let continued = match &engines.continued {
+            Some(engine) => expected(engine, &texts)?,
+            None => Vec::new(),
+        };
+        Ok(Reference {
+            engines,
+            vocabulary,
+            added,
+            texts,
+            main,
+            continued,
+        })
+    }
+
+    /// Whether other engines give the same ids.
+    fn check(&self, engines: &Engines) -> Result<(), String> {
+        agrees(&engines.main, &self.texts, &self.main)?;
+        match &engines.continued {
+            Some(engine) => agrees(engine, &self.texts, &self.continued),
+            None => Ok(()),
+        }
+    }
+}
+
 fn expected(stable: &Engine, texts: &[String]) -> Result<Vec<Ids>, String> {
     let begin = Instant::now();
     texts
@@ -222,10 +282,7 @@ fn expected(stable: &Engine, texts: &[String]) -> Result<Vec<Ids>, String> {
         .collect()
 }
 
-/// The engine, if it can be built and gives the ids that are wanted.
-fn agreeing(kind: Kind, value: Value, texts: &[String], wanted: &[Ids]) -> Result<Engine, String> {
-    let engine =
-        Engine::build(kind, value).map_err(|e| format!("can't load it ({})", shortened(&e)))?;
+fn agrees(engine: &Engine, texts: &[String], wanted: &[Ids]) -> Result<(), String> {
     let begin = Instant::now();
     for (text, wanted) in texts.iter().zip(wanted) {
         let same = match (engine.ids(text), wanted) {
@@ -240,7 +297,31 @@ fn agreeing(kind: Kind, value: Value, texts: &[String], wanted: &[Ids]) -> Resul
             return Err("is too slow".into());
         }
     }
-    Ok(engine)
+    Ok(())
+}
+
+type Aside<'scope, T> = std::thread::ScopedJoinHandle<'scope, Result<T, String>>;
+
+/// Work on a thread of its own: what engines keep per thread (megabytes) goes with it.
+fn aside<'scope, T: Send + 'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    work: impl FnOnce() -> Result<T, String> + Send + 'scope,
+) -> Result<Aside<'scope, T>, String> {
+    const STACK_BYTES: usize = 16 << 20;
+    std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn_scoped(scope, || without_panic(work))
+        .map_err(|e| format!("no thread to load it on: {e}"))
+}
+
+/// aside(), waited for.
+fn apart<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    std::thread::scope(|scope| aside(scope, work).and_then(join))
+}
+
+fn join<T>(work: Aside<'_, T>) -> Result<T, String> {
+    work.join()
+        .unwrap_or_else(|_| Err("loading it panicked".into()))
 }
 
 fn shortened(text: &str) -> String {
