@@ -142,7 +142,10 @@ fn template(source: &str, context: &str) -> serde_json::Value {
     env.add_function(
         "raise_exception",
         |m: String| -> Result<String, minijinja::Error> {
-            Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, m))
+            Err(minijinja::Error::new(
+                minijinja::ErrorKind::InvalidOperation,
+                m,
+            ))
         },
     );
     env.add_function("strftime_now", |_: String| "26 Jul 2024".to_string());

@@ -74,8 +74,7 @@ const KINDS: &[&str] = &[
     "ı", "ς", "Σ",
 ];
 
-/// Added tokens: (text, is special).
-pub fn texts(vocabulary: &Vocabulary, added: &[(String, bool)]) -> Vec<String> {
+pub fn texts(vocabulary: &Vocabulary, added: &[&str]) -> Vec<String> {
     let mut r = Random(0x5EED_0F_57A7_0);
     let mut texts: Vec<String> = SENTENCES.iter().map(|s| s.to_string()).collect();
     texts.push(SENTENCES.concat());
@@ -124,12 +123,9 @@ fn characters(r: &mut Random, texts: &mut Vec<String>) {
     while code < 0x32000 {
         if let Some(c) = char::from_u32(code as u32) {
             text.push(c);
-            match r.next(5) {
-                0 => text.push(' '),
-                1 => text.push('a'),
-                2 => text.push('\n'),
-                _ => {}
-            }
+            // What is split where a letter ends, or is not, shows in what merges behind it.
+            let behind = ["", "", " ", "a", "'O", "'s", ".com", "\n\n", " (", "1"];
+            text.push_str(r.pick(&behind));
         }
         // Closer where scripts are short.
         code += if code < 0x3400 {
@@ -163,7 +159,9 @@ fn new_characters(texts: &mut Vec<String>) {
         0x3324B, 0x33479, 0x33480,
     ];
     for c in ADDED.iter().filter_map(|code| char::from_u32(*code)) {
-        texts.push(format!("{c}b'O a{c}{c} 1{c}1 {c} .{c}. {c}{c}A\n{c}"));
+        texts.push(format!(
+            "{c}'O {c}b'O a{c}{c} 1{c}1 {c} .{c}.com 1{c}'s ({c}\"A {c}{c}A\n{c}"
+        ));
     }
 }
 
@@ -217,9 +215,9 @@ fn tokens(r: &mut Random, vocabulary: &Vocabulary, texts: &mut Vec<String>) {
     texts.push(text);
 }
 
-fn specials(r: &mut Random, added: &[(String, bool)], texts: &mut Vec<String>) {
+fn specials(r: &mut Random, added: &[&str], texts: &mut Vec<String>) {
     let mut text = String::new();
-    for (i, (token, _)) in added.iter().enumerate() {
+    for (i, token) in added.iter().enumerate() {
         if token.len() > 200 {
             continue;
         }
@@ -238,11 +236,7 @@ fn specials(r: &mut Random, added: &[(String, bool)], texts: &mut Vec<String>) {
         }
     }
     texts.push(text);
-    let short: Vec<&String> = added
-        .iter()
-        .map(|(t, _)| t)
-        .filter(|t| t.len() <= 64)
-        .collect();
+    let short: Vec<&str> = added.iter().copied().filter(|t| t.len() <= 64).collect();
     if short.is_empty() {
         return;
     }

@@ -10,7 +10,7 @@ mod vocabulary;
 use std::time::{Duration, Instant};
 
 use engine::{without_panic, Engine, Kind};
-use serde_json::Value;
+use file::File;
 use vocabulary::Vocabulary;
 
 /// Far more than any real vocabulary takes; a file whose patterns backtrack without end is refused.
@@ -46,64 +46,37 @@ impl Tokenizer {
         self.engine.kind()
     }
 
+    /// One engine at a time, each from the file's bytes: what building leaves behind is reused and not added up.
     fn load_file(json: &[u8]) -> Result<Tokenizer, String> {
-        let mut file = file::File::parse(json)?;
-        let lead = file::lead_ids(&file.value["post_processor"]);
-        let decoder = vocabulary::Decoder::parse(&file.value["decoder"])?;
-        let id_bound = file.id_bound;
-        let value = file.take_for_encoding();
-        let unprefixed = file::without_prefix(&value);
-
-        // The copies that engines are built from are made here, on one thread, and used up on another, so that what they
-        // leave behind lies together and not between the parts that stay.
-        let (reference, mut taken) = std::thread::scope(|scope| {
-            let copies = (value.clone(), unprefixed.clone());
-            let fast = aside(scope, move || Engines::build(Kind::Fast, copies))?;
-            let copies = (value.clone(), unprefixed.clone());
-            let (model, decoder) = (&value["model"], &decoder);
-            let reference = aside(scope, move || {
-                Reference::make(copies, model, id_bound, decoder)
-            })?;
-            let fast = join(fast);
-            Ok::<_, String>((join(reference)?, fast))
-        })?;
-        if let Some(id) = lead.iter().find(|id| **id as usize >= id_bound) {
-            return Err(format!(
-                "its post-processor uses the id {id}, which no token has"
-            ));
-        }
-
+        let (stable, reference) = Reference::make(json)?;
+        drop(stable);
         let mut notes = Vec::new();
-        let mut engines = None;
+        let mut agreed = None;
         for kind in [Kind::Fast, Kind::Next] {
-            if kind == Kind::Next {
-                let copies = (value.clone(), unprefixed.clone());
-                taken = apart(move || Engines::build(kind, copies));
-            }
-            let built = std::mem::replace(&mut taken, Err(String::new()))
-                .map_err(|e| format!("can't load it ({})", shortened(&e)));
-            let agreed = built.and_then(|built| {
-                apart(|| reference.check(&built))?;
-                Ok(built)
-            });
-            match agreed {
-                Ok(built) => {
-                    engines = Some(built);
+            let built = Engines::build(kind, json)
+                .map_err(|e| format!("can't load it ({})", shortened(&e)))
+                .and_then(|engines| reference.check(&engines).map(|()| engines));
+            match built {
+                Ok(engines) => {
+                    agreed = Some(engines);
                     break;
                 }
                 Err(reason) => notes.push(format!("{} {reason}", kind.name())),
             }
         }
-        let Reference {
-            engines: stable,
-            vocabulary,
-            added,
-            ..
-        } = reference;
         let Engines {
             main: engine,
             continued,
-        } = engines.unwrap_or(stable);
+        } = match agreed {
+            Some(engines) => engines,
+            None => Engines::build(Kind::Stable, json)?,
+        };
+        let Reference {
+            vocabulary,
+            added,
+            lead,
+            ..
+        } = reference;
         let mut first_bytes: Vec<u8> = added.iter().filter_map(|t| t.text.bytes().next()).collect();
         first_bytes.sort_unstable();
         first_bytes.dedup();
@@ -197,63 +170,72 @@ struct Engines {
 }
 
 impl Engines {
+    fn build(kind: Kind, json: &[u8]) -> Result<Engines, String> {
+        Self::of_file(kind, File::parse(json)?)
+    }
+
     /// From the file and from the file without what it puts in front of texts.
-    fn build(kind: Kind, (file, unprefixed): (Value, Option<Value>)) -> Result<Engines, String> {
-        Ok(Engines {
-            main: Engine::build(kind, file)?,
-            continued: match unprefixed {
-                Some(value) => Some(Engine::build(kind, value)?),
-                None => None,
-            },
-        })
+    fn of_file(kind: Kind, file: File) -> Result<Engines, String> {
+        let value = file.for_encoding();
+        let unprefixed = file::without_prefix(&value);
+        let main = Engine::build(kind, value)?;
+        let continued = match unprefixed {
+            Some(value) => Some(Engine::build(kind, value)?),
+            None => None,
+        };
+        Ok(Engines { main, continued })
     }
 }
 
-/// The stable crate, what it says of the vocabulary, and what it makes of the texts that are compared.
+/// What the stable crate says of a file: its vocabulary, and what it makes of the texts that are compared.
 struct Reference {
-    engines: Engines,
     vocabulary: Vocabulary,
     added: Vec<Added>,
+    lead: Vec<u32>,
     texts: Vec<String>,
     main: Vec<Ids>,
     continued: Vec<Ids>,
 }
 
 impl Reference {
-    fn make(
-        copies: (Value, Option<Value>),
-        model: &Value,
-        id_bound: usize,
-        decoder: &vocabulary::Decoder,
-    ) -> Result<Reference, String> {
-        let engines = Engines::build(Kind::Stable, copies)?;
-        let added = added_tokens(&engines.main, id_bound)?;
-        let mut vocabulary = Vocabulary::new(id_bound);
+    fn make(json: &[u8]) -> Result<(Engines, Reference), String> {
+        let file = File::parse(json)?;
+        let id_bound = file.id_bound;
+        let lead = file::lead_ids(&file.value["post_processor"]);
+        if let Some(id) = lead.iter().find(|id| **id as usize >= id_bound) {
+            return Err(format!(
+                "its post-processor uses the id {id}, which no token has"
+            ));
+        }
+        let decoder = vocabulary::Decoder::parse(&file.value["decoder"])?;
         let alphabet = vocabulary::byte_alphabet();
-        file::for_each_token(model, |text, id| {
-            vocabulary.set(id as usize, text, false, decoder, &alphabet);
+        let mut vocabulary = Vocabulary::new(id_bound);
+        file::for_each_token(&file.value["model"], |text, id| {
+            vocabulary.set(id as usize, text, false, &decoder, &alphabet);
             Ok(())
         })?;
+        let engines = Engines::of_file(Kind::Stable, file)?;
+        let added = added_tokens(&engines.main, id_bound)?;
         for t in &added {
-            vocabulary.set(t.id as usize, &t.text, t.special, decoder, &alphabet);
+            vocabulary.set(t.id as usize, &t.text, t.special, &decoder, &alphabet);
         }
         vocabulary.text.shrink_to_fit();
-        let names: Vec<(String, bool)> =
-            added.iter().map(|t| (t.text.clone(), t.special)).collect();
+        let names: Vec<&str> = added.iter().map(|t| t.text.as_str()).collect();
         let texts = corpus::texts(&vocabulary, &names);
         let main = expected(&engines.main, &texts)?;
         let continued = match &engines.continued {
             Some(engine) => expected(engine, &texts)?,
             None => Vec::new(),
         };
-        Ok(Reference {
-            engines,
+        let reference = Reference {
             vocabulary,
             added,
+            lead,
             texts,
             main,
             continued,
-        })
+        };
+        Ok((engines, reference))
     }
 
     /// Whether other engines give the same ids.
@@ -300,28 +282,17 @@ fn agrees(engine: &Engine, texts: &[String], wanted: &[Ids]) -> Result<(), Strin
     Ok(())
 }
 
-type Aside<'scope, T> = std::thread::ScopedJoinHandle<'scope, Result<T, String>>;
-
 /// Work on a thread of its own: what engines keep per thread (megabytes) goes with it.
-fn aside<'scope, T: Send + 'scope>(
-    scope: &'scope std::thread::Scope<'scope, '_>,
-    work: impl FnOnce() -> Result<T, String> + Send + 'scope,
-) -> Result<Aside<'scope, T>, String> {
-    const STACK_BYTES: usize = 16 << 20;
-    std::thread::Builder::new()
-        .stack_size(STACK_BYTES)
-        .spawn_scoped(scope, || without_panic(work))
-        .map_err(|e| format!("no thread to load it on: {e}"))
-}
-
-/// aside(), waited for.
 fn apart<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
-    std::thread::scope(|scope| aside(scope, work).and_then(join))
-}
-
-fn join<T>(work: Aside<'_, T>) -> Result<T, String> {
-    work.join()
-        .unwrap_or_else(|_| Err("loading it panicked".into()))
+    const STACK_BYTES: usize = 16 << 20;
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, || without_panic(work))
+            .map_err(|e| format!("no thread to load it on: {e}"))?
+            .join()
+            .unwrap_or_else(|_| Err("loading it panicked".into()))
+    })
 }
 
 fn shortened(text: &str) -> String {
