@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 FORMATS = {
     "cohere": ("", ""),
     "deepseek_r1_distill": ("deepseek_v3", "deepseek_r1"),
-    "deepseekv3": ("deepseek_v3", ""),
+    "deepseekv3": ("deepseek_v3", "deepseek_r1"),
     "gemma4": ("gemma4", "gemma4"),
     "glm4moe": ("glm45", "glm45"),
     "gptoss": ("harmony", "gpt_oss"),
@@ -32,6 +32,7 @@ FORMATS = {
     "llama3_2": ("llama3_json", ""),
     "nemotron_3_nano": ("qwen3_coder", "nemotron3"),
     "qwen2_5.": ("hermes", ""),
+    "qwen3_vl.": ("hermes", ""),
     "qwen3.": ("hermes", "qwen3"),
     "qwen3_instruct_2507": ("hermes", ""),
     "qwen3_5_think": ("qwen3_coder", "qwen3"),
