@@ -14,6 +14,8 @@ FOLDER = os.environ.get("STATOR_CHAT_TEMPLATES")
 TOKENIZERS = os.environ.get("STATOR_TOKENIZERS")
 ROOT = pathlib.Path(__file__).parents[2]
 BOS, EOS = "<s>", "</s>"
+# Where a template loops over a null content, ours goes on: clients send one beside calls.
+NONE_IS_EMPTY = "'NoneType' object is not iterable"
 
 pytestmark = pytest.mark.skipif(
     FOLDER is None, reason="needs published templates: ./dev test sets STATOR_CHAT_TEMPLATES"
@@ -116,7 +118,7 @@ def test_renders_as_jinja_does(name, jinja, renderer):
             rendered += 1
         elif type(wanted).__name__ == "TemplateError":
             assert wanted.message in ours.get("error", ""), what
-        else:
+        elif NONE_IS_EMPTY not in str(wanted):
             assert "error" in ours, f"{what}: Jinja2 says {wanted!r}"
     assert rendered >= 20, "most conversations can be rendered"
 
