@@ -1,4 +1,4 @@
-"""Published chat templates: what we render is what Jinja2 renders, set up as Transformers does it."""
+"""Published chat templates: we render what Jinja2 does, set up as Transformers sets it up."""
 
 import importlib.util
 import json
@@ -75,14 +75,19 @@ class Renderer:
     """Drives tools/render_template."""
 
     def __init__(self):
-        build = os.environ.get("STATOR_BUILD") or pathlib.Path(os.environ["STATOR_BIN"]).resolve().parents[2]
+        build = os.environ.get("STATOR_BUILD")
+        if build is None:
+            build = pathlib.Path(os.environ["STATOR_BIN"]).resolve().parents[2]
         self._process = subprocess.Popen(
             [pathlib.Path(build) / "tools" / "render_template"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def render(self, source, context, now):
-        request = {"template": source, "bos": BOS, "eos": EOS, "unix_seconds": now, "context": context}
+        request = {"template": source, "bos": BOS, "eos": EOS, "context": context}
+        request["unix_seconds"] = now
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()

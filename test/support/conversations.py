@@ -56,12 +56,24 @@ WEATHER = {
 }
 CLOCK = {
     "type": "function",
-    "function": {"name": "clock", "description": "", "parameters": {"type": "object", "properties": {}}},
+    "function": {
+        "name": "clock",
+        "description": "",
+        "parameters": {"type": "object", "properties": {}},
+    },
 }
 BARE = {"type": "function", "function": {"name": "bare", "description": "No parameters."}}
 TOOLS = [WEATHER, CLOCK]
 
-ARGUMENTS = {"place": "Zürich", "days": 2, "ratio": 0.5, "x": None, "y": True, "l": [1, "a"], "d": {"k": "v"}}
+ARGUMENTS = {
+    "place": "Zürich",
+    "days": 2,
+    "ratio": 0.5,
+    "x": None,
+    "y": True,
+    "l": [1, "a"],
+    "d": {"k": "v"},
+}
 DOCUMENTS = [
     {"title": "Lakes", "text": "The lake is deep.\nVery.", "contents": "a", "url": "https://x.y"},
     {"title": "Hills", "text": "Höhe: 800 m", "contents": "b", "url": "https://x.z"},
@@ -72,7 +84,14 @@ MESSAGES = {
     "a question and white space": [user("  Hello \n")],
     "an answer": [user("Hello"), assistant(" Hi! \n")],
     "a system prompt": [system("Be brief."), user("2+2?")],
-    "several turns": [system("Be brief."), user("2+2?"), assistant("4"), user("3+3?"), assistant("6"), user("Why?")],
+    "several turns": [
+        system("Be brief."),
+        user("2+2?"),
+        assistant("4"),
+        user("3+3?"),
+        assistant("6"),
+        user("Why?"),
+    ],
     "unicode and marks": [
         user("Grüezi 👋🏽 \"q\" 'q' \\ \t{{ no.tag }} {% raw %} <|im_end|> <br> & \u2028"),
         assistant("日本語 é"),
@@ -134,20 +153,31 @@ MESSAGES = {
         user("2"),
         assistant("<think>\nso\n</think>\n\ntwo"),
     ],
-    "thoughts apart": [user("1"), assistant("one", reasoning_content="because\n"), user("2"),
-                       assistant("two", reasoning_content="\nfor\n")],
-    "thoughts, newer name": [user("1"), assistant("one", reasoning="because\n", thinking="so"), user("2")],
+    "thoughts apart": [
+        user("1"),
+        assistant("one", reasoning_content="because\n"),
+        user("2"),
+        assistant("two", reasoning_content="\nfor\n"),
+    ],
+    "thoughts, newer name": [
+        user("1"),
+        assistant("one", reasoning="because\n", thinking="so"),
+        user("2"),
+    ],
     "parts": [user([text(" What? ")])],
     "an image": [user([IMAGE, text(" What? ")])],
     "images and a system prompt in parts": [
         system([text("Be brief.")]),
-        user([text("These:"), IMAGE, {"type": "image_url", "image_url": {"url": "https://x.y/z.png"}}]),
+        user([text("These:"), IMAGE, {"type": "image_url", "image_url": {"url": "https://x.y/z"}}]),
         assistant([text("Two.")]),
         user([text("a"), text("b")]),
     ],
     "audio and video": [user([{"type": "audio"}, {"type": "video"}, text("?")])],
     "a name": [{"role": "user", "name": "ann", "content": "x"}, assistant("y"), user("z")],
-    "many turns": [m for i in range(20) for m in (user(f"q{i}"), assistant(f"a{i}"))] + [user("end")],
+    "many turns": [
+        *(m for i in range(20) for m in (user(f"q{i}"), assistant(f"a{i}"))),
+        user("end"),
+    ],
     "long lines": [user("\n\n".join("word " * 30 for _ in range(20)))],
 }
 
@@ -160,17 +190,31 @@ SETTINGS = {
     "documents": {"add_generation_prompt": True, "documents": DOCUMENTS},
     "thinking": {"add_generation_prompt": True, "enable_thinking": True, "thinking": True},
     "no thinking": {"add_generation_prompt": True, "enable_thinking": False, "thinking": False},
-    "efforts": {"add_generation_prompt": True, "reasoning_effort": "high", "tools": TOOLS,
-                "model_identity": "You are Ann.", "builtin_tools": ["browser", "python"],
-                "enable_thinking": True, "preserve_thinking": True, "clear_thinking": False,
-                "keep_past_thinking": True, "truncate_history_thinking": False},
-    "a date": {"add_generation_prompt": True, "date_string": "1 Jan 1970", "tools_in_user_message": False,
-               "tools": TOOLS, "add_vision_id": True},
+    "efforts": {
+        "add_generation_prompt": True,
+        "reasoning_effort": "high",
+        "tools": TOOLS,
+        "model_identity": "You are Ann.",
+        "builtin_tools": ["browser", "python"],
+        "enable_thinking": True,
+        "preserve_thinking": True,
+        "clear_thinking": False,
+        "keep_past_thinking": True,
+        "truncate_history_thinking": False,
+    },
+    "a date": {
+        "add_generation_prompt": True,
+        "date_string": "1 Jan 1970",
+        "tools_in_user_message": False,
+        "tools": TOOLS,
+        "add_vision_id": True,
+    },
 }
 
 
 def contexts():
-    """(name, variables): every list of messages in every setting; None where Transformers has none."""
+    """(name, variables): all messages in all settings; None where Transformers has none."""
     for what, messages in MESSAGES.items():
         for how, setting in SETTINGS.items():
-            yield f"{what}, {how}", {"messages": messages, "tools": None, "documents": None, **setting}
+            variables = {"messages": messages, "tools": None, "documents": None, **setting}
+            yield f"{what}, {how}", variables

@@ -33,6 +33,7 @@ constexpr std::array kToolMarks{
     Mark{"<|tool_call_start|>", "lfm2"},
     Mark{"<|action_start|>", "internlm2"},
     Mark{"<|/tool_call|>", "phi4"},
+    Mark{"<|/tool|>", "phi4"},
     Mark{"functools[", "phi4"},
     Mark{"<function_calls>", "olmo3"},
     Mark{"<tool_calls>", "jamba"},
