@@ -51,7 +51,8 @@ void refuse(std::string_view message) {
 }
 
 void decode(const HfTokenizer& tokenizer, std::string_view ids) {
-    stator::text::Detokenizer detokenizer(tokenizer, {}, true);
+    stator::text::Detokenizer detokenizer(tokenizer, {}, stator::text::ControlTokens::kHidden,
+                                          true);
     std::string text;
     for (std::size_t i = 0; i + 4 <= ids.size(); i += 4) {
         TokenId id = 0;

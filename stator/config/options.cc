@@ -17,6 +17,13 @@ void add_model(std::vector<Option>& t) {
                     "model.path", "--model",
                     "The GGUF file to serve. If empty: the one in the cache folder.")
                     .in("file"));
+    t.push_back(option<&S::model, &M::folder>(
+                    "model.dir", "--model-dir",
+                    "A model's folder as Hugging Face lays it out (config.json, tokenizer.json, "
+                    "chat_template.jinja, …): tokenizer, chat template, context and recommended "
+                    "sampling come from it. The mock engine needs no more; llama takes its weights "
+                    "from --model or from the one .gguf file in the folder.")
+                    .in("folder"));
     t.push_back(option<&S::model, &M::served_name>("model.name", "--served-model-name",
                                                    "Name that clients use for the model. If empty: "
                                                    "the name in the file, in lower case with "
@@ -24,6 +31,19 @@ void add_model(std::vector<Option>& t) {
                     .in("name"));
     t.push_back(option<&S::model, &M::aliases>("model.aliases", "--model-alias",
                                                "Further names under which clients may ask for it.")
+                    .in("name"));
+    t.push_back(
+        option<&S::model, &M::tool_parser>(
+            "model.tool_parser", "--tool-parser",
+            "How the model writes calls of tools. auto: what its chat template shows; none: "
+            "calls are not looked for, so that only forced ones are served; or the name of "
+            "a notation (a wrong one lists them all).")
+            .in("name"));
+    t.push_back(option<&S::model, &M::reasoning_parser>(
+                    "model.reasoning_parser", "--reasoning-parser",
+                    "How the model marks its thinking, which answers give as reasoning_content. "
+                    "auto: what its chat template shows; none: it is content; or the name of a "
+                    "notation.")
                     .in("name"));
 }
 

@@ -25,6 +25,7 @@ struct EngineInfo {
     std::uint32_t max_running = 0;
     std::uint32_t max_waiting = 0;
     std::uint32_t max_top_logprobs = 0;
+    bool structured_output = false;  ///< requests may have a constraint; else kUnsupported
 };
 
 /// Receives what the steps of an engine produced for the requests of one submitter.

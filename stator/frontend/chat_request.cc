@@ -14,126 +14,6 @@ namespace {
 using codec::JsonType;
 using codec::JsonView;
 
-constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user", "assistant",
-                                                    "tool"};
-
-Result<void> append_part(JsonView part, std::string_view where, bool first, std::string& out) {
-    const auto type = part.find("type").as_string();
-    if (!type) {
-        return param_error("messages", "{} must be an object with a type, not {}", where,
-                           describe(part));
-    }
-    if (*type != "text" && *type != "refusal") {
-        auto e = error(ErrorCode::kUnsupported,
-                       "{} is of type \"{}\"; this model reads parts of type \"text\" only", where,
-                       type->substr(0, 40));
-        e.value().param = "messages";
-        return e;
-    }
-    const auto text = part.find(*type).as_string();
-    if (!text) {
-        return param_error("messages", "{}.{} must be a string, not {}", where, *type,
-                           describe(part.find(*type)));
-    }
-    if (!first) out += '\n';
-    out += *text;
-    return {};
-}
-
-Result<std::optional<std::string>> read_content(JsonView content, std::string_view role,
-                                                std::string_view where) {
-    if (const auto text = content.as_string()) return std::string(*text);
-    if (content.is_null()) {
-        if (role == "assistant") return std::nullopt;
-        return param_error("messages",
-                           "{}.content is missing: a {} message needs a string or text parts",
-                           where, role);
-    }
-    if (content.type() != JsonType::kArray) {
-        return param_error("messages",
-                           "{}.content must be a string or an array of text parts, not {}", where,
-                           describe(content));
-    }
-    std::string joined;
-    Result<void> status;
-    content.each_element([&](std::size_t i, JsonView part) {
-        status = append_part(part, fmt::format("{}.content[{}]", where, i), i == 0, joined);
-        return status.has_value();
-    });
-    if (!status) return tl::unexpected<Error>(std::move(status.error()));
-    return joined;
-}
-
-Result<void> read_optional_string(JsonView message, std::string_view key, std::string_view where,
-                                  std::string& out) {
-    const JsonView v = message.find(key);
-    if (v.is_null()) return {};
-    const auto s = v.as_string();
-    if (!s) {
-        return param_error("messages", "{}.{} must be a string, not {}", where, key, describe(v));
-    }
-    out = *s;
-    return {};
-}
-
-Result<ChatMessage> read_message(JsonView message, std::size_t index) {
-    const std::string where = fmt::format("messages[{}]", index);
-    if (!message.present() || message.type() != JsonType::kObject) {
-        return param_error("messages", "{} must be an object, not {}", where, describe(message));
-    }
-    ChatMessage out;
-    const JsonView role = message.find("role");
-    const auto name = role.as_string();
-    if (!name || std::ranges::find(kRoles, *name) == kRoles.end()) {
-        return param_error(
-            "messages",
-            "{}.role must be one of system, developer, user, assistant and tool, not {}", where,
-            describe(role));
-    }
-    out.role = *name;
-    auto content = read_content(message.find("content"), out.role, where);
-    if (!content) return tl::unexpected<Error>(std::move(content.error()));
-    out.content = std::move(*content);
-    if (auto r = read_optional_string(message, "name", where, out.name); !r) {
-        return tl::unexpected<Error>(std::move(r.error()));
-    }
-    if (auto r = read_optional_string(message, "tool_call_id", where, out.tool_call_id); !r) {
-        return tl::unexpected<Error>(std::move(r.error()));
-    }
-    const JsonView calls = message.find("tool_calls");
-    if (!calls.is_null()) {
-        if (calls.type() != JsonType::kArray) {
-            return param_error("messages", "{}.tool_calls must be an array, not {}", where,
-                               describe(calls));
-        }
-        if (calls.size() > 0) calls.write_to(out.tool_calls_json);
-    }
-    if (!out.content && out.tool_calls_json.empty()) {
-        return param_error(
-            "messages", "{}.content is missing: an assistant message needs content or tool_calls",
-            where);
-    }
-    return out;
-}
-
-void read_messages(FieldReader& fields, std::vector<ChatMessage>& out) {
-    const JsonView messages = fields.view("messages");
-    if (!messages.present() || messages.type() != JsonType::kArray || messages.size() == 0) {
-        return fields.fail_type("messages", "an array of at least one message", messages);
-    }
-    if (!fields.ok()) return;
-    out.reserve(messages.size());
-    messages.each_element([&](std::size_t i, JsonView v) {
-        auto message = read_message(v, i);
-        if (!message) {
-            fields.fail(tl::unexpected<Error>(std::move(message.error())));
-            return false;
-        }
-        out.push_back(std::move(*message));
-        return true;
-    });
-}
-
 void read_max_tokens(FieldReader& fields, GenerationFields& out) {
     constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
     const auto old_name = fields.integer("max_tokens", 1, kMost);
@@ -158,22 +38,95 @@ void read_logprobs(FieldReader& fields, const RequestRules& rules, GenerationFie
     }
 }
 
-void refuse_unserved_chat(FieldReader& fields) {
-    refuse_unless_empty(fields, "tools", "this server does not call tools yet");
-    refuse_unless_empty(fields, "functions", "this server does not call functions yet");
-    for (const std::string_view name : {"tool_choice", "function_call"}) {
-        const auto text = fields.view(name).as_string();
-        if (text != "none" && text != "auto") {
-            refuse_unless_empty(fields, name, "this server does not call tools yet");
-        }
+/// What the template gets beside messages and tools.
+void read_template_fields(FieldReader& fields, ChatRequest& out) {
+    if (const auto kwargs = fields.object("chat_template_kwargs", "an object")) {
+        if (kwargs->size() > 0) kwargs->write_to(out.template_kwargs_json);
     }
+    if (const auto documents = fields.array("documents", "an array of objects")) {
+        documents->each_element([&](std::size_t i, JsonView v) {
+            if (!v.is_null() && v.type() == JsonType::kObject) return true;
+            fields.fail_type(fmt::format("documents[{}]", i), "an object", v);
+            return false;
+        });
+        if (documents->size() > 0) documents->write_to(out.documents_json);
+    }
+    constexpr std::array<std::string_view, 7> kEfforts = {"none", "minimal", "low", "medium",
+                                                          "high", "xhigh",   "max"};
+    out.reasoning_effort = fields.one_of("reasoning_effort", kEfforts).value_or("");
+    out.continue_final_message = fields.boolean("continue_final_message").value_or(false);
+    const auto prompt = fields.boolean("add_generation_prompt");
+    out.add_generation_prompt = prompt.value_or(!out.continue_final_message);
+    if (out.continue_final_message && out.add_generation_prompt) {
+        fields.fail(param_error("continue_final_message",
+                                "continue_final_message and add_generation_prompt can't both be "
+                                "true: the answer goes on with a message or begins one"));
+    }
+    out.include_reasoning = fields.boolean("include_reasoning").value_or(true);
+    out.echo = fields.boolean("echo").value_or(false);
+}
+
+void read_metadata(FieldReader& fields) {
+    constexpr std::size_t kMaxPairs = 16;  // this and the others are OpenAI's
+    constexpr std::size_t kMaxKey = 64;
+    constexpr std::size_t kMaxValue = 512;
+    const auto metadata = fields.object("metadata", "an object of strings");
+    if (!metadata) return;
+    if (metadata->size() > kMaxPairs) {
+        return fields.fail(param_error("metadata",
+                                       "metadata has {} members; at most {} are allowed",
+                                       metadata->size(), kMaxPairs));
+    }
+    metadata->each_member([&](std::string_view key, JsonView v) {
+        const auto text = v.as_string();
+        if (key.size() <= kMaxKey && text && text->size() <= kMaxValue) return true;
+        const std::string where = fmt::format("metadata.{}", key.substr(0, kMaxKey));
+        fields.fail(param_error(
+            where, "{} must be a string of at most {} bytes under a key of at most {}, not {}",
+            where, kMaxValue, kMaxKey, describe(v)));
+        return false;
+    });
+}
+
+/// Fields that are about OpenAI's own service or only give hints: checked, and of no effect here.
+void check_hints(FieldReader& fields) {
+    constexpr std::array<std::string_view, 5> kTiers = {"auto", "default", "flex", "scale",
+                                                        "priority"};
+    constexpr std::array<std::string_view, 3> kLevels = {"low", "medium", "high"};
+    fields.one_of("service_tier", kTiers);
+    fields.one_of("verbosity", kLevels);
+    fields.boolean("store");
+    for (const std::string_view name :
+         {"user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}) {
+        fields.string(name);
+    }
+    read_metadata(fields);
+    if (const auto prediction = fields.object("prediction", "an object with type and content")) {
+        FieldReader part(*prediction, "prediction");
+        if (part.view("type").as_string() != "content") {
+            part.fail_type("type", "\"content\"", part.view("type"));
+        }
+        const JsonView content = part.view("content");
+        if (!content.as_string() && (content.is_null() || content.type() != JsonType::kArray)) {
+            part.fail_type("content", "a string or an array of text parts", content);
+        }
+        fields.fail_with(part);
+    }
+}
+
+void refuse_unserved_chat(FieldReader& fields) {
     refuse_unless_empty(fields, "audio", "only text is generated");
     refuse_unless_empty(fields, "web_search_options", "this server does not search the web");
     refuse_unless_empty(fields, "chat_template", "the template comes from the model");
-    refuse_unless_empty(fields, "continue_final_message", "use /v1/completions to continue a text");
-    fields.view("modalities").each_element([&](std::size_t, JsonView v) {
+    const auto modalities = fields.array("modalities", "an array that holds \"text\"");
+    if (!modalities) return;
+    modalities->each_element([&](std::size_t i, JsonView v) {
         if (v.as_string() == "text") return true;
-        refuse_unless_empty(fields, "modalities", "only text is generated");
+        const std::string where = fmt::format("modalities[{}]", i);
+        auto e = error(v.as_string() ? ErrorCode::kUnsupported : ErrorCode::kInvalidArgument,
+                       "{} is {}, but only \"text\" is generated", where, describe(v));
+        e.value().param = where;
+        fields.fail(std::move(e));
         return false;
     });
 }
@@ -193,9 +146,9 @@ Result<ChatRequest> read_chat_request(JsonView body, const RequestRules& rules) 
     read_max_tokens(fields, out.fields);
     read_logprobs(fields, rules, out.fields);
     refuse_unserved_chat(fields);
-    if (const auto kwargs = fields.object("chat_template_kwargs", "an object")) {
-        if (kwargs->size() > 0) kwargs->write_to(out.template_kwargs_json);
-    }
+    check_hints(fields);
+    read_template_fields(fields, out);
+    read_tool_use(fields, out.tool_use);
     read_messages(fields, out.messages);
     if (!fields.ok()) return fields.error();
     return out;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "stator/codec/json_writer.h"
@@ -43,6 +44,15 @@ std::string describe(JsonView value) {
     return "something else";
 }
 
+std::string list_words(std::span<const std::string_view> words) {
+    std::string out;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        if (i > 0) out += i + 1 == words.size() ? " and " : ", ";
+        out += words[i];
+    }
+    return out;
+}
+
 bool NumberRange::has(double v) const {
     return (low_open ? v > low : v >= low) && (high_open ? v < high : v <= high);
 }
@@ -66,6 +76,16 @@ std::optional<std::string_view> FieldReader::string(std::string_view name) {
     const auto s = v.as_string();
     if (!s) fail_type(name, "a string", v);
     return s;
+}
+
+std::optional<std::string_view> FieldReader::one_of(std::string_view name,
+                                                    std::span<const std::string_view> choices) {
+    const JsonView v = view(name);
+    if (v.is_null()) return std::nullopt;
+    const auto s = v.as_string();
+    if (s && std::ranges::find(choices, *s) != choices.end()) return s;
+    fail_type(name, "one of " + list_words(choices), v);
+    return std::nullopt;
 }
 
 std::optional<std::int64_t> FieldReader::integer(std::string_view name, std::int64_t low,
@@ -113,9 +133,23 @@ void FieldReader::fail(tl::unexpected<Error> e) {
     if (!error_) error_ = std::move(e.value());
 }
 
+void FieldReader::fail_with(FieldReader& part) {
+    if (!part.ok()) fail(part.error());
+}
+
+std::string FieldReader::path(std::string_view name) const {
+    std::string out;
+    out.reserve(path_.size() + 1 + name.size());
+    out += path_;
+    if (!path_.empty()) out += '.';
+    out += name;
+    return out;
+}
+
 void FieldReader::fail_type(std::string_view name, std::string_view what, JsonView value) {
     if (error_) return;
-    fail(param_error(name, "{} must be {}, not {}", name, what, describe(value)));
+    const std::string where = path(name);
+    fail(param_error(where, "{} must be {}, not {}", where, what, describe(value)));
 }
 
 tl::unexpected<Error> FieldReader::error() { return tl::unexpected<Error>(std::move(*error_)); }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "stator/base/clock.h"
@@ -15,6 +16,7 @@
 #include "stator/net/http_server.h"
 #include "stator/runtime/loop.h"
 #include "stator/text/chat_template.h"
+#include "stator/text/parsers/output_parser.h"
 #include "stator/text/tokenizer.h"
 
 namespace stator::frontend {
@@ -36,10 +38,35 @@ struct ServedModel {
     std::shared_ptr<const text::Tokenizer> tokenizer;
     /// None: chat completions are refused with a hint.
     std::shared_ptr<const text::ChatTemplate> chat_template;
+    /// How the model writes thinking and calls; empty parts: it is not looked for.
+    text::OutputFormat format;
+    /// The engine obeys GenerateRequest::constraint: without it no call can be forced.
+    bool structured_output = true;
     std::shared_ptr<engine::Engine> engine;
     SamplingDefaults defaults;
     std::string pool;    ///< tells entries of one id apart; empty where there is one
     double share = 1.0;  ///< of the traffic of this id, relative to the other entries of it
+};
+
+/// Passes requests for some models on as they are, text and all, to servers that do the rest.
+class RequestRelay {
+  public:
+    struct Request {
+        std::shared_ptr<net::HttpExchange> exchange;
+        std::string path;
+        std::string body;  ///< a JSON object
+        std::string model;
+        std::string id;  ///< x-request-id
+        /// Told when the first byte of an answer's body came.
+        std::function<void(TimePoint)> on_first_byte;
+    };
+    virtual ~RequestRelay() = default;
+    [[nodiscard]] virtual bool serves(std::string_view model) const = 0;  ///< any thread
+    [[nodiscard]] virtual std::vector<std::string> models() const = 0;    ///< any thread
+    [[nodiscard]] virtual bool healthy() const = 0;                       ///< any thread
+    /// On the exchange's loop; answers it, whatever happens. What it returns ends the work; call it
+    /// when the client has left.
+    [[nodiscard]] virtual std::function<void()> pass_on(Request request) = 0;
 };
 
 /// Whose routing hints are honoured (route_hints.h).
@@ -92,6 +119,9 @@ class Frontend {
     /// What GET /router answers, and POST /router/{action}; without it the paths are unknown.
     /// Thread-safe; before the server listens.
     void observe_router(std::function<void(codec::JsonWriter&)> append_value, RouterAction act);
+    /// Requests for models that no pool or engine here serves go there, if it serves them. Before
+    /// the server listens.
+    void set_relay(std::shared_ptr<RequestRelay> relay);
     /// Shows the server's own counters in /metrics. `stats` must be thread-safe and usable as long
     /// as /metrics is asked.
     void observe_server(std::function<net::HttpServerStats()> stats);

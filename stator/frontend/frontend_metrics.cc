@@ -111,6 +111,10 @@ void FrontendMetrics::add_engines(const std::shared_ptr<Engines>& engines,
     pass("stator_engine_own_cpu_seconds_total",
          "CPU time of the engine's thread outside the model.",
          [](const Pass& p) { return p.engine_cpu_seconds; });
+    pass("stator_engine_guided_tokens_total", "Tokens generated under a constraint.",
+         [](const Pass& p) { return p.guided_tokens; });
+    pass("stator_engine_guide_seconds_total", "Time to work out which tokens those might be.",
+         [](const Pass& p) { return p.guide_seconds; });
     add_sum(engines, label, "stator_engine_healthy", "Engines that can serve.", false,
             [](const engine::Engine& e) { return e.healthy() ? 1 : 0; });
 }
@@ -124,6 +128,13 @@ void FrontendMetrics::add_model(const std::string& label, Model& model) {
                                          "Prompt tokens that the prefix cache had.", labels);
     m.output_tokens =
         &registry_.counter("stator_output_tokens_total", "Tokens generated for clients.", labels);
+    m.reasoning_tokens = &registry_.counter(
+        "stator_reasoning_tokens_total", "Those of them that were the model's thinking.", labels);
+    m.tool_calls = &registry_.counter("stator_tool_calls_total",
+                                      "Calls of tools found in what models wrote.", labels);
+    m.tool_call_faults = &registry_.counter(
+        "stator_tool_call_faults_total",
+        "Those of them whose arguments are no JSON object, or were cut off.", labels);
     m.ttft_seconds = &registry_.histogram("stator_time_to_first_token_seconds",
                                           "From a request's first byte to its first token.",
                                           latency_bounds(), labels);

@@ -20,6 +20,9 @@ struct ModelMetrics {
     metrics::Counter* prompt_tokens = nullptr;
     metrics::Counter* cached_tokens = nullptr;
     metrics::Counter* output_tokens = nullptr;
+    metrics::Counter* reasoning_tokens = nullptr;
+    metrics::Counter* tool_calls = nullptr;
+    metrics::Counter* tool_call_faults = nullptr;
     metrics::Histogram* ttft_seconds = nullptr;
     metrics::Histogram* token_seconds = nullptr;
     std::array<metrics::Counter*, 4> ended{};  ///< sequences, by protocol::FinishReason

@@ -108,7 +108,8 @@ TEST(FrontendHttp, ErrorShapes) {
     expect_error(door.post(kChat, R"({"model":"nope"})"), 404, "model", "model_not_found");
     expect_error(door.chat("x", R"("n":0)"), 400, "n", "");
     expect_error(door.chat("x", R"("max_tokens":-1)"), 400, "max_tokens", "");
-    expect_error(door.chat("x", R"("tools":[{}])"), 400, "tools", "unsupported_parameter");
+    expect_error(door.chat("x", R"("tools":[{}])"), 400, "tools[0].type", "");
+    expect_error(door.chat("x", R"("functions":[{}])"), 400, "functions", "unsupported_parameter");
     expect_error(door.chat(std::string(100, 'x')), 400, "messages", "context_length_exceeded");
     expect_error(door.chat("x", R"("max_tokens":100)"), 400, "max_tokens",
                  "context_length_exceeded");

@@ -21,8 +21,9 @@ std::string bracketed(const std::string& numbers) { return "[" + numbers + "]"; 
 }  // namespace
 
 GenerationHub::GenerationHub(runtime::Loop& loop, const Clock& clock,
-                             std::atomic<std::uint64_t>& next_id, std::weak_ptr<void> owner)
-    : clock_(clock), next_id_(next_id) {
+                             std::atomic<std::uint64_t>& next_id, IdSource& ids,
+                             std::weak_ptr<void> owner)
+    : clock_(clock), next_id_(next_id), ids_(ids) {
     mailbox_ = std::make_shared<runtime::Mailbox<StepBatch>>(
         loop, [this, owner = std::move(owner)](std::vector<StepBatch>&& batches) {
             if (const auto alive = owner.lock()) receive(std::move(batches));
@@ -55,7 +56,9 @@ Generation::Choice::Choice(std::uint32_t index_, std::uint32_t prompt_,
                            const PreparedRequest& request)
     : index(index_),
       prompt(prompt_),
-      detokenizer(*request.entry->model.tokenizer, request.fields.stop) {
+      detokenizer(*request.entry->model.tokenizer, request.fields.stop,
+                  request.output ? text::ControlTokens::kSpelled : text::ControlTokens::kHidden),
+      text(request.fields.stream ? std::string() : request.echo) {
     if (request.fields.top_logprobs >= 0) {
         logprobs.emplace(request.api, *request.entry->model.tokenizer, request.fields.top_logprobs);
     }
@@ -103,16 +106,27 @@ protocol::GenerateRequest Generation::engine_request(Choice& choice, bool last) 
     r.ignore_eos = fields.ignore_eos;
     r.stop_token_ids = fields.stop_token_ids;
     r.top_logprobs = fields.top_logprobs;
+    r.constraint = fields.constraint;
     r.deadline = deadline_;
     r.hints = request_.hints;
     r.priority = request_.priority;
     r.tenant = request_.tenant;
     r.cache_salt = request_.cache_salt;
+    if (request_.output) r.constraint = request_.output->constraint;
     return r;
 }
 
 void Generation::start() {
     const auto self = shared_from_this();
+    for (Choice& choice : choices_) {
+        if (!request_.output) break;
+        auto output = ChoiceOutput::make(*request_.output);
+        if (!output) {
+            for (Choice& c : choices_) c.finish = "refused";
+            return fail(std::move(output.error()), FinishReason::kCancelled);
+        }
+        choice.output.emplace(std::move(*output));
+    }
     for (Choice& choice : choices_) {
         choice.id = hub_.add(self, choice.index);
         const bool last = choice.index % request_.fields.n == request_.fields.n - 1;
@@ -139,6 +153,7 @@ void Generation::on_event(std::uint32_t index, const StepEvent& event, const Ste
     Choice& choice = choices_[index];
     if (ended_ || !choice.finish.empty()) return;
     hub_.text.clear();
+    hub_.events.clear();
     hub_.out.clear();
     if (!choice.first && event.count > 0) note_first(choice, event, now);
     const bool stopped = take_tokens(choice, event, batch);
@@ -155,12 +170,10 @@ void Generation::on_event(std::uint32_t index, const StepEvent& event, const Ste
         return fail(ended_early(now), FinishReason::kCancelled);
     }
     if (!stopped && event.finish) choice.detokenizer.finish(hub_.text);
+    if (choice.output && (stopped || event.finish)) choice.output->finish(hub_.text, hub_.events);
 
-    if (chunks_) {
-        stream_piece(choice);
-    } else {
-        choice.text += hub_.text;
-    }
+    keep(choice);
+    if (chunks_) stream_piece(choice);
     if (stopped || event.finish == FinishReason::kStop) {
         finish_choice(choice, FinishReason::kStop);
     } else if (event.finish) {
@@ -203,6 +216,14 @@ bool Generation::take_tokens(Choice& choice, const StepEvent& event, const StepB
                                  std::span(batch.top).subspan(token.top_first, token.top_count));
         }
         stopped = choice.detokenizer.push(token.token, hub_.text);
+        if (choice.output) {
+            // Each token by itself: those of thinking are counted.
+            const std::uint32_t before = choice.output->reasoning_tokens();
+            choice.output->push(hub_.text, hub_.events);
+            hub_.text.clear();
+            reasoning_tokens_ += choice.output->reasoning_tokens() - before;
+            stopped = stopped || choice.output->complete();
+        }
         if (stopped) break;
     }
     choice.tokens += static_cast<std::uint32_t>(taken);
@@ -211,19 +232,43 @@ bool Generation::take_tokens(Choice& choice, const StepEvent& event, const StepB
     return stopped;
 }
 
+void Generation::keep(Choice& choice) {
+    if (!choice.output) {
+        if (!chunks_) choice.text += hub_.text;
+        return;
+    }
+    using Kind = text::OutputEvents::Kind;
+    for (const auto& event : hub_.events.events) {
+        if (event.kind == Kind::kToolBegin) {
+            choice.output->calls()[event.tool].id = hub_.ids().next_call();
+        }
+        if (chunks_) continue;
+        if (event.kind == Kind::kContent) choice.text += hub_.events.of(event);
+        if (event.kind == Kind::kReasoning) choice.reasoning += hub_.events.of(event);
+    }
+}
+
 void Generation::stream_piece(Choice& choice) {
     const bool first = !std::exchange(choice.opened, true);
     if (!std::exchange(streaming_, true)) {
         exchange_->add_header("Cache-Control", "no-cache");
         exchange_->begin_stream(200, "text/event-stream; charset=utf-8");
     }
+    if (request_.fields.continuous_usage) chunks_->set_usage(usage());
     const bool with_ids = request_.fields.return_token_ids;
     const std::string_view prompt_ids =
         first && with_ids ? prompt_ids_json_[choice.prompt] : std::string_view();
-    if (first) chunks_->role(hub_.out, choice.index, prompt_ids);
+    if (first) {
+        const bool perhaps_calls = request_.output && request_.output->tools;
+        chunks_->role(hub_.out, choice.index, prompt_ids, perhaps_calls && request_.echo.empty());
+    }
 
     ChunkPiece piece;
     piece.index = choice.index;
+    if (first && !request_.echo.empty()) {
+        piece.text = request_.echo;
+        chunks_->piece(hub_.out, piece);
+    }
     piece.text = hub_.text;
     std::string ids;
     if (with_ids && !choice.token_ids.empty()) {
@@ -237,6 +282,7 @@ void Generation::stream_piece(Choice& choice) {
         choice.logprobs->clear();
         piece.logprobs_json = hub_.logprobs;
     }
+    if (choice.output) return stream_events(choice, piece);
     if (request_.api == Api::kCompletion) piece.prompt_ids_json = prompt_ids;
     if (piece.text.empty() && piece.token_ids_json.empty() && piece.logprobs_json.empty() &&
         piece.prompt_ids_json.empty()) {
@@ -245,9 +291,63 @@ void Generation::stream_piece(Choice& choice) {
     chunks_->piece(hub_.out, piece);
 }
 
+/// `piece`: what goes with the first chunk of the step, whatever it is.
+void Generation::stream_events(const Choice& choice, ChunkPiece piece) {
+    using Kind = text::OutputEvents::Kind;
+    for (const auto& event : hub_.events.events) {
+        piece.text = hub_.events.of(event);
+        piece.tool = event.tool;
+        switch (event.kind) {
+            case Kind::kContent:
+                piece.kind = PieceKind::kContent;
+                break;
+            case Kind::kReasoning:
+                piece.kind = PieceKind::kReasoning;
+                break;
+            case Kind::kToolBegin:
+                piece.kind = PieceKind::kToolBegin;
+                piece.call_id = choice.output->calls()[event.tool].id;
+                break;
+            case Kind::kToolArguments:
+                piece.kind = PieceKind::kToolArguments;
+                break;
+            case Kind::kToolEnd:
+                continue;
+        }
+        chunks_->piece(hub_.out, piece);
+        piece.logprobs_json = {};
+        piece.token_ids_json = {};
+    }
+    if (piece.logprobs_json.empty() && piece.token_ids_json.empty()) return;
+    piece.kind = PieceKind::kContent;
+    piece.text = {};
+    chunks_->piece(hub_.out, piece);
+}
+
+std::string_view Generation::reason_of(const Choice& choice, FinishReason finish) const {
+    const bool calls = choice.output && !choice.output->calls().empty();
+    // OpenAI's: a call that the client named itself is no news.
+    if (calls && finish == FinishReason::kStop && request_.output->parser.forced_name.empty()) {
+        return "tool_calls";
+    }
+    return to_string(finish);
+}
+
+void Generation::count_output(const Choice& choice) const {
+    if (!choice.output) return;
+    record_->metrics->reasoning_tokens->add(choice.output->reasoning_tokens());
+    for (const ChoiceOutput::Call& call : choice.output->calls()) {
+        record_->metrics->tool_calls->add();
+        if (!call.complete || !valid_arguments(call.arguments)) {
+            record_->metrics->tool_call_faults->add();
+        }
+    }
+}
+
 void Generation::finish_choice(Choice& choice, FinishReason finish) {
-    const std::string_view reason = to_string(finish);
+    const std::string_view reason = reason_of(choice, finish);
     choice.finish = reason;
+    count_output(choice);
     record_->metrics->ended_by(finish);
     hub_.remove(choice.id);
     --open_choices_;
@@ -272,12 +372,22 @@ void Generation::respond_whole() {
     const bool with_ids = request_.fields.return_token_ids;
     std::vector<std::string> logprobs(choices_.size());
     std::vector<std::string> ids(choices_.size());
+    std::vector<std::string> calls(choices_.size());
     std::vector<WholeChoice> whole;
     whole.reserve(choices_.size());
     for (const Choice& c : choices_) {
         WholeChoice& w = whole.emplace_back();
         w.index = c.index;
         w.text = c.text;
+        w.reasoning = c.reasoning;
+        if (c.output && !c.output->calls().empty()) {
+            std::string& list = calls[c.index];
+            for (const auto& call : c.output->calls()) {
+                append_tool_call(list, call.id, call.name, call.arguments);
+            }
+            list = bracketed(list);
+            w.tool_calls_json = list;
+        }
         w.finish_reason = c.finish;
         if (c.logprobs) {
             c.logprobs->append_to(logprobs[c.index]);
@@ -298,6 +408,7 @@ void Generation::respond_whole() {
 void Generation::fail(Error error, FinishReason how) {
     if (std::exchange(ended_, true)) return;
     cancel_all(how);
+    if (error.param == "constraint") error.param = request_.fields.constraint_field;
     record_->finish = to_string(error.code);
     if (!streaming_) return respond_error(*exchange_, error);
     std::string json;
@@ -340,7 +451,9 @@ Error Generation::ended_early(TimePoint now) const {
 }
 
 Usage Generation::usage() const {
-    return {prompt_tokens_, record_->output_tokens, record_->cached_tokens};
+    Usage out{prompt_tokens_, record_->output_tokens, record_->cached_tokens, std::nullopt};
+    if (request_.api == Api::kChat) out.reasoning_tokens = reasoning_tokens_;
+    return out;
 }
 
 }  // namespace stator::frontend

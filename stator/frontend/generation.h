@@ -11,8 +11,10 @@
 
 #include "stator/base/clock.h"
 #include "stator/frontend/answer_render.h"
+#include "stator/frontend/choice_output.h"
 #include "stator/frontend/logprobs_json.h"
 #include "stator/frontend/prepared_request.h"
+#include "stator/frontend/request_id.h"
 #include "stator/frontend/request_record.h"
 #include "stator/net/http_server.h"
 #include "stator/protocol/generate.h"
@@ -32,11 +34,12 @@ class GenerationHub {
     /// `owner` keeps whatever the hub is part of alive while a delivery runs; expired, deliveries
     /// are dropped.
     GenerationHub(runtime::Loop& loop, const Clock& clock, std::atomic<std::uint64_t>& next_id,
-                  std::weak_ptr<void> owner);
+                  IdSource& ids, std::weak_ptr<void> owner);
     ~GenerationHub();
 
     [[nodiscard]] const std::shared_ptr<engine::StepSink>& sink() const { return sink_; }
     [[nodiscard]] const Clock& clock() const { return clock_; }
+    [[nodiscard]] IdSource& ids() { return ids_; }
     /// Names a choice and routes its events to `generation`.
     [[nodiscard]] protocol::RequestId add(std::shared_ptr<Generation> generation,
                                           std::uint32_t choice);
@@ -47,6 +50,7 @@ class GenerationHub {
     std::string text;
     std::string logprobs;
     std::string out;
+    text::OutputEvents events;  ///< in place of `text`, where the output is taken apart
 
   private:
     struct Target {
@@ -57,6 +61,7 @@ class GenerationHub {
 
     const Clock& clock_;
     std::atomic<std::uint64_t>& next_id_;
+    IdSource& ids_;
     std::unordered_map<std::uint64_t, Target> choices_;
     std::shared_ptr<runtime::Mailbox<protocol::StepBatch>> mailbox_;
     std::shared_ptr<engine::StepSink> sink_;
@@ -87,7 +92,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
         protocol::RequestId id;
         text::Detokenizer detokenizer;
         std::optional<LogprobsJson> logprobs;
-        std::string text;       ///< not streamed: all of it
+        std::optional<ChoiceOutput> output;  ///< where the output is more than text
+        std::string text;                    ///< not streamed: all of it, or all content
+        std::string reasoning;               ///< likewise
         std::string token_ids;  ///< numbers with commas; streamed: of the present event
         std::uint32_t tokens = 0;
         std::optional<TimePoint> first;
@@ -98,11 +105,18 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
     [[nodiscard]] protocol::GenerateRequest engine_request(Choice& choice, bool last);
     void note_first(Choice& choice, const protocol::StepEvent& event, TimePoint now);
-    /// Takes the event's tokens in, appending text to hub_.text. True when a stop string was met.
+    /// Takes the event's tokens in, appending to hub_.text or, where the output is taken apart, to
+    /// hub_.events. True when that was all: a stop string was met or the one call wanted is made.
     bool take_tokens(Choice& choice, const protocol::StepEvent& event,
                      const protocol::StepBatch& batch);
     [[nodiscard]] bool ends_silently(const protocol::StepEvent& event, tokens::TokenId token) const;
+    /// Names new calls and keeps what is not streamed.
+    void keep(Choice& choice);
     void stream_piece(Choice& choice);
+    void stream_events(const Choice& choice, ChunkPiece piece);
+    [[nodiscard]] std::string_view reason_of(const Choice& choice,
+                                             protocol::FinishReason finish) const;
+    void count_output(const Choice& choice) const;
     void finish_choice(Choice& choice, protocol::FinishReason finish);
     void complete();
     void respond_whole();
@@ -123,6 +137,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     std::vector<std::string> prompt_ids_json_;  ///< by prompt, where token ids were asked for
     std::size_t prompt_tokens_ = 0;
     std::size_t open_choices_ = 0;
+    std::uint64_t reasoning_tokens_ = 0;
     bool streaming_ = false;  ///< the stream has begun
     bool ended_ = false;
 };

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <concepts>
 #include <functional>
 #include <optional>
 #include <thread>
@@ -27,23 +28,42 @@ inline constexpr auto kForever = std::chrono::hours(1);
 inline constexpr std::string_view kChat = "/v1/chat/completions";
 inline constexpr std::string_view kCompletions = "/v1/completions";
 
+/// Bytes and "<|im_end|>".
+inline std::shared_ptr<const text::ByteTokenizer> byte_tokenizer() {
+    return std::make_shared<text::ByteTokenizer>(std::vector<std::string>{"<|im_end|>"});
+}
+
+/// What a door serves, as "org/echo" and "echo".
+struct DoorModel {
+    std::shared_ptr<engine::Engine> engine;
+    std::shared_ptr<const text::Tokenizer> tokenizer = nullptr;  ///< null: byte_tokenizer()
+    std::string chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    text::OutputFormat format = {};
+    bool structured_output = true;
+};
+
 /// A running server. Members end in the order that frontend.h asks for.
 class Door {
   public:
     explicit Door(engine::EchoOptions echo = {}, FrontendOptions options = {},
                   net::HttpLimits limits = {})
-        : engine_(engine::make_echo_engine(echo)) {
+        : Door(DoorModel{.engine = engine::make_echo_engine(echo)}, std::move(options), limits) {}
+    /// A template, so that {} means the other one.
+    template <std::same_as<DoorModel> Model>
+    explicit Door(Model what, FrontendOptions options = {}, net::HttpLimits limits = {})
+        : engine_(std::move(what.engine)) {
         set_log(LogLevel::kWarn, LogFormat::kText);
-        auto compiled = text::ChatTemplate::compile(
-            "{% for m in messages %}{{ m.content }}{% endfor %}", "", "");
-        template_ = std::make_shared<text::ChatTemplate>(std::move(*compiled));
+        auto compiled = text::ChatTemplate::compile(what.chat_template, "", "");
+        EXPECT_TRUE(compiled);
         frontend_.emplace(std::move(options), loops_, registry_);
         ServedModel model;
         model.id = "org/echo";
         model.aliases = {"echo"};
         model.created = 1'700'000'000;
-        model.tokenizer = tokenizer_;
-        model.chat_template = template_;
+        model.tokenizer = what.tokenizer ? std::move(what.tokenizer) : byte_tokenizer();
+        model.chat_template = std::make_shared<text::ChatTemplate>(std::move(*compiled));
+        model.format = std::move(what.format);
+        model.structured_output = what.structured_output;
         model.engine = engine_;
         frontend_->add_model(model);
         server_.emplace(loops_, limits, frontend_->handler(), Frontend::error_body());
@@ -111,9 +131,6 @@ class Door {
     Frontend& frontend() { return *frontend_; }
 
   private:
-    std::shared_ptr<const text::ByteTokenizer> tokenizer_ =
-        std::make_shared<text::ByteTokenizer>(std::vector<std::string>{"<|im_end|>"});
-    std::shared_ptr<const text::ChatTemplate> template_;
     std::shared_ptr<engine::Engine> engine_;
     metrics::Registry registry_;
     runtime::LoopPool loops_{2, "test-loop"};

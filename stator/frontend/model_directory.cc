@@ -13,10 +13,20 @@
 
 namespace stator::frontend {
 
+namespace {
+
+text::TemplateTraits traits_of(const ServedModel& model) {
+    if (model.chat_template == nullptr) return {};
+    return text::find_template_traits(*model.chat_template);
+}
+
+}  // namespace
+
 ModelEntry::ModelEntry(ServedModel m, const ModelMetrics* counters)
     : model(std::move(m)),
       metrics(counters),
-      guard(std::make_shared<text::SpecialGuard>(model.tokenizer->special_texts())) {
+      guard(std::make_shared<text::SpecialGuard>(model.tokenizer->special_texts())),
+      traits(traits_of(model)) {
     const text::Tokenizer& tokenizer = *model.tokenizer;
     for (tokens::TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
         longest_token_bytes = std::max(
@@ -30,6 +40,7 @@ RequestRules ModelEntry::rules(std::uint32_t max_choices) const {
     rules.max_choices = max_choices;
     rules.max_top_logprobs = model.engine->info().max_top_logprobs;
     rules.vocab_size = model.tokenizer->vocab_size();
+    rules.structured_output = model.engine->info().structured_output;
     return rules;
 }
 
@@ -51,7 +62,9 @@ ModelDirectory::ModelDirectory(std::vector<ServedModel> models, const ModelDirec
             // What the tokenizer costs to look through is taken over.
             entry = std::make_shared<ModelEntry>(**known);
             const bool same_engine = entry->model.engine == model.engine;
+            const bool same_template = entry->model.chat_template == model.chat_template;
             entry->model = std::move(model);
+            if (!same_template) entry->traits = traits_of(entry->model);
             if (!same_engine) entry->metrics = counters(entry->model);
         }
         entries_.push_back(std::move(entry));
@@ -148,12 +161,24 @@ void ModelDirectory::append_model_json(std::string& out, const ModelEntry& entry
     w.key("context_length").number(entry.context_tokens()).end_object();
 }
 
-void ModelDirectory::append_list_json(std::string& out) const {
+void ModelDirectory::append_relayed_json(std::string& out, std::string_view name) {
+    codec::JsonWriter w(out);
+    w.begin_object().key("id").string(name).key("object").string("model");
+    w.key("created").number(std::int64_t{0}).key("owned_by").string("upstream").end_object();
+}
+
+void ModelDirectory::append_list_json(std::string& out,
+                                      std::span<const std::string> relayed) const {
     out += R"({"object":"list","data":[)";
     bool first = true;
     for (const std::string& name : order_) {
         if (!std::exchange(first, false)) out += ',';
         append_model_json(out, *names_.find(name)->second.pools.front(), name);
+    }
+    for (const std::string& name : relayed) {
+        if (names_.contains(name)) continue;
+        if (!std::exchange(first, false)) out += ',';
+        append_relayed_json(out, name);
     }
     out += "]}";
 }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "stator/frontend/frontend_metrics.h"
 #include "stator/frontend/sampling_fields.h"
 #include "stator/text/special_guard.h"
+#include "stator/text/template_traits.h"
 
 namespace stator::frontend {
 
@@ -26,6 +28,7 @@ struct ModelEntry {
     ServedModel model;
     const ModelMetrics* metrics;  ///< null in tests alone
     std::shared_ptr<const text::SpecialGuard> guard;
+    text::TemplateTraits traits;          ///< of the model's chat template
     std::size_t longest_token_bytes = 1;  ///< of all tokens: bounds tokens from below by bytes
 
     [[nodiscard]] std::uint32_t context_tokens() const {
@@ -57,8 +60,10 @@ class ModelDirectory {
     }
     [[nodiscard]] std::vector<ServedModel> models() const;
 
-    /// OpenAI's list object, aliases included.
-    void append_list_json(std::string& out) const;
+    /// OpenAI's list object, aliases included, and `relayed` ones that are not among these.
+    void append_list_json(std::string& out, std::span<const std::string> relayed = {}) const;
+    /// The model object of one whose facts only its own server knows.
+    static void append_relayed_json(std::string& out, std::string_view name);
     /// OpenAI's model object for one of its names.
     static void append_model_json(std::string& out, const ModelEntry& entry, std::string_view name);
 

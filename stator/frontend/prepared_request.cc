@@ -22,17 +22,31 @@ Result<void> add_prompt(PreparedRequest& out, Result<std::vector<tokens::TokenId
     return {};
 }
 
+/// What a chat becomes: the prompt and whether it ends inside the model's thinking.
+Result<EncodedChat> encode(ChatRequest& request, const ModelEntry& entry, std::int64_t unix_seconds,
+                           const std::atomic<bool>* abandoned) {
+    auto& given = request.fields.hints.prompt_tokens;
+    if (given.empty()) return encode_chat(request, entry, unix_seconds, abandoned);
+    const bool in_reasoning = ends_in_reasoning(given, entry.model);
+    return EncodedChat{std::move(given), in_reasoning};
+}
+
 Result<void> prepare_chat(codec::JsonView body, const RequestRules& rules,
-                          std::int64_t unix_seconds, PreparedRequest& out) {
+                          std::int64_t unix_seconds, const std::atomic<bool>* abandoned,
+                          PreparedRequest& out) {
     auto request = read_chat_request(body, rules);
     if (!request) return tl::unexpected<Error>(std::move(request.error()));
+    const bool given = !request->fields.hints.prompt_tokens.empty();
+    auto chat = encode(*request, *out.entry, unix_seconds, abandoned);
+    if (!chat) return tl::unexpected<Error>(std::move(chat.error()));
+    auto plan = plan_output(*request, out.entry->model, chat->ends_in_reasoning);
+    if (!plan) return tl::unexpected<Error>(std::move(plan.error()));
+    out.output = std::move(*plan);
+    const ChatMessage& last = request->messages.back();
+    if (request->echo && last.role == "assistant") out.echo = last.content.value_or("");
     out.fields = std::move(request->fields);
-    if (!out.fields.hints.prompt_tokens.empty()) {
-        return add_prompt(out, std::move(out.fields.hints.prompt_tokens), std::nullopt,
-                          "nvext.token_data");
-    }
-    return add_prompt(out, encode_chat(*request, *out.entry, unix_seconds), std::nullopt,
-                      "messages");
+    return add_prompt(out, std::move(chat->tokens), std::nullopt,
+                      given ? "nvext.token_data" : "messages");
 }
 
 Result<void> prepare_completion(codec::JsonView body, const RequestRules& rules,
@@ -59,7 +73,8 @@ Result<void> prepare_completion(codec::JsonView body, const RequestRules& rules,
 Result<PreparedRequest> prepare_request(Api api, std::string_view body,
                                         codec::JsonDocument& document, const ModelDirectory& models,
                                         std::uint32_t max_choices, std::int64_t unix_seconds,
-                                        std::shared_ptr<const ModelEntry>* model_out) {
+                                        std::shared_ptr<const ModelEntry>* model_out,
+                                        const std::atomic<bool>* abandoned) {
     if (body.empty()) {
         return error(ErrorCode::kInvalidArgument,
                      "the request has no body; send a JSON object with model and {}",
@@ -81,7 +96,7 @@ Result<PreparedRequest> prepare_request(Api api, std::string_view body,
     out.api = api;
     out.entry = *entry;
     const RequestRules rules = out.entry->rules(max_choices);
-    auto done = api == Api::kChat ? prepare_chat(*root, rules, unix_seconds, out)
+    auto done = api == Api::kChat ? prepare_chat(*root, rules, unix_seconds, abandoned, out)
                                   : prepare_completion(*root, rules, out);
     if (!done) return tl::unexpected<Error>(std::move(done.error()));
     return out;

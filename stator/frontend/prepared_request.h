@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -9,6 +10,7 @@
 #include "stator/base/error.h"
 #include "stator/codec/json.h"
 #include "stator/frontend/model_directory.h"
+#include "stator/frontend/output_plan.h"
 #include "stator/frontend/sampling_fields.h"
 
 namespace stator::frontend {
@@ -28,6 +30,9 @@ struct PreparedRequest {
     GenerationFields fields;
     std::vector<PreparedPrompt>
         prompts;  ///< one for chat; choice i of prompt p has index p × n + i
+    /// What is looked for in the output; null: it is text and nothing else.
+    std::shared_ptr<const OutputPlan> output;
+    std::string echo;  ///< text of the client's that the answer begins with
     std::shared_ptr<protocol::RouteHints> hints;  ///< of headers and body; null: none
     std::int32_t priority = 0;
     std::string tenant;            ///< of the key or the headers; empty: none
@@ -36,10 +41,12 @@ struct PreparedRequest {
 
 /// A request body to what the engine needs: JSON, fields, template, tokens. Pure computing, on any
 /// thread; slow for long prompts. `document` is a buffer to parse in, `unix_seconds` the time that
-/// chat templates may show. Once the model is known `model_out` has its entry, errors or not.
+/// chat templates may show. Once the model is known `model_out` has its entry, errors or not. Stops
+/// between its steps, with kCancelled, once `abandoned` is true.
 [[nodiscard]] Result<PreparedRequest> prepare_request(
     Api api, std::string_view body, codec::JsonDocument& document, const ModelDirectory& models,
     std::uint32_t max_choices, std::int64_t unix_seconds,
-    std::shared_ptr<const ModelEntry>* model_out = nullptr);
+    std::shared_ptr<const ModelEntry>* model_out = nullptr,
+    const std::atomic<bool>* abandoned = nullptr);
 
 }  // namespace stator::frontend

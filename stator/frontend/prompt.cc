@@ -3,93 +3,14 @@
 #include <algorithm>
 #include <utility>
 
-#include "stator/codec/json_writer.h"
+#include "stator/frontend/chat_context.h"
+#include "stator/text/detokenizer.h"
 #include "stator/text/special_guard.h"
 
 namespace stator::frontend {
 namespace {
 
-using codec::JsonType;
-using codec::JsonView;
-using codec::JsonWriter;
 using tokens::TokenId;
-
-void append_guarded(JsonWriter& w, std::string_view text, const text::SpecialGuard& guard) {
-    w.string(guard.guard(text));
-}
-
-/// A client's JSON value again, with its strings and keys guarded. Depth is bounded by the parser.
-void append_guarded_json(JsonWriter& w, JsonView value, const text::SpecialGuard& guard) {
-    if (const auto text = value.as_string()) return append_guarded(w, *text, guard);
-    switch (value.type()) {
-        case JsonType::kArray:
-            w.begin_array();
-            value.each_element([&](std::size_t, JsonView v) {
-                append_guarded_json(w, v, guard);
-                return true;
-            });
-            w.end_array();
-            return;
-        case JsonType::kObject:
-            w.begin_object();
-            value.each_member([&](std::string_view key, JsonView v) {
-                w.key(guard.guard(key));
-                append_guarded_json(w, v, guard);
-                return true;
-            });
-            w.end_object();
-            return;
-        case JsonType::kNull:
-        case JsonType::kBool:
-        case JsonType::kInt:
-        case JsonType::kUint:
-        case JsonType::kDouble:
-        case JsonType::kString:
-            break;
-    }
-    std::string plain;
-    value.write_to(plain);
-    w.raw(plain);
-}
-
-Result<void> append_message(JsonWriter& w, const ChatMessage& m, const text::SpecialGuard& guard) {
-    w.begin_object().key("role").string(m.role).key("content");
-    if (m.content) {
-        append_guarded(w, *m.content, guard);
-    } else {
-        w.null();
-    }
-    if (!m.name.empty()) append_guarded(w.key("name"), m.name, guard);
-    if (!m.tool_call_id.empty()) append_guarded(w.key("tool_call_id"), m.tool_call_id, guard);
-    if (!m.tool_calls_json.empty()) {
-        codec::JsonDocument document;
-        auto calls = document.parse(m.tool_calls_json);
-        if (!calls) return tl::unexpected<Error>(std::move(calls.error()));
-        append_guarded_json(w.key("tool_calls"), *calls, guard);
-    }
-    w.end_object();
-    return {};
-}
-
-Result<void> append_kwargs(JsonWriter& w, const std::string& json,
-                           const text::SpecialGuard& guard) {
-    codec::JsonDocument document;
-    auto kwargs = document.parse(json);
-    if (!kwargs) return tl::unexpected<Error>(std::move(kwargs.error()));
-    Result<void> status;
-    kwargs->each_member([&](std::string_view key, JsonView value) {
-        if (key == "messages" || key == "add_generation_prompt" || key == "tools" ||
-            key == "documents" || key == "bos_token" || key == "eos_token") {
-            status = param_error("chat_template_kwargs",
-                                 "chat_template_kwargs must not set {}: the server does", key);
-            return false;
-        }
-        w.key(guard.guard(key));
-        append_guarded_json(w, value, guard);
-        return true;
-    });
-    return status;
-}
 
 tl::unexpected<Error> too_long(std::string_view param, std::string_view at_least,
                                std::size_t tokens, std::uint32_t context) {
@@ -108,32 +29,48 @@ Result<void> refuse_hopeless(std::size_t bytes, const ModelEntry& entry, std::st
     return too_long(param, "at least ", at_least, entry.context_tokens());
 }
 
-}  // namespace
-
-Result<std::string> chat_context_json(const ChatRequest& request, const text::SpecialGuard& guard) {
-    std::string out;
-    constexpr std::size_t kPerMessage = 64;
-    out.reserve(request.text_bytes() + (request.messages.size() + 2) * kPerMessage);
-    JsonWriter w(out);
-    w.begin_object().key("messages").begin_array();
-    for (const ChatMessage& m : request.messages) {
-        if (auto ok = append_message(w, m, guard); !ok) {
-            return tl::unexpected<Error>(std::move(ok.error()));
-        }
+/// Cuts off what the template wrote behind the last message's content.
+Result<void> cut_at_mark(std::string& rendered) {
+    const std::size_t mark = rendered.rfind(kContinueMark);
+    if (mark == std::string::npos) {
+        return param_error("continue_final_message",
+                           "continue_final_message: the model's chat template does not show the "
+                           "last message's content as it is, so the answer can't go on with it");
     }
-    w.end_array();
-    w.key("add_generation_prompt").boolean(true).key("tools").null().key("documents").null();
-    if (!request.template_kwargs_json.empty()) {
-        if (auto ok = append_kwargs(w, request.template_kwargs_json, guard); !ok) {
-            return tl::unexpected<Error>(std::move(ok.error()));
-        }
-    }
-    w.end_object();
-    return out;
+    // A space follows the mark: where it is gone the template trims, and would have trimmed here.
+    const bool trims =
+        !std::string_view(rendered).substr(mark + kContinueMark.size()).starts_with(' ');
+    rendered.resize(mark);
+    if (trims) rendered.resize(rendered.find_last_not_of(" \t\r\n") + 1);
+    return {};
 }
 
-Result<std::vector<TokenId>> encode_chat(const ChatRequest& request, const ModelEntry& entry,
-                                         std::int64_t unix_seconds) {
+Result<std::string> render_chat(const ChatRequest& request, const ModelEntry& entry,
+                                std::int64_t unix_seconds) {
+    const ServedModel& model = entry.model;
+    if (request.continue_final_message && !request.messages.back().content) {
+        return param_error("continue_final_message",
+                           "continue_final_message needs a last message with content");
+    }
+    auto context = chat_context_json(request, *entry.guard, entry.traits, model.format);
+    if (!context) return context;
+    auto rendered = model.chat_template->render(*context, unix_seconds);
+    if (!rendered) {
+        if (rendered.error().param.empty()) rendered.error().param = "messages";
+        return rendered;
+    }
+    if (request.continue_final_message) {
+        if (auto ok = cut_at_mark(*rendered); !ok) {
+            return tl::unexpected<Error>(std::move(ok.error()));
+        }
+    }
+    return rendered;
+}
+
+}  // namespace
+
+Result<EncodedChat> encode_chat(const ChatRequest& request, const ModelEntry& entry,
+                                std::int64_t unix_seconds, const std::atomic<bool>* abandoned) {
     const ServedModel& model = entry.model;
     if (model.chat_template == nullptr) {
         return param_error("messages",
@@ -144,22 +81,29 @@ Result<std::vector<TokenId>> encode_chat(const ChatRequest& request, const Model
     if (auto ok = refuse_hopeless(request.text_bytes(), entry, "messages"); !ok) {
         return tl::unexpected<Error>(std::move(ok.error()));
     }
-    auto context = chat_context_json(request, *entry.guard);
-    if (!context) return tl::unexpected<Error>(std::move(context.error()));
-    auto rendered = model.chat_template->render(*context, unix_seconds);
-    if (!rendered) {
-        Error e = std::move(rendered.error());
-        if (e.param.empty()) e.param = "messages";
-        return tl::unexpected<Error>(std::move(e));
+    auto rendered = render_chat(request, entry, unix_seconds);
+    if (!rendered) return tl::unexpected<Error>(std::move(rendered.error()));
+    if (abandoned != nullptr && abandoned->load(std::memory_order_relaxed)) {
+        return error(ErrorCode::kCancelled, "the client left");
     }
-    context->clear();
-    context->shrink_to_fit();
-    std::vector<TokenId> tokens;
+    EncodedChat out;
+    out.ends_in_reasoning = !model.format.reasoning.empty() &&
+                            text::ends_in_reasoning(model.format.reasoning, *rendered);
     // Templates write BOS themselves where the model wants it.
-    if (auto ok = text::encode_guarded(*model.tokenizer, *rendered, false, tokens); !ok) {
+    if (auto ok = text::encode_guarded(*model.tokenizer, *rendered, false, out.tokens); !ok) {
         return tl::unexpected<Error>(std::move(ok.error()));
     }
-    return tokens;
+    return out;
+}
+
+bool ends_in_reasoning(std::span<const TokenId> prompt, const ServedModel& model) {
+    if (model.format.reasoning.empty()) return false;
+    // The mark that opens thinking is the prompt's last but for white space.
+    constexpr std::size_t kLast = 64;
+    text::Detokenizer detokenizer(*model.tokenizer, {}, text::ControlTokens::kSpelled);
+    std::string tail;
+    for (const TokenId t : prompt.last(std::min(kLast, prompt.size()))) detokenizer.push(t, tail);
+    return text::ends_in_reasoning(model.format.reasoning, tail);
 }
 
 Result<std::vector<TokenId>> encode_prompt(PromptInput input, const ModelEntry& entry) {

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,18 +14,22 @@
 
 namespace stator::frontend {
 
-/// The variables a chat template sees: messages, add_generation_prompt (true), tools and documents
-/// (null) and the client's chat_template_kwargs. Every string that came from the client is guarded
-/// against special tokens.
-[[nodiscard]] Result<std::string> chat_context_json(const ChatRequest& request,
-                                                    const text::SpecialGuard& guard);
+/// A chat as its model gets it.
+struct EncodedChat {
+    std::vector<tokens::TokenId> tokens;
+    bool ends_in_reasoning = false;  ///< the prompt ends inside the model's thinking
+};
 
 /// Messages to tokens by the model's template, which may show the time. kInvalidArgument: no
 /// template, or the template refused the messages; kTooLarge: certainly more tokens than the
-/// context, found before tokenising.
-[[nodiscard]] Result<std::vector<tokens::TokenId>> encode_chat(const ChatRequest& request,
-                                                               const ModelEntry& entry,
-                                                               std::int64_t unix_seconds);
+/// context, found before tokenising; kCancelled: `abandoned` (may be null) became true.
+[[nodiscard]] Result<EncodedChat> encode_chat(const ChatRequest& request, const ModelEntry& entry,
+                                              std::int64_t unix_seconds,
+                                              const std::atomic<bool>* abandoned);
+
+/// The same of a prompt that the client gave as tokens: what its end says.
+[[nodiscard]] bool ends_in_reasoning(std::span<const tokens::TokenId> prompt,
+                                     const ServedModel& model);
 
 /// A completion's prompt to tokens. Text is read with special tokens and BOS: who writes it may
 /// give token ids as well, so there is nothing to forge. Token ids are taken as they are.

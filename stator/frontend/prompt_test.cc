@@ -89,19 +89,6 @@ TEST_F(PromptTest, UsersCannotForgeSpecialTokens) {
         "<|im_start|>user\n<|im_end|>\n<|im_start|>system<|im_end|>\n<|im_start|>assistant\n");
 }
 
-TEST_F(PromptTest, ContextGuardsEverythingOfTheClient) {
-    ChatRequest request;
-    request.messages.push_back({"assistant", std::nullopt, "<|im_end|>", "<|im_end|>",
-                                R"([{"<|im_end|>":["<|im_end|>",1,null,true,{"a":-1.5}]}])"});
-    request.template_kwargs_json = R"({"thinking":"<|im_end|>","n":2})";
-    const auto json = chat_context_json(request, text::SpecialGuard(tokenizer_.special_texts()));
-    ASSERT_TRUE(json) << json.error().message;
-    EXPECT_EQ(json->find("<|im_end|>"), std::string::npos) << *json;
-    ASSERT_TRUE(document_.parse(*json));
-    EXPECT_NE(json->find(R"("n":2)"), std::string::npos);
-    EXPECT_NE(json->find(R"([{")"), std::string::npos);
-}
-
 TEST_F(PromptTest, KwargsMustNotReplaceWhatTheServerSets) {
     const auto r =
         prepare(Api::kChat, R"({"model":"chat","messages":[{"role":"user","content":"x"}],)"

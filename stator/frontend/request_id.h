@@ -17,8 +17,12 @@ class IdSource {
     explicit IdSource(std::uint64_t seed) : next_(seed) {}
     /// `prefix` and 16 hexadecimal digits.
     [[nodiscard]] std::string next(std::string_view prefix);
+    /// "call_" and 24 letters and digits, as OpenAI names calls of tools.
+    [[nodiscard]] std::string next_call();
 
   private:
+    [[nodiscard]] std::uint64_t draw();
+
     std::atomic<std::uint64_t> next_;
 };
 

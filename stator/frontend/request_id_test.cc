@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cctype>
 #include <set>
 
 namespace stator::frontend {
@@ -24,6 +26,19 @@ TEST(RequestId, SourceDoesNotRepeat) {
         const auto id = ids.next("req-");
         EXPECT_TRUE(valid_request_id(id));
         EXPECT_EQ(id.size(), 20U);
+        EXPECT_TRUE(seen.insert(id).second);
+    }
+}
+
+TEST(RequestId, CallsAreNamedAsOpenAIDoes) {
+    IdSource ids(7);
+    std::set<std::string> seen;
+    for (int i = 0; i < 10'000; ++i) {
+        const auto id = ids.next_call();
+        EXPECT_TRUE(id.starts_with("call_"));
+        EXPECT_EQ(id.size(), 29U);
+        EXPECT_TRUE(std::all_of(id.begin() + 5, id.end(),
+                                [](unsigned char c) { return std::isalnum(c) != 0; }));
         EXPECT_TRUE(seen.insert(id).second);
     }
 }

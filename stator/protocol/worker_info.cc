@@ -65,7 +65,9 @@ bool same_pool(const ModelCard& a, const ModelCard& b) {
            a.chat_template == b.chat_template && a.vocab_size == b.vocab_size &&
            a.context_tokens == b.context_tokens && a.block_tokens == b.block_tokens &&
            a.hash_scheme == b.hash_scheme && a.kv_layout == b.kv_layout &&
-           a.max_top_logprobs == b.max_top_logprobs && a.sampling == b.sampling;
+           a.max_top_logprobs == b.max_top_logprobs &&
+           a.structured_output == b.structured_output && a.sampling == b.sampling &&
+           a.tool_format == b.tool_format && a.reasoning_format == b.reasoning_format;
 }
 
 std::string pool_id(const ModelCard& card) {
@@ -84,6 +86,12 @@ std::string pool_id(const ModelCard& card) {
     c.maybe(card.sampling.top_p);
     c.maybe(card.sampling.top_k);
     c.maybe(card.sampling.min_p);
+    // Later fields are only written where they say something, so that ids stay as they were.
+    if (!card.tool_format.empty() || !card.reasoning_format.empty()) {
+        c.text(card.tool_format);
+        c.text(card.reasoning_format);
+    }
+    if (card.structured_output) c.number(1);
     return fmt::format("{:016x}", c.hash());
 }
 

@@ -51,7 +51,12 @@ struct ModelCard {
     std::string hash_scheme;           ///< "xxh3-64:1337"; how block hashes are made
     std::string kv_layout;  ///< engine, cell types and layers: what a KV handoff must agree on
     std::uint32_t max_top_logprobs = 0;
+    bool structured_output = false;  ///< takes requests with an OutputConstraint
     RecommendedSampling sampling;
+    /// How the model writes calls of tools and thinking (text::OutputFormat's names); empty: not
+    /// known.
+    std::string tool_format;
+    std::string reasoning_format;
     bool operator==(const ModelCard&) const = default;
 };
 

@@ -50,6 +50,8 @@ TEST(PoolTest, EveryOtherFieldMakesAnotherPool) {
         [](ModelCard& c) { c.sampling.top_k = 5; },
         [](ModelCard& c) { c.sampling.top_k = 0; },
         [](ModelCard& c) { c.sampling.min_p = 0.5F; },
+        [](ModelCard& c) { c.tool_format = "hermes"; },
+        [](ModelCard& c) { c.reasoning_format = "hermes"; },
     };
     std::set<std::string> ids = {pool_id(card())};
     for (std::size_t i = 0; i < changes.size(); ++i) {

@@ -91,7 +91,8 @@ Result<void> read_sampling(MsgpackReader& r, RecommendedSampling& s) {
 }
 
 void write_card(MsgpackWriter& w, const ModelCard& c) {
-    w.map(12 + (c.chat_template ? 1U : 0U));
+    w.map(12 + (c.chat_template ? 1U : 0U) + (c.structured_output ? 1U : 0U) +
+          (c.tool_format.empty() ? 0U : 1U) + (c.reasoning_format.empty() ? 0U : 1U));
     write_name(w, "name", c.name);
     write_names(w, "alias", c.aliases);
     write_name(w, "title", c.title);
@@ -108,8 +109,11 @@ void write_card(MsgpackWriter& w, const ModelCard& c) {
     write_name(w, "hash", c.hash_scheme);
     write_name(w, "kv", c.kv_layout);
     w.string("top").number(c.max_top_logprobs);
+    if (c.structured_output) w.string("guide").boolean(true);
     w.string("rec");
     write_sampling(w, c.sampling);
+    if (!c.tool_format.empty()) write_name(w, "toolfmt", c.tool_format);
+    if (!c.reasoning_format.empty()) write_name(w, "thinkfmt", c.reasoning_format);
 }
 
 Result<void> read_card(MsgpackReader& r, ModelCard& c) {
@@ -126,7 +130,10 @@ Result<void> read_card(MsgpackReader& r, ModelCard& c) {
         if (key == "hash") return read_name(r, c.hash_scheme);
         if (key == "kv") return read_name(r, c.kv_layout);
         if (key == "top") return read_value(r, c.max_top_logprobs);
+        if (key == "guide") return read_value(r, c.structured_output);
         if (key == "rec") return read_sampling(r, c.sampling);
+        if (key == "toolfmt") return read_name(r, c.tool_format);
+        if (key == "thinkfmt") return read_name(r, c.reasoning_format);
         return Field::unknown();
     });
 }

@@ -21,6 +21,27 @@ TEST(InfoMessage, ComesBackAsItWas) {
     EXPECT_EQ(*read, test_info());
 }
 
+TEST(InfoMessage, FormatsOfTheOutput) {
+    protocol::WorkerInfo info = test_info();
+    for (const bool tools : {false, true}) {
+        info.card.tool_format = tools ? "hermes" : "";
+        info.card.reasoning_format = tools ? "" : "qwen3";
+        const auto read = read_info(encoded(info));
+        ASSERT_TRUE(read) << read.error().message;
+        EXPECT_EQ(*read, info);
+    }
+}
+
+TEST(InfoMessage, SaysWhetherOutputCanBeConstrained) {
+    protocol::WorkerInfo info = test_info();
+    info.card.structured_output = true;
+    const auto read = read_info(encoded(info));
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_EQ(*read, info);
+    EXPECT_FALSE(protocol::same_pool(info.card, test_info().card));
+    EXPECT_NE(protocol::pool_id(info.card), protocol::pool_id(test_info().card));
+}
+
 TEST(InfoMessage, AWorkerThatIsLoadingNeedNotKnowItsModel) {
     protocol::WorkerInfo info = test_info();
     info.card = {};

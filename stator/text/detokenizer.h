@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -8,6 +9,12 @@
 #include "stator/text/tokenizer.h"
 
 namespace stator::text {
+
+/// What becomes of control tokens ("<|channel|>") in a text.
+enum class ControlTokens : std::uint8_t {
+    kHidden,   ///< they are no text
+    kSpelled,  ///< as the vocabulary spells them, but for those that end a generation: for a parser
+};
 
 /// Tokens to text, one at a time, for one generation: joins byte pieces, holds back the unfinished
 /// tail of a UTF-8 character (at most 3 bytes) and whatever may still become a stop string, and
@@ -18,7 +25,7 @@ class Detokenizer {
     /// `stop`: texts that end the generation; not part of the output. An empty one never matches.
     /// `begins_text`: the tokens are all of a text and not what goes on behind a prompt.
     Detokenizer(const Tokenizer& tokenizer, std::vector<std::string> stop,
-                bool begins_text = false);
+                ControlTokens control = ControlTokens::kHidden, bool begins_text = false);
 
     /// Takes one token and appends what became certain to `out` (valid UTF-8; ill-formed bytes
     /// become U+FFFD). True once a stop string is complete: `out` then ends right before it, and
@@ -46,14 +53,21 @@ class Detokenizer {
         bool push(char byte);
     };
 
+    bool feed(std::string_view text, std::string& out);
+    [[nodiscard]] std::size_t before_stop(std::string_view text) const;
     bool search(std::size_t from);
-    void release(std::size_t held, std::string& out);
+    bool step(std::size_t at);
+    void release(std::string& out);
 
     const Tokenizer& tokenizer_;
+    ControlTokens control_;
     std::vector<Matcher> stops_;
-    std::string bytes_;    ///< bytes that are not whole characters yet
+    std::array<bool, 256> begins_stop_{};  ///< first bytes of stop strings
+    std::string bytes_;                    ///< bytes that are not whole characters yet
+    std::string whole_;                    ///< scratch: characters that bytes_ became
     std::string pending_;  ///< whole characters; those from released_ on may begin a stop string
     std::size_t released_ = 0;  ///< how much of pending_ has been given out
+    std::size_t held_ = 0;      ///< how many bytes at the end of pending_ begin a stop string
     bool begins_text_;
     int stop_index_ = -1;
 };

@@ -168,6 +168,24 @@ TEST(Detokenizer, HalfCharactersWaitAndBecomeReplacementsAtTheEnd) {
     EXPECT_EQ(out, "😀\uFFFD");
 }
 
+TEST(Detokenizer, ControlTokensAreSpelledForParsersAlone) {
+    const ByteTokenizer tokenizer({"<|channel|>"});
+    const std::vector<TokenId> tokens = {'a', 257, 0xC3, 257, ByteTokenizer::kEnd, 'b'};
+    const auto text = [&](ControlTokens control, std::vector<std::string> stop) {
+        Detokenizer d(tokenizer, std::move(stop), control);
+        std::string out;
+        for (const TokenId t : tokens) {
+            if (d.push(t, out)) return out;
+        }
+        d.finish(out);
+        return out;
+    };
+    EXPECT_EQ(text(ControlTokens::kHidden, {}), "a\uFFFDb");
+    EXPECT_EQ(text(ControlTokens::kSpelled, {}), "a<|channel|>\uFFFD<|channel|>b");
+    EXPECT_EQ(text(ControlTokens::kSpelled, {"|><|"}), "a<|channel|>\uFFFD<|channel|>b");
+    EXPECT_EQ(text(ControlTokens::kSpelled, {"nel"}), "a<|chan");
+}
+
 TEST(Detokenizer, TheFirstCompleteStopWinsThenTheLongest) {
     EXPECT_EQ(detokenize({"xabcd"}, {"abcd", "bc"}), (Outcome{"xa", 1}));
     EXPECT_EQ(detokenize({"xabc"}, {"bc", "abc"}), (Outcome{"x", 1}));

@@ -1,6 +1,9 @@
-//! C ABI over minijinja and the tokenizer crates, linked into the stator program as a static library. The contract is in include/stator_text.h.
+//! C ABI over minijinja, the tokenizer crates and llguidance, linked into the stator program as a static library. The contracts
+//! are in include/.
 
 mod generation;
+mod guide;
+mod guide_abi;
 mod methods;
 mod python;
 mod template;

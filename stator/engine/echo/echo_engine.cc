@@ -135,6 +135,12 @@ Result<void> EchoEngine::submit(GenerateRequest request, std::shared_ptr<StepSin
                      "{} prompt tokens and {} to generate do not fit the context of {} tokens",
                      request.prompt.size(), request.max_tokens, options_.context_tokens);
     }
+    if (request.constraint) {
+        auto refused = error(ErrorCode::kUnsupported,
+                             "the echo engine can't hold its output to a constraint");
+        refused.value().param = "constraint";
+        return refused;
+    }
     if (request.resumed_tokens >= request.prompt.size()) {
         return param_error("resumed_tokens",
                            "{} resumed tokens leave nothing of a prompt of {} tokens",

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -14,9 +16,11 @@
 
 #include "stator/base/check.h"
 #include "stator/base/log.h"
+#include "stator/engine/llama/guide_desk.h"
 #include "stator/engine/llama/llama_context.h"
 #include "stator/engine/llama/sampler.h"
 #include "stator/engine/llama/scheduler.h"
+#include "stator/text/guides/guide.h"
 
 namespace stator::engine {
 namespace llama {
@@ -24,6 +28,7 @@ namespace {
 
 constexpr std::uint32_t kMaxTopLogprobs = 20;
 constexpr int kMaxFailuresInARow = 3;
+constexpr std::chrono::milliseconds kStopTick{10};
 
 std::uint64_t random_seed() {
     std::uint64_t seed = 0;
@@ -45,11 +50,13 @@ std::uint64_t mix(std::uint64_t x) {
 /// everything else is the thread's own.
 class LlamaEngine final : public Engine {
   public:
-    LlamaEngine(std::unique_ptr<LlamaContext> context, KvEventSink kv_events, std::uint64_t seed)
+    LlamaEngine(std::unique_ptr<LlamaContext> context, KvEventSink kv_events, std::uint64_t seed,
+                std::shared_ptr<const text::Tokenizer> tokenizer)
         : context_(std::move(context)),
           kv_events_(std::move(kv_events)),
           scheduler_(context_->scheduler_options()),
-          seed_(seed != 0 ? seed : random_seed()) {
+          seed_(seed != 0 ? seed : random_seed()),
+          allowed_((context_->vocab_size() + 31) / 32) {
         const SchedulerOptions& s = context_->scheduler_options();
         info_ = {.kind = "llama",
                  .device = context_->device(),
@@ -57,12 +64,22 @@ class LlamaEngine final : public Engine {
                  .block_tokens = s.prefix_cache ? s.block_tokens : 0,
                  .max_running = s.max_running,
                  .max_waiting = s.max_waiting,
-                 .max_top_logprobs = kMaxTopLogprobs};
+                 .max_top_logprobs = kMaxTopLogprobs,
+                 .structured_output = tokenizer != nullptr};
         load_ = scheduler_.load();
+        if (tokenizer) {
+            guides_ = std::make_unique<GuideDesk>(std::move(tokenizer),
+                                                  [this](RequestId id, Result<text::Guide> guide) {
+                                                      take_guide(id, std::move(guide));
+                                                  });
+        }
         thread_ = std::thread([this] { run(); });
     }
 
-    ~LlamaEngine() override { stop(Deadline::at(clock_.now())); }
+    ~LlamaEngine() override {
+        stop(Deadline::at(clock_.now()));
+        guides_.reset();
+    }
 
     [[nodiscard]] const EngineInfo& info() const override { return info_; }
     [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,
@@ -83,6 +100,19 @@ class LlamaEngine final : public Engine {
         std::shared_ptr<StepSink> sink;
         std::optional<Sampler> sampler;
         TimePoint accepted;
+        std::optional<text::Guide> guide;  ///< of a request with a constraint
+        /// While its constraint is compiled: the request, which the scheduler does not know yet.
+        std::unique_ptr<protocol::GenerateRequest> waits_for_guide;
+    };
+    struct Compiled {
+        RequestId id;
+        Result<text::Guide> guide;
+    };
+    /// What was drawn from one row of a step.
+    struct Drawn {
+        TokenId token = 0;
+        bool ends = false;         ///< a constraint leaves nothing to follow
+        std::optional<Error> why;  ///< the constraint can't be followed: the request fails
     };
     struct Delivery {
         std::shared_ptr<StepSink> sink;
@@ -91,13 +121,17 @@ class LlamaEngine final : public Engine {
 
     void run();
     bool take_mail();
+    void take_in(Incoming in);
+    void take_guide(RequestId id, Result<text::Guide> guide);
+    void start_guided(Compiled compiled);
     void end_expired();
     void step();
     void settle();
     bool forward(const StepPlan& plan);
     void give_up_step(std::string_view why);
     void draw(const StepPlan& plan);
-    TokenId draw_one(const OutputRow& row, protocol::StepBatch& batch);
+    Drawn draw_one(const OutputRow& row, protocol::StepBatch& batch);
+    [[nodiscard]] Result<bool> prepare_mask(text::Guide& guide, bool no_end);
     void finish(RequestId id, protocol::FinishReason reason, std::optional<Error> error);
     void forget(RequestId id);
     void fail_lost(const std::vector<RequestId>& lost, const Error& error);
@@ -119,6 +153,9 @@ class LlamaEngine final : public Engine {
     std::vector<SampledToken> sampled_;
     std::vector<Progress> progress_;
     std::vector<float> raw_logits_;
+    std::vector<std::uint32_t> allowed_;  ///< bits of the vocabulary, for the row being drawn
+    std::unordered_map<RequestId, Error> broken_;  ///< constraints that failed in this step
+    std::size_t waiting_for_guides_ = 0;
     protocol::ForwardPassMetrics work_;
     double mean_request_seconds_ = 0.0;
     int failures_in_a_row_ = 0;
@@ -127,6 +164,7 @@ class LlamaEngine final : public Engine {
     std::condition_variable wake_;
     std::vector<Incoming> inbox_;           // bound: accepted_ below
     std::vector<RequestId> cancellations_;  // bound: one per accepted request and caller
+    std::vector<Compiled> compiled_;        // bound: accepted_
     std::size_t accepted_ = 0;              // not yet ended; bound: max_running + max_waiting
     bool stopping_ = false;
     Deadline stop_deadline_;
@@ -137,6 +175,7 @@ class LlamaEngine final : public Engine {
     std::atomic<bool> healthy_{true};
     std::mutex join_mutex_;
     std::thread thread_;
+    std::unique_ptr<GuideDesk> guides_;  // null: no constraints
 };
 
 Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
@@ -152,6 +191,12 @@ Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
         return param_error("resumed_tokens",
                            "{} resumed tokens leave nothing of a prompt of {} tokens.",
                            request.resumed_tokens, request.prompt.size());
+    }
+    if (request.constraint && !guides_) {
+        auto refused =
+            error(ErrorCode::kUnsupported, "This engine can't hold its output to a constraint.");
+        refused.value().param = "constraint";
+        return refused;
     }
     for (const TokenId token : request.prompt) {
         if (token >= context_->vocab_size()) {
@@ -235,29 +280,36 @@ void LlamaEngine::run() {
 bool LlamaEngine::take_mail() {
     std::vector<Incoming> inbox;
     std::vector<RequestId> cancellations;
+    std::vector<Compiled> compiled;
     bool give_up = false;
     {
         std::unique_lock lock(mutex_);
         const auto something = [&] {
-            return stopping_ || !inbox_.empty() || !cancellations_.empty();
+            return stopping_ || !inbox_.empty() || !cancellations_.empty() || !compiled_.empty();
         };
-        if (scheduler_.idle()) wake_.wait(lock, something);
+        if (scheduler_.idle()) {
+            wake_.wait(lock, something);
+            // Nothing to do until a constraint is compiled, or it is time to give up.
+            if (stopping_ && waiting_for_guides_ > 0 && compiled_.empty()) {
+                wake_.wait_for(lock, kStopTick, [&] { return !compiled_.empty(); });
+            }
+        }
         inbox.swap(inbox_);
         cancellations.swap(cancellations_);
+        compiled.swap(compiled_);
         if (stopping_) {
-            if (scheduler_.idle() && inbox.empty()) return false;
+            if (scheduler_.idle() && inbox.empty() && waiting_for_guides_ == 0) return false;
             give_up = stop_deadline_.reached(clock_.now());
         }
     }
-    for (Incoming& in : inbox) {
-        const RequestId id = in.request.id;
-        live_[id] = Live{std::move(in.sink), std::nullopt, clock_.now()};
-        if (auto ok = scheduler_.add(std::move(in.request)); !ok) {
-            finish(id, protocol::FinishReason::kError, std::move(ok.error()));
-        }
-    }
+    for (Incoming& in : inbox) take_in(std::move(in));
+    for (Compiled& one : compiled) start_guided(std::move(one));
     for (const RequestId id : cancellations) {
-        if (scheduler_.cancel(id)) finish(id, protocol::FinishReason::kCancelled, std::nullopt);
+        const auto live = live_.find(id);
+        const bool waits = live != live_.end() && live->second.waits_for_guide != nullptr;
+        if (waits || scheduler_.cancel(id)) {
+            finish(id, protocol::FinishReason::kCancelled, std::nullopt);
+        }
     }
     if (give_up) {
         end_all(
@@ -265,6 +317,51 @@ bool LlamaEngine::take_mail() {
                 .value());
     }
     return true;
+}
+
+void LlamaEngine::take_in(Incoming in) {
+    const RequestId id = in.request.id;
+    Live& live = live_[id];
+    live.sink = std::move(in.sink);
+    live.accepted = clock_.now();
+    if (in.request.constraint) {
+        const auto resumed = std::span(in.request.prompt).last(in.request.resumed_tokens);
+        guides_->ask(id, in.request.constraint, {resumed.begin(), resumed.end()});
+        live.waits_for_guide = std::make_unique<protocol::GenerateRequest>(std::move(in.request));
+        ++waiting_for_guides_;
+        return;
+    }
+    if (auto ok = scheduler_.add(std::move(in.request)); !ok) {
+        finish(id, protocol::FinishReason::kError, std::move(ok.error()));
+    }
+}
+
+/// On the desk's thread.
+void LlamaEngine::take_guide(RequestId id, Result<text::Guide> guide) {
+    {
+        const std::scoped_lock lock(mutex_);
+        compiled_.push_back({id, std::move(guide)});
+    }
+    wake_.notify_one();
+}
+
+void LlamaEngine::start_guided(Compiled compiled) {
+    const auto it = live_.find(compiled.id);
+    if (it == live_.end() || !it->second.waits_for_guide) return;  // it was cancelled meanwhile
+    protocol::GenerateRequest request = std::move(*it->second.waits_for_guide);
+    it->second.waits_for_guide.reset();
+    --waiting_for_guides_;
+    if (!compiled.guide) {
+        return finish(compiled.id, protocol::FinishReason::kError,
+                      std::move(compiled.guide.error()));
+    }
+    if (compiled.guide->finished()) {
+        return finish(compiled.id, protocol::FinishReason::kStop, std::nullopt);
+    }
+    it->second.guide = std::move(*compiled.guide);
+    if (auto ok = scheduler_.add(std::move(request)); !ok) {
+        finish(compiled.id, protocol::FinishReason::kError, std::move(ok.error()));
+    }
 }
 
 void LlamaEngine::end_expired() {
@@ -354,8 +451,10 @@ void LlamaEngine::draw(const StepPlan& plan) {
     progress_.clear();
     for (const OutputRow& row : plan.outputs) {
         protocol::StepBatch& batch = batch_for(live_.at(row.id).sink);
-        const TokenId token = draw_one(row, batch);
-        sampled_.push_back({row.id, token, context_->is_end(token)});
+        Drawn drawn = draw_one(row, batch);
+        const bool ends = drawn.ends || drawn.why;
+        sampled_.push_back({row.id, drawn.token, context_->is_end(drawn.token), ends});
+        if (drawn.why) broken_.emplace(row.id, std::move(*drawn.why));
     }
     scheduler_.complete(sampled_, progress_);
     for (const Progress& p : progress_) {
@@ -366,12 +465,28 @@ void LlamaEngine::draw(const StepPlan& plan) {
             event->finish = p.finish;
             event->prompt_tokens = p.prompt_tokens;
             event->cached_tokens = p.cached_tokens;
+            if (const auto why = broken_.find(p.id); why != broken_.end()) {
+                event->finish = protocol::FinishReason::kError;
+                event->error = std::move(why->second);
+            }
         }
         if (p.finish) forget(p.id);
     }
+    broken_.clear();
 }
 
-TokenId LlamaEngine::draw_one(const OutputRow& row, protocol::StepBatch& batch) {
+/// Fills allowed_ for the next token. False: the text can only end here.
+Result<bool> LlamaEngine::prepare_mask(text::Guide& guide, bool no_end) {
+    if (auto ok = guide.mask(allowed_); !ok) return tl::unexpected<Error>(std::move(ok.error()));
+    if (no_end) {
+        for (const TokenId token : context_->end_tokens()) {
+            if (token / 32 < allowed_.size()) allowed_[token / 32] &= ~(1U << (token % 32));
+        }
+    }
+    return std::ranges::any_of(allowed_, [](std::uint32_t word) { return word != 0; });
+}
+
+LlamaEngine::Drawn LlamaEngine::draw_one(const OutputRow& row, protocol::StepBatch& batch) {
     Live& live = live_.at(row.id);
     const Sequence& sequence = *scheduler_.find(row.id);
     const auto& request = sequence.request;
@@ -379,15 +494,46 @@ TokenId LlamaEngine::draw_one(const OutputRow& row, protocol::StepBatch& batch) 
         live.sampler.emplace(request.sampling, sequence.tokens.tokens(),
                              mix(seed_ ^ request.id.value), request.resumed_tokens);
     }
+    protocol::StepEvent event;
+    event.id = row.id;
+    event.first = static_cast<std::uint32_t>(batch.tokens.size());
+    Drawn drawn;
+    const bool no_end = request.ignore_eos || sequence.generated < request.min_tokens;
+    if (live.guide) {
+        const TimePoint start = clock_.now();
+        auto some = prepare_mask(*live.guide, no_end);
+        work_.guide_seconds += to_seconds(clock_.now() - start);
+        ++work_.guided_tokens;
+        if (!some || !*some) {
+            if (some) {
+                drawn.ends = true;
+            } else {
+                drawn.why = std::move(some.error());
+                guides_->forget(request.constraint);
+            }
+            batch.events.push_back(std::move(event));
+            return drawn;
+        }
+    }
     const std::span<float> logits = context_->logits(row.index);
     const bool wants_logprobs = request.top_logprobs >= 0;
     if (wants_logprobs) raw_logits_.assign(logits.begin(), logits.end());
 
-    const bool no_end = request.ignore_eos || sequence.generated < request.min_tokens;
     const std::span<const TokenId> masked =
         no_end ? std::span<const TokenId>(context_->end_tokens()) : std::span<const TokenId>{};
     protocol::TokenOutput out;
-    out.token = live.sampler->draw(logits, masked);
+    out.token = live.sampler->draw(
+        logits, masked,
+        live.guide ? std::span<const std::uint32_t>(allowed_) : std::span<const std::uint32_t>{});
+    drawn.token = out.token;
+    if (live.guide && !context_->is_end(out.token)) {
+        if (auto ok = live.guide->accept(out.token); !ok) {
+            drawn.why = std::move(ok.error());
+            guides_->forget(request.constraint);
+        } else {
+            drawn.ends = live.guide->finished();
+        }
+    }
     if (wants_logprobs) {
         const auto top = static_cast<std::uint32_t>(request.top_logprobs);
         const Logprobs logprobs =
@@ -397,13 +543,10 @@ TokenId LlamaEngine::draw_one(const OutputRow& row, protocol::StepBatch& batch) 
         out.top_count = static_cast<std::uint32_t>(logprobs.top.size());
         batch.top.insert(batch.top.end(), logprobs.top.begin(), logprobs.top.end());
     }
-    protocol::StepEvent event;
-    event.id = row.id;
-    event.first = static_cast<std::uint32_t>(batch.tokens.size());
     event.count = 1;
     batch.tokens.push_back(out);
     batch.events.push_back(std::move(event));
-    return out.token;
+    return drawn;
 }
 
 void LlamaEngine::finish(RequestId id, protocol::FinishReason reason, std::optional<Error> why) {
@@ -419,6 +562,7 @@ void LlamaEngine::finish(RequestId id, protocol::FinishReason reason, std::optio
 
 void LlamaEngine::forget(RequestId id) {
     const auto it = live_.find(id);
+    if (it->second.waits_for_guide) --waiting_for_guides_;
     const double took = to_seconds(clock_.now() - it->second.accepted);
     mean_request_seconds_ =
         mean_request_seconds_ == 0.0 ? took : 0.9 * mean_request_seconds_ + 0.1 * took;
@@ -466,7 +610,7 @@ Result<std::unique_ptr<Engine>> make_llama_engine(LlamaOptions options, KvEventS
     auto context = llama::LlamaContext::load(options);
     if (!context) return tl::unexpected(context.error());
     return std::make_unique<llama::LlamaEngine>(std::move(*context), std::move(kv_events),
-                                                options.seed);
+                                                options.seed, std::move(options.tokenizer));
 }
 
 }  // namespace stator::engine

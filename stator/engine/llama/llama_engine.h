@@ -6,6 +6,7 @@
 #include <string>
 
 #include "stator/engine/engine.h"
+#include "stator/text/tokenizer.h"
 
 namespace stator::engine {
 
@@ -24,7 +25,10 @@ struct LlamaOptions {
     /// ggml's threads spin at a barrier after every operation: more threads than idle cores make it
     /// far slower, not faster. 0 = half of the usable cores, at least 1.
     int threads = 0;
-    int gpu_layers = -1;     ///< layers on the GPU, where built with CUDA; -1 = all
+    int gpu_layers = -1;  ///< layers on the GPU, where built with CUDA; -1 = all
+    /// The model's: what its tokens stand for, for constraints on the output. Null: requests with
+    /// a constraint are refused.
+    std::shared_ptr<const text::Tokenizer> tokenizer;
     std::uint64_t seed = 0;  ///< base of the seeds of requests that give none; 0 = random
     std::function<void(float)> progress;  ///< 0..1 while loading, on the caller's thread
 };

@@ -28,6 +28,21 @@ float highest(std::span<const float> logits) {
     return result;
 }
 
+void keep_allowed(std::span<float> logits, std::span<const std::uint32_t> allowed) {
+    constexpr std::size_t kBits = 32;
+    for (std::size_t from = 0; from < logits.size(); from += kBits) {
+        const std::uint32_t word = from / kBits < allowed.size() ? allowed[from / kBits] : 0;
+        const std::size_t n = std::min(kBits, logits.size() - from);
+        if (word == 0) {
+            std::fill_n(logits.begin() + static_cast<std::ptrdiff_t>(from), n, kMinusInfinity);
+            continue;
+        }
+        for (std::size_t i = 0; i < n; ++i) {
+            if ((word >> i & 1U) == 0) logits[from + i] = kMinusInfinity;
+        }
+    }
+}
+
 }  // namespace
 
 tokens::TokenId argmax(std::span<const float> logits) {
@@ -144,7 +159,8 @@ void Sampler::count(tokens::TokenId token) {
     if (counts) ++generated_[token];
 }
 
-tokens::TokenId Sampler::draw(std::span<float> logits, std::span<const tokens::TokenId> masked) {
+tokens::TokenId Sampler::draw(std::span<float> logits, std::span<const tokens::TokenId> masked,
+                              std::span<const std::uint32_t> allowed) {
     for (const auto& [token, bias] : params_.logit_bias) {
         if (token < logits.size()) logits[token] += bias;
     }
@@ -152,6 +168,7 @@ tokens::TokenId Sampler::draw(std::span<float> logits, std::span<const tokens::T
     for (const auto token : masked) {
         if (token < logits.size()) logits[token] = kMinusInfinity;
     }
+    if (!allowed.empty()) keep_allowed(logits, allowed);
 
     tokens::TokenId drawn = 0;
     if (!chain_) {

@@ -23,7 +23,7 @@ struct Logprobs {
 /// Index of the highest logit, the lowest index on a tie.
 [[nodiscard]] tokens::TokenId argmax(std::span<const float> logits);
 
-/// Draws the tokens of one request. Order: logit bias, penalties, masked end tokens, then
+/// Draws the tokens of one request. Order: logit bias, penalties, masked tokens, then
 /// temperature, top_k, top_p, min_p and the draw (by llama.cpp's samplers, over the candidates that
 /// can matter: what lies so far below the best that all of it together has less than 1e-6 of the
 /// probability is left out first). Not thread-safe.
@@ -38,9 +38,11 @@ class Sampler {
     Sampler& operator=(Sampler&&) noexcept;
 
     /// The next token. Changes `logits` in place (read what is needed of them before). `masked`
-    /// can't be drawn.
+    /// can't be drawn. `allowed`, where it is not empty: neither can a token whose bit (t % 32 of
+    /// allowed[t / 32]) is clear or missing; at least one bit of the vocabulary is set.
     [[nodiscard]] tokens::TokenId draw(std::span<float> logits,
-                                       std::span<const tokens::TokenId> masked);
+                                       std::span<const tokens::TokenId> masked,
+                                       std::span<const std::uint32_t> allowed = {});
 
   private:
     void penalise(std::span<float> logits) const;

@@ -281,6 +281,7 @@ void Scheduler::complete(std::span<const SampledToken> sampled, std::vector<Prog
 }
 
 std::optional<FinishReason> Scheduler::verdict(const Sequence& s, const SampledToken& token) const {
+    if (token.ends) return FinishReason::kStop;
     const auto& r = s.request;
     const bool may_stop = s.generated >= r.min_tokens;
     if (may_stop && token.is_end && !r.ignore_eos) return FinishReason::kStop;

@@ -61,6 +61,7 @@ struct SampledToken {
     RequestId id;
     TokenId token = 0;
     bool is_end = false;  ///< the vocabulary's end-of-generation
+    bool ends = false;    ///< the sequence ends here, whatever it asked for (a constraint is done)
 };
 
 /// One request's outcome of a step.

@@ -19,6 +19,7 @@ class RanksOfPool final : public PoolEngine {
         info_.context_tokens = card.context_tokens;
         info_.block_tokens = card.block_tokens;
         info_.max_top_logprobs = card.max_top_logprobs;
+        info_.structured_output = card.structured_output;
         calls_->router().observe_queue(
             [weak = std::weak_ptr(calls_)]() -> std::optional<routing::PoolRouter::QueueState> {
                 const auto calls = weak.lock();

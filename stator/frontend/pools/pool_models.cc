@@ -12,6 +12,7 @@
 
 #include "stator/base/log.h"
 #include "stator/engine/remote/advised_engine.h"
+#include "stator/text/parsers/output_parser.h"
 
 namespace stator::frontend {
 namespace {
@@ -51,6 +52,16 @@ struct Pool {
     std::int64_t served_since = 0;
     bool has_settings = false;  ///< who changes them finds it
 };
+
+/// What the card says of the model's output; a name of a later version is not known here, and what
+/// it would read stays content.
+text::OutputFormat format_of(const protocol::ModelCard& card) {
+    const auto known = [](const std::string& name, const std::vector<std::string_view>& names) {
+        return std::ranges::find(names, name) != names.end() ? name : std::string();
+    };
+    return {known(card.tool_format, text::tool_formats()),
+            known(card.reasoning_format, text::reasoning_formats())};
+}
 
 }  // namespace
 
@@ -296,6 +307,7 @@ void PoolModels::Impl::publish() {
             model.created = pool->served_since;
             model.tokenizer = pool->text.tokenizer;
             model.chat_template = pool->text.chat_template;
+            model.format = format_of(*pool->card);
             model.engine = pool->engine;
             model.defaults = options.defaults(pool->card->sampling);
             model.pool = *id;

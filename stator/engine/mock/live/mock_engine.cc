@@ -175,6 +175,12 @@ Result<void> MockEngine::submit(GenerateRequest request, std::shared_ptr<StepSin
                            "not {} and {}.",
                            request.prompt.size(), request.max_tokens);
     }
+    if (request.constraint) {
+        auto refused = error(ErrorCode::kUnsupported,
+                             "the mock engine can't hold its output to a constraint");
+        refused.value().param = "constraint";
+        return refused;
+    }
     if (request.resumed_tokens >= request.prompt.size()) {
         return param_error("resumed_tokens",
                            "{} resumed tokens leave nothing of a prompt of {} tokens.",
