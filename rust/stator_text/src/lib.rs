@@ -1,8 +1,5 @@
-<<<<<<< HEAD
-//! C ABI over minijinja and llguidance, linked into the stator program as a static library. The contracts are in include/.
-=======
-//! C ABI over minijinja and the tokenizer crates, linked into the stator program as a static library. The contract is in include/stator_text.h.
->>>>>>> parsers
+//! C ABI over minijinja, llguidance and the tokenizer crates, linked into the stator program as a static library. The contracts are in
+//! include/.
 
 mod generation;
 mod guide;
