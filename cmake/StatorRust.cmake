@@ -103,7 +103,8 @@ endfunction()
 
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
   "${PROJECT_SOURCE_DIR}/rust/Cargo.lock.in" "${PROJECT_SOURCE_DIR}/rust/Cargo.toml"
-  "${PROJECT_SOURCE_DIR}/rust/stator_text/Cargo.toml" "${PROJECT_SOURCE_DIR}/rust/sources/Cargo.toml")
+  "${PROJECT_SOURCE_DIR}/rust/stator_text/Cargo.toml" "${PROJECT_SOURCE_DIR}/rust/sources/Cargo.toml"
+  "${PROJECT_SOURCE_DIR}/bench/text/peer/Cargo.toml")
 stator_find_cargo()
 file(LOCK "${STATOR_CACHE_DIR}/cargo.lock" GUARD FILE TIMEOUT 1800)
 stator_fill_cargo_lock()
@@ -123,7 +124,7 @@ add_custom_command(
   OUTPUT "${STATOR_RUST_ARCHIVE}"
   COMMAND "${CMAKE_COMMAND}" -DCARGO=${STATOR_CARGO} -DRUSTC=${STATOR_RUSTC}
           -DMANIFEST=${PROJECT_SOURCE_DIR}/rust/Cargo.toml -DTARGET_DIR=${STATOR_RUST_TARGET_DIR}
-          -DOUT=${STATOR_RUST_ARCHIVE} -P "${PROJECT_SOURCE_DIR}/cmake/build_staticlib.cmake"
+          -DOUT=${STATOR_RUST_ARCHIVE} -DPACKAGE=stator_text -P "${PROJECT_SOURCE_DIR}/cmake/build_staticlib.cmake"
   DEPENDS ${rust_sources} "${PROJECT_SOURCE_DIR}/rust/Cargo.lock.in" "${PROJECT_SOURCE_DIR}/rust/Cargo.toml"
           "${PROJECT_SOURCE_DIR}/rust/stator_text/Cargo.toml" "${PROJECT_SOURCE_DIR}/cmake/build_staticlib.cmake"
   COMMENT "Building the Rust static library with cargo"

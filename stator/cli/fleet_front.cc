@@ -170,18 +170,9 @@ Result<std::optional<routing::RemoteRouterOptions>> remote_options(
     routing::RemoteRouterOptions o;
     o.url = std::move(*url);
     o.timeout = s.remote_timeout;
-    if (!s.remote_key_file.empty()) {
-        constexpr std::size_t kMaxKeyFile = 64 * 1024;
-        auto text =
-            read_text_file("The file of --router-remote-key-file", s.remote_key_file, kMaxKeyFile);
-        if (!text) return tl::unexpected(text.error());
-        o.key = text->substr(0, text->find_first_of("\r\n"));
-        if (o.key.empty()) {
-            return error(ErrorCode::kInvalidArgument,
-                         "--router-remote-key-file {} has no key in its first line.",
-                         config::in_quotes(s.remote_key_file));
-        }
-    }
+    auto key = read_key_line("--router-remote-key-file", s.remote_key_file);
+    if (!key) return tl::unexpected(key.error());
+    o.key = *std::move(key);
     return o;
 }
 
@@ -275,7 +266,7 @@ Result<fleet::FleetOptions> fleet_options_of(const config::Settings& settings,
     o.sources = std::move(sources);
     o.sources.insert(o.sources.end(), settings.fleet.discover.begin(),
                      settings.fleet.discover.end());
-    if (o.sources.empty()) {
+    if (o.sources.empty() && settings.fleet.upstreams.empty()) {
         auto folder = run_time_folder();
         if (!folder) return tl::unexpected(folder.error());
         o.sources.push_back("dir:" + *folder);

@@ -13,6 +13,7 @@
 #include "stator/cli/fleet_summary.h"
 #include "stator/cli/help.h"
 #include "stator/cli/http_door.h"
+#include "stator/cli/relay_front.h"
 #include "stator/cli/settings_reload.h"
 #include "stator/cli/stop_signal.h"
 #include "stator/cli/terminal.h"
@@ -41,6 +42,10 @@ ExitCode run(const Invocation& invocation, const config::Settings& settings) {
         print_problem(ok.error());
         return ExitCode::kUsage;
     }
+    if (const auto ok = check_upstreams(settings.fleet); !ok) {
+        print_problem(ok.error());
+        return ExitCode::kUsage;
+    }
     auto security = LinkSecurity::read(settings.link, LinkSecurity::Side::kFrontend);
     if (!security) {
         print_problem(security.error());
@@ -56,6 +61,11 @@ ExitCode run(const Invocation& invocation, const config::Settings& settings) {
                                     card, style_of(STDOUT_FILENO)));
         });
     };
+    auto relay = start_relay(settings.fleet, has_keys, door, registry);
+    if (!relay) {
+        print_problem(relay.error());
+        return ExitCode::kUsage;
+    }
     // The port is known before the first model is.
     if (const auto listening = door.listen(); !listening) {
         print_problem(listening.error());
@@ -82,6 +92,7 @@ ExitCode run(const Invocation& invocation, const config::Settings& settings) {
     const Deadline deadline = Deadline::after(Clock::real().now(), settings.server.grace);
     door.stop_serving(deadline);
     (*front)->stop(deadline);
+    if (*relay) (*relay)->stop();
     door.stop_loops();
     log_info("The frontend has stopped.");
     return ExitCode::kDone;

@@ -57,7 +57,7 @@ std::vector<TokenId> alphabet_of(const text::Tokenizer& tokenizer, bool (*fits)(
 void set_vocabulary(const ServedEngine& served, CoreOptions& core) {
     const text::Tokenizer& tokenizer = *served.tokenizer;
     core.vocab_size = tokenizer.vocab_size();
-    if (served.file) core.alphabet = alphabet_of(tokenizer, is_word);
+    if (served.facts) core.alphabet = alphabet_of(tokenizer, is_word);
     if (core.alphabet.empty()) core.alphabet = alphabet_of(tokenizer, is_printable);
     for (TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
         if (!tokenizer.is_end(id)) continue;
@@ -131,7 +131,9 @@ Result<MockModel> open_mock_model(const config::Settings& settings) {
     set_limits(settings, **preset, core);
     model.options.speedup = m.speedup;
 
-    const auto parts = settings.model.path.empty()
+    const auto parts = !settings.model.folder.empty()
+                           ? use_model_folder(settings.model.folder, settings, model.served)
+                       : settings.model.path.empty()
                            ? use_byte_tokenizer("Mock", "mock", settings, model.served)
                            : use_model_file(settings.model.path, settings, model.served);
     if (!parts) return tl::unexpected(parts.error());

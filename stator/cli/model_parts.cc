@@ -10,6 +10,8 @@
 #include "stator/base/log.h"
 #include "stator/cli/model_location.h"
 #include "stator/config/value.h"
+#include "stator/model/hf_folder.h"
+#include "stator/model/hf_tokenizer.h"
 #include "stator/text/byte_tokenizer.h"
 #include "stator/text/parsers/output_parser.h"
 
@@ -34,7 +36,6 @@ frontend::SamplingDefaults sampling_defaults(const config::SamplingSettings& wan
     d.top_k = wanted.top_k.value_or(facts.top_k.value_or(usual.top_k));
     return d;
 }
-
 /// What one of --tool-parser and --reasoning-parser asks for.
 Result<std::string> chosen_format(std::string_view flag, const std::string& wanted,
                                   const std::string& detected,
@@ -59,33 +60,74 @@ Result<void> choose_format(const config::ModelSettings& wanted, ServedEngine& ou
     return {};
 }
 
+Result<void> use_facts(const model::ModelFacts& facts, const config::Settings& settings,
+                       ServedEngine& out) {
+    out.facts = facts;
+    out.title = facts.name;
+    out.id =
+        settings.model.served_name.empty() ? served_name(facts.name) : settings.model.served_name;
+    out.defaults = sampling_defaults(settings.sampling, facts);
+    if (facts.chat_template.empty()) return choose_format(settings.model, out);
+    auto compiled = text::ChatTemplate::compile(facts.chat_template, facts.bos, facts.eos);
+    if (!compiled) {
+        log_warn("The model's chat template can't be used; only /v1/completions will work.",
+                 {{"reason", compiled.error().message}});
+        return choose_format(settings.model, out);
+    }
+    out.chat_template = std::make_shared<text::ChatTemplate>(std::move(*compiled));
+    out.template_source = facts.chat_template;
+    out.template_bos = facts.bos;
+    out.template_eos = facts.eos;
+    return choose_format(settings.model, out);
+}
+
 }  // namespace
 
 Result<void> use_model_file(const std::string& path, const config::Settings& settings,
                             ServedEngine& out) {
     auto file = model::GgufModel::open(path);
     if (!file) return tl::unexpected(file.error());
-    out.file = std::move(*file);
-    const model::ModelFacts& facts = out.file->facts();
+    out.file_bytes = (*file)->facts().file_bytes;
     // Shares the file's life.
-    out.tokenizer = {out.file, &out.file->tokenizer()};
-    out.title = facts.name;
-    out.id =
-        settings.model.served_name.empty() ? served_name(facts.name) : settings.model.served_name;
-    out.file_bytes = facts.file_bytes;
-    out.defaults = sampling_defaults(settings.sampling, facts);
-    if (facts.chat_template.empty()) return choose_format(settings.model, out);
-    auto compiled = text::ChatTemplate::compile(facts.chat_template, facts.bos, facts.eos);
-    if (compiled) {
-        out.chat_template = std::make_shared<text::ChatTemplate>(std::move(*compiled));
-        out.template_source = facts.chat_template;
-        out.template_bos = facts.bos;
-        out.template_eos = facts.eos;
-    } else {
-        log_warn("The model's chat template can't be used; only /v1/completions will work.",
-                 {{"reason", compiled.error().message}});
+    out.tokenizer = {*file, &(*file)->tokenizer()};
+    return use_facts((*file)->facts(), settings, out);
+}
+
+Result<void> use_model_folder(const std::string& path, const config::Settings& settings,
+                              ServedEngine& out) {
+    auto folder = model::HfFolder::read(path);
+    if (!folder) return tl::unexpected(folder.error());
+    auto tokenizer = model::load_tokenizer(*folder);
+    if (!tokenizer) return tl::unexpected(tokenizer.error());
+    out.tokenizer = *std::move(tokenizer);
+    out.folder = path;
+    folder->facts.path = folder->weights_gguf;
+    return use_facts(folder->facts, settings, out);
+}
+
+Result<void> same_vocabulary(const text::Tokenizer& ours, const text::Tokenizer& theirs) {
+    if (ours.vocab_size() > theirs.vocab_size()) {
+        return error(ErrorCode::kInvalidArgument,
+                     "the tokenizer has {} tokens, but the weights' vocabulary only {}: they are "
+                     "of different models",
+                     ours.vocab_size(), theirs.vocab_size());
     }
-    return choose_format(settings.model, out);
+    for (tokens::TokenId id = 0; id < ours.vocab_size(); ++id) {
+        // What is special is spelled and marked differently by either side.
+        const std::string_view bytes = ours.bytes(id);
+        if (bytes.empty() || theirs.bytes(id).empty() || ours.is_control(id) ||
+            theirs.is_control(id)) {
+            continue;
+        }
+        if (bytes != theirs.bytes(id)) {
+            return error(
+                ErrorCode::kInvalidArgument,
+                "token {} is \"{}\" to the tokenizer and \"{}\" to the weights' vocabulary: "
+                "they are of different models",
+                id, ours.spelling(id), theirs.spelling(id));
+        }
+    }
+    return {};
 }
 
 Result<void> use_byte_tokenizer(const std::string& title, const std::string& id,

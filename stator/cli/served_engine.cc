@@ -61,19 +61,48 @@ engine::LlamaOptions llama_options(const config::EngineSettings& s, std::string 
     return o;
 }
 
-Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t threads,
-                                engine::KvEventSink kv_events) {
+/// Tokenizer and template of the folder, if one is given, else of the file; the file's path.
+Result<std::string> use_text_of_llama(const config::Settings& settings, ServedEngine& out) {
     std::string path = settings.model.path;
+    if (!settings.model.folder.empty()) {
+        if (auto ok = use_model_folder(settings.model.folder, settings, out); !ok) {
+            return tl::unexpected(ok.error());
+        }
+        if (path.empty()) path = out.facts->path;
+        if (path.empty()) {
+            return error(ErrorCode::kNotFound,
+                         "The model folder '{}' holds no single .gguf file, and the llama engine "
+                         "has no weights without one. Name it with --model FILE.gguf",
+                         settings.model.folder);
+        }
+        // Token ids must mean the same to both.
+        auto file = model::GgufModel::open(path);
+        if (!file) return tl::unexpected(file.error());
+        if (auto ok = same_vocabulary(*out.tokenizer, (*file)->tokenizer()); !ok) {
+            return tl::unexpected(ok.error());
+        }
+        out.facts->path = path;
+        out.facts->architecture = (*file)->facts().architecture;
+        out.file_bytes = (*file)->facts().file_bytes;
+        return path;
+    }
     if (path.empty()) {
         auto found = find_default_model(model_folder());
         if (!found) return tl::unexpected(found.error());
         path = std::move(*found);
     }
+    if (auto ok = use_model_file(path, settings, out); !ok) return tl::unexpected(ok.error());
+    return path;
+}
+
+Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t threads,
+                                engine::KvEventSink kv_events) {
     const TimePoint start = Clock::real().now();
     ServedEngine out;
-    if (auto ok = use_model_file(path, settings, out); !ok) return tl::unexpected(ok.error());
-    const model::ModelFacts& facts = out.file->facts();
-    ProgressLine progress(fmt::format("Loading {}", facts.name));
+    auto weights = use_text_of_llama(settings, out);
+    if (!weights) return tl::unexpected(weights.error());
+    const std::string path = *std::move(weights);
+    ProgressLine progress(fmt::format("Loading {}", out.facts->name));
     engine::LlamaOptions options = llama_options(settings.engine, path, threads);
     options.tokenizer = out.tokenizer;
     options.progress = [&progress](float fraction) { progress.update(fraction); };

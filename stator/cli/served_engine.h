@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "stator/base/error.h"
@@ -21,7 +22,8 @@ struct ServedEngine {
     std::string title;             ///< the name people know
     std::uint64_t file_bytes = 0;  ///< 0: no file
     double load_seconds = 0.0;
-    std::shared_ptr<const model::GgufModel> file;
+    std::optional<model::ModelFacts> facts;  ///< none: a tokenizer of bytes
+    std::string folder;                      ///< a Hugging Face folder; empty = none
     std::shared_ptr<const text::Tokenizer> tokenizer;
     std::shared_ptr<const text::ChatTemplate> chat_template;  ///< null: none that can be used
     std::string template_source;                              ///< what it was compiled from

@@ -53,6 +53,17 @@ Result<std::string> read_text_file(std::string_view what, const std::string& pat
     }
 }
 
+Result<std::string> read_key_line(std::string_view flag, const std::string& path) {
+    if (path.empty()) return std::string();
+    constexpr std::size_t kMaxKeyFile = 64 * 1024;
+    auto text = read_text_file(fmt::format("The file of {}", flag), path, kMaxKeyFile);
+    if (!text) return tl::unexpected(text.error());
+    std::string key = text->substr(0, text->find_first_of("\r\n"));
+    if (!key.empty()) return key;
+    return error(ErrorCode::kInvalidArgument, "{} {} has no key in its first line.", flag,
+                 config::in_quotes(path));
+}
+
 Result<void> write_file_at_once(std::string_view what, const std::string& path,
                                 std::string_view content) {
     const auto failed = [&](int code) {

@@ -7,12 +7,27 @@
 #include <vector>
 
 #include "stator/model/artifacts.h"
+#include "stator/model/hf_folder.h"
 #include "stator/text/byte_tokenizer.h"
 
 namespace stator::cli {
 namespace {
 
 constexpr std::string_view kImitation = "mock";
+
+Result<void> add_tokenizer(const ServedEngine& engine, WorkerModel& out) {
+    if (engine.folder.empty()) {
+        auto vocabulary = model::vocabulary_artifact(engine.facts->path);
+        if (!vocabulary) return tl::unexpected(vocabulary.error());
+        out.card.tokenizer = out.artifacts.add("gguf-vocabulary", std::move(*vocabulary));
+        return {};
+    }
+    auto folder = model::HfFolder::read(engine.folder);
+    if (!folder) return tl::unexpected(folder.error());
+    out.card.tokenizer = out.artifacts.add(
+        "hf-tokenizer", model::hf_tokenizer_artifact(folder->tokenizer, folder->tokenizer_json));
+    return {};
+}
 
 }  // namespace
 
@@ -31,8 +46,8 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
     card.tool_format = engine.format.tools;
     card.reasoning_format = engine.format.reasoning;
     card.structured_output = info.structured_output;
-    if (engine.file) {
-        const model::ModelFacts& facts = engine.file->facts();
+    if (engine.facts) {
+        const model::ModelFacts& facts = *engine.facts;
         if (info.kind == kImitation) {
             // Its vocabulary is all that is used: nobody may take it for the model itself.
             card.weights_digest = info.kind;
@@ -43,9 +58,7 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
             card.weights_digest = std::move(*digest);
             card.kv_layout = fmt::format("llama.cpp/{}/f16", facts.architecture);
         }
-        auto vocabulary = model::vocabulary_artifact(facts.path);
-        if (!vocabulary) return tl::unexpected(vocabulary.error());
-        card.tokenizer = out.artifacts.add("gguf-vocabulary", std::move(*vocabulary));
+        if (auto ok = add_tokenizer(engine, out); !ok) return tl::unexpected(ok.error());
         card.sampling = {facts.temperature, facts.top_p, facts.top_k, facts.min_p};
     } else {
         // By id: special_texts() has them longest first.

@@ -1,6 +1,11 @@
 #include "stator/codec/json_writer.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include <array>
+#include <bit>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -35,10 +40,10 @@ constexpr std::array<char, 256> kEscape = [] {
 
 char escape_of(char c) { return kEscape[static_cast<unsigned char>(c)]; }
 
-/// Whether one of 8 bytes needs escaping: below 0x20, a quote or a backslash. The high bit of each
-/// byte answers for it; borrows can only make a byte above a true one answer wrongly, so "none" is
-/// exact.
-bool any_escape(const char* p) {
+/// Which of 8 bytes need escaping: below 0x20, a quote or a backslash. The high bit of each byte
+/// answers for it; borrows can only make a byte above a true one answer wrongly, so "none" and the
+/// lowest one are exact (little-endian).
+std::uint64_t escapes(const char* p) {
     constexpr std::uint64_t kOnes = 0x0101010101010101U;
     constexpr std::uint64_t kHigh = 0x80U * kOnes;
     std::uint64_t x = 0;
@@ -46,13 +51,30 @@ bool any_escape(const char* p) {
     const std::uint64_t quote = x ^ (0x22U * kOnes);
     const std::uint64_t backslash = x ^ (0x5CU * kOnes);
     const std::uint64_t control = x - 0x20U * kOnes;
-    return (((control & ~x) | ((quote - kOnes) & ~quote) | ((backslash - kOnes) & ~backslash)) &
-            kHigh) != 0;
+    return ((control & ~x) | ((quote - kOnes) & ~quote) | ((backslash - kOnes) & ~backslash)) &
+           kHigh;
 }
 
 std::size_t plain_run(const char* p, std::size_t n) {
     std::size_t i = 0;
-    while (i + 8 <= n && !any_escape(p + i)) i += 8;
+    static_assert(std::endian::native == std::endian::little);
+#if defined(__SSE2__)
+    const __m128i quote = _mm_set1_epi8('"');
+    const __m128i backslash = _mm_set1_epi8('\\');
+    const __m128i last_control = _mm_set1_epi8(0x1F);
+    for (; i + 16 <= n; i += 16) {
+        const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i));
+        const __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(x, last_control), x);
+        const __m128i marks = _mm_or_si128(_mm_cmpeq_epi8(x, quote), _mm_cmpeq_epi8(x, backslash));
+        const int found = _mm_movemask_epi8(_mm_or_si128(control, marks));
+        if (found != 0)
+            return i + static_cast<std::size_t>(std::countr_zero(static_cast<unsigned>(found)));
+    }
+#endif
+    for (; i + 8 <= n; i += 8) {
+        const std::uint64_t found = escapes(p + i);
+        if (found != 0) return i + static_cast<std::size_t>(std::countr_zero(found)) / 8;
+    }
     while (i < n && escape_of(p[i]) == 0) ++i;
     return i;
 }

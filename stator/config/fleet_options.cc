@@ -36,6 +36,17 @@ void add_fleet(std::vector<Option>& t) {
                     "Where workers are: HOST:PORT, unix:/PATH, static:A,B, dir:/FOLDER (files that "
                     "workers write) or dns:NAME:PORT. If empty: the user's run-time folder.")
                     .in("source"));
+    t.push_back(option<&S::fleet, &F::upstreams>(
+                    "fleet.upstreams", "--upstream",
+                    "An OpenAI-compatible server (http://HOST:PORT) that gets requests for its "
+                    "models as they come: it templates and tokenises by itself. Several share "
+                    "the load; without --discover no workers are looked for.")
+                    .in("url"));
+    t.push_back(option<&S::fleet, &F::upstream_key_file>(
+                    "fleet.upstream_key_file", "--upstream-key-file",
+                    "File whose first line is the API key for the upstreams. If empty, and if this "
+                    "server asks for no keys, the client's own key is passed on.")
+                    .in("file"));
     t.push_back(option<&S::fleet, &F::aliases>("fleet.aliases", "--alias",
                                                "A further name for a model of the fleet, written "
                                                "ALIAS=MODEL.")

@@ -17,6 +17,13 @@ void add_model(std::vector<Option>& t) {
                     "model.path", "--model",
                     "The GGUF file to serve. If empty: the one in the cache folder.")
                     .in("file"));
+    t.push_back(option<&S::model, &M::folder>(
+                    "model.dir", "--model-dir",
+                    "A model's folder as Hugging Face lays it out (config.json, tokenizer.json, "
+                    "chat_template.jinja, …): tokenizer, chat template, context and recommended "
+                    "sampling come from it. The mock engine needs no more; llama takes its weights "
+                    "from --model or from the one .gguf file in the folder.")
+                    .in("folder"));
     t.push_back(option<&S::model, &M::served_name>("model.name", "--served-model-name",
                                                    "Name that clients use for the model. If empty: "
                                                    "the name in the file, in lower case with "

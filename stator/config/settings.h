@@ -23,6 +23,7 @@ enum class EngineKind : std::uint8_t { kLlama, kEcho, kMock };
 /// to be added.
 struct ModelSettings {
     std::string path;
+    std::string folder;
     std::string served_name;
     std::vector<std::string> aliases;
     std::string tool_parser = "auto";
@@ -134,6 +135,8 @@ struct LinkSettings {
 /// What a frontend does to find and use workers.
 struct FleetSettings {
     std::vector<std::string> discover;
+    std::vector<std::string> upstreams;
+    std::string upstream_key_file;
     std::vector<std::string> aliases;
     std::vector<std::string> pool_shares;
     std::optional<double> new_pool_share;

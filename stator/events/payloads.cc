@@ -30,17 +30,19 @@ constexpr std::array<std::pair<std::string_view, std::uint64_t LoadReport::*>, 4
     {"kv_cached_tokens", &LoadReport::kv_cached_tokens},
     {"kv_total_tokens", &LoadReport::kv_total_tokens},
 }};
-constexpr std::array<std::pair<std::string_view, std::uint64_t ForwardPassMetrics::*>, 5> kForward{{
+constexpr std::array<std::pair<std::string_view, std::uint64_t ForwardPassMetrics::*>, 6> kForward{{
     {"steps", &ForwardPassMetrics::steps},
     {"prefill_tokens", &ForwardPassMetrics::prefill_tokens},
     {"decode_tokens", &ForwardPassMetrics::decode_tokens},
     {"cached_tokens", &ForwardPassMetrics::cached_tokens},
     {"preemptions", &ForwardPassMetrics::preemptions},
+    {"guided_tokens", &ForwardPassMetrics::guided_tokens},
 }};
-constexpr std::array<std::pair<std::string_view, double ForwardPassMetrics::*>, 3> kForwardReal{{
+constexpr std::array<std::pair<std::string_view, double ForwardPassMetrics::*>, 4> kForwardReal{{
     {"model_s", &ForwardPassMetrics::model_seconds},
     {"model_cpu_s", &ForwardPassMetrics::model_cpu_seconds},
     {"engine_cpu_s", &ForwardPassMetrics::engine_cpu_seconds},
+    {"guide_s", &ForwardPassMetrics::guide_seconds},
 }};
 
 template <typename Table, typename Record>

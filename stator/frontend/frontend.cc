@@ -19,6 +19,7 @@
 #include "stator/frontend/health.h"
 #include "stator/frontend/model_directory.h"
 #include "stator/frontend/prepared_request.h"
+#include "stator/frontend/relayed_request.h"
 #include "stator/frontend/request_id.h"
 #include "stator/frontend/request_record.h"
 #include "stator/frontend/route_hints.h"
@@ -122,6 +123,9 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     void generate(LoopState& state, const std::shared_ptr<net::HttpExchange>& exchange,
                   const std::shared_ptr<RequestRecord>& record,
                   const std::shared_ptr<const ModelEntry>& entry, Result<PreparedRequest> request);
+    /// True: the request is for the relay, which has it now.
+    [[nodiscard]] bool pass_on(LoopState& state, const std::shared_ptr<net::HttpExchange>& exchange,
+                               const std::shared_ptr<RequestRecord>& record, std::string& body);
     [[nodiscard]] std::shared_ptr<const ModelDirectory> models() {
         const std::scoped_lock lock(models_mutex);
         return models_now;
@@ -139,6 +143,7 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     std::function<std::vector<std::string>()> concerns;
     std::function<void(codec::JsonWriter&)> append_router;
     Frontend::RouterAction act_on_router;
+    std::shared_ptr<RequestRelay> relay;  ///< null: none
     KeyRing keys;
     CorsPolicy cors;
     FrontendMetrics metrics;
@@ -262,7 +267,7 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
     switch (match.route) {
         case Route::kModels: {
             std::string body;
-            models()->append_list_json(body);
+            models()->append_list_json(body, relay ? relay->models() : std::vector<std::string>());
             return exchange.respond(200, kJson, body);
         }
         case Route::kModel:
@@ -271,7 +276,8 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
             const auto worries = concerns ? concerns() : std::vector<std::string>();
             const HealthReport report =
                 health_report(readiness.load(), *models(), to_seconds(clock.now() - started),
-                              inflight.load(std::memory_order_relaxed), append_fleet, worries);
+                              inflight.load(std::memory_order_relaxed), append_fleet, worries,
+                              relay && relay->healthy());
             return exchange.respond(report.status, kJson, report.body);
         }
         case Route::kLive:
@@ -301,6 +307,11 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
 }
 
 void Frontend::Impl::answer_model(net::HttpExchange& exchange, const std::string& name) {
+    if (relay && models()->find(name) == nullptr && relay->serves(name)) {
+        std::string body;
+        ModelDirectory::append_relayed_json(body, name);
+        return exchange.respond(200, kJson, body);
+    }
     const auto entry = models()->require(name);
     if (!entry) return respond_error(exchange, entry.error());
     std::string body;
@@ -324,6 +335,7 @@ void Frontend::Impl::accept_generation(const std::shared_ptr<net::HttpExchange>&
     }
     LoopState& state = state_of(exchange->loop());
     std::string body = exchange->take_body();
+    if (relay && pass_on(state, exchange, record, body)) return;
     if (body.size() > kInlineBodyBytes) {
         return prepare_on_pool(state, api, std::move(body), exchange, record);
     }
@@ -331,6 +343,28 @@ void Frontend::Impl::accept_generation(const std::shared_ptr<net::HttpExchange>&
     auto request = prepare_request(api, body, state.document, *models(), options.max_choices,
                                    clock.unix_seconds(), &entry);
     generate(state, exchange, record, entry, std::move(request));
+}
+
+bool Frontend::Impl::pass_on(LoopState& state, const std::shared_ptr<net::HttpExchange>& exchange,
+                             const std::shared_ptr<RequestRecord>& record, std::string& body) {
+    auto name = read_relayed(body, state.document);
+    if (body.size() > kInlineBodyBytes) state.document.shrink();
+    if (!name) {
+        record->finish = to_string(name.error().code);
+        respond_error(*exchange, name.error());
+        return true;
+    }
+    if (models()->find(*name) != nullptr || !relay->serves(*name)) return false;
+    record->model = *name;
+    RequestRelay::Request request;
+    request.exchange = exchange;
+    request.path = exchange->request().path;
+    request.body = std::move(body);
+    request.model = *std::move(name);
+    request.id = record->id;
+    request.on_first_byte = [record](TimePoint at) { record->first_token = at; };
+    record->abandon = relay->pass_on(std::move(request));
+    return true;
 }
 
 void Frontend::Impl::prepare_on_pool(LoopState& state, Api api, std::string body,
@@ -461,6 +495,8 @@ void Frontend::observe_router(std::function<void(codec::JsonWriter&)> append_val
     impl_->append_router = std::move(append_value);
     impl_->act_on_router = std::move(act);
 }
+
+void Frontend::set_relay(std::shared_ptr<RequestRelay> relay) { impl_->relay = std::move(relay); }
 
 void Frontend::observe_server(std::function<net::HttpServerStats()> stats) {
     impl_->metrics.add_http_server(std::move(stats));

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "stator/base/clock.h"
@@ -43,6 +44,27 @@ struct ServedModel {
     SamplingDefaults defaults;
     std::string pool;    ///< tells entries of one id apart; empty where there is one
     double share = 1.0;  ///< of the traffic of this id, relative to the other entries of it
+};
+
+/// Passes requests for some models on as they are, text and all, to servers that do the rest.
+class RequestRelay {
+  public:
+    struct Request {
+        std::shared_ptr<net::HttpExchange> exchange;
+        std::string path;
+        std::string body;  ///< a JSON object
+        std::string model;
+        std::string id;  ///< x-request-id
+        /// Told when the first byte of an answer's body came.
+        std::function<void(TimePoint)> on_first_byte;
+    };
+    virtual ~RequestRelay() = default;
+    [[nodiscard]] virtual bool serves(std::string_view model) const = 0;  ///< any thread
+    [[nodiscard]] virtual std::vector<std::string> models() const = 0;    ///< any thread
+    [[nodiscard]] virtual bool healthy() const = 0;                       ///< any thread
+    /// On the exchange's loop; answers it, whatever happens. What it returns ends the work; call it
+    /// when the client has left.
+    [[nodiscard]] virtual std::function<void()> pass_on(Request request) = 0;
 };
 
 /// Whose routing hints are honoured (route_hints.h).
@@ -95,6 +117,9 @@ class Frontend {
     /// What GET /router answers, and POST /router/{action}; without it the paths are unknown.
     /// Thread-safe; before the server listens.
     void observe_router(std::function<void(codec::JsonWriter&)> append_value, RouterAction act);
+    /// Requests for models that no pool or engine here serves go there, if it serves them. Before
+    /// the server listens.
+    void set_relay(std::shared_ptr<RequestRelay> relay);
     /// Shows the server's own counters in /metrics. `stats` must be thread-safe and usable as long
     /// as /metrics is asked.
     void observe_server(std::function<net::HttpServerStats()> stats);

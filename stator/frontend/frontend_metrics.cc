@@ -111,6 +111,10 @@ void FrontendMetrics::add_engines(const std::shared_ptr<Engines>& engines,
     pass("stator_engine_own_cpu_seconds_total",
          "CPU time of the engine's thread outside the model.",
          [](const Pass& p) { return p.engine_cpu_seconds; });
+    pass("stator_engine_guided_tokens_total", "Tokens generated under a constraint.",
+         [](const Pass& p) { return p.guided_tokens; });
+    pass("stator_engine_guide_seconds_total", "Time to work out which tokens those might be.",
+         [](const Pass& p) { return p.guide_seconds; });
     add_sum(engines, label, "stator_engine_healthy", "Engines that can serve.", false,
             [](const engine::Engine& e) { return e.healthy() ? 1 : 0; });
 }

@@ -106,6 +106,7 @@ protocol::GenerateRequest Generation::engine_request(Choice& choice, bool last) 
     r.ignore_eos = fields.ignore_eos;
     r.stop_token_ids = fields.stop_token_ids;
     r.top_logprobs = fields.top_logprobs;
+    r.constraint = fields.constraint;
     r.deadline = deadline_;
     r.hints = request_.hints;
     r.priority = request_.priority;
@@ -407,6 +408,7 @@ void Generation::respond_whole() {
 void Generation::fail(Error error, FinishReason how) {
     if (std::exchange(ended_, true)) return;
     cancel_all(how);
+    if (error.param == "constraint") error.param = request_.fields.constraint_field;
     record_->finish = to_string(error.code);
     if (!streaming_) return respond_error(*exchange_, error);
     std::string json;

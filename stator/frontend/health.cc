@@ -64,8 +64,12 @@ void append_model(codec::JsonWriter& w, const ModelEntry& entry) {
 HealthReport health_report(Readiness readiness, const ModelDirectory& models, double uptime_seconds,
                            std::int64_t inflight,
                            const std::function<void(codec::JsonWriter&)>& append_fleet,
-                           const std::vector<std::string>& concerns) {
-    const Answered answered = count_answered(models);
+                           const std::vector<std::string>& concerns, bool relay_healthy) {
+    Answered answered = count_answered(models);
+    if (relay_healthy) {
+        ++answered.models;
+        ++answered.healthy;
+    }
     HealthReport report;
     // One model without workers must not take the others' door away.
     report.status = readiness == Readiness::kReady && answered.healthy > 0 ? 200 : 503;

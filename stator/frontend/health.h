@@ -21,12 +21,13 @@ struct HealthReport {
     std::string body;
 };
 
-/// The answer to GET /health.
+/// The answer to GET /health. `relay_healthy`: requests can be passed on, so a door without models
+/// of its own is as good as one with.
 /// `append_fleet` writes the value of "fleet"; may be empty. `concerns`: what is not as it should
 /// be though requests are served, a sentence each, shown as "degraded".
 [[nodiscard]] HealthReport health_report(
     Readiness readiness, const ModelDirectory& models, double uptime_seconds, std::int64_t inflight,
     const std::function<void(codec::JsonWriter&)>& append_fleet,
-    const std::vector<std::string>& concerns = {});
+    const std::vector<std::string>& concerns = {}, bool relay_healthy = false);
 
 }  // namespace stator::frontend

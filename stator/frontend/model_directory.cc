@@ -40,6 +40,7 @@ RequestRules ModelEntry::rules(std::uint32_t max_choices) const {
     rules.max_choices = max_choices;
     rules.max_top_logprobs = model.engine->info().max_top_logprobs;
     rules.vocab_size = model.tokenizer->vocab_size();
+    rules.structured_output = model.engine->info().structured_output;
     return rules;
 }
 
@@ -160,12 +161,24 @@ void ModelDirectory::append_model_json(std::string& out, const ModelEntry& entry
     w.key("context_length").number(entry.context_tokens()).end_object();
 }
 
-void ModelDirectory::append_list_json(std::string& out) const {
+void ModelDirectory::append_relayed_json(std::string& out, std::string_view name) {
+    codec::JsonWriter w(out);
+    w.begin_object().key("id").string(name).key("object").string("model");
+    w.key("created").number(std::int64_t{0}).key("owned_by").string("upstream").end_object();
+}
+
+void ModelDirectory::append_list_json(std::string& out,
+                                      std::span<const std::string> relayed) const {
     out += R"({"object":"list","data":[)";
     bool first = true;
     for (const std::string& name : order_) {
         if (!std::exchange(first, false)) out += ',';
         append_model_json(out, *names_.find(name)->second.pools.front(), name);
+    }
+    for (const std::string& name : relayed) {
+        if (names_.contains(name)) continue;
+        if (!std::exchange(first, false)) out += ',';
+        append_relayed_json(out, name);
     }
     out += "]}";
 }

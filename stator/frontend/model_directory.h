@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -59,8 +60,10 @@ class ModelDirectory {
     }
     [[nodiscard]] std::vector<ServedModel> models() const;
 
-    /// OpenAI's list object, aliases included.
-    void append_list_json(std::string& out) const;
+    /// OpenAI's list object, aliases included, and `relayed` ones that are not among these.
+    void append_list_json(std::string& out, std::span<const std::string> relayed = {}) const;
+    /// The model object of one whose facts only its own server knows.
+    static void append_relayed_json(std::string& out, std::string_view name);
     /// OpenAI's model object for one of its names.
     static void append_model_json(std::string& out, const ModelEntry& entry, std::string_view name);
 

@@ -5,6 +5,8 @@
 #include <charconv>
 #include <limits>
 
+#include "stator/frontend/output_constraint.h"
+
 namespace stator::frontend {
 namespace {
 
@@ -148,25 +150,8 @@ bool is_empty_value(JsonView v) {
 }
 
 void refuse_unserved(FieldReader& fields) {
-    const JsonView format = fields.view("response_format");
-    if (!format.is_null()) {
-        const auto type = format.find("type").as_string();
-        if (!type) {
-            fields.fail(param_error("response_format",
-                                    "response_format must be an object with a type, not {}",
-                                    describe(format)));
-        } else if (*type != "text") {
-            auto e = error(ErrorCode::kUnsupported,
-                           "response_format of type \"{}\" is not served; only \"text\" is",
-                           type->substr(0, 40));
-            e.value().param = "response_format";
-            fields.fail(std::move(e));
-        }
-    }
-    // Other servers' names for constraints on the output and other ways to decode.
-    for (const std::string_view name :
-         {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs",
-          "grammar", "json_schema", "bad_words", "use_beam_search", "prompt_logprobs"}) {
+    // Other servers' names for other ways to decode.
+    for (const std::string_view name : {"bad_words", "use_beam_search", "prompt_logprobs"}) {
         refuse_unless_empty(fields, name, "leave it out");
     }
 }
@@ -216,6 +201,7 @@ void read_shared_fields(FieldReader& fields, const RequestRules& rules, Generati
         static_cast<std::uint32_t>(fields.integer("min_tokens", 0, kMaxCount).value_or(0));
     out.ignore_eos = fields.boolean("ignore_eos").value_or(false);
     out.return_token_ids = fields.boolean("return_token_ids").value_or(false);
+    read_output_constraint(fields, rules, out);
     read_body_hints(fields, rules, out.hints);
     if (out.hints.greedy) out.sampling.temperature = 0;
     refuse_unserved(fields);

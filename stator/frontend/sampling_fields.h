@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -22,6 +23,7 @@ struct RequestRules {
     std::uint32_t max_choices = 128;
     std::uint32_t max_top_logprobs = 20;  ///< what the engine can give
     std::uint32_t vocab_size = 0;         ///< token ids in requests lie below it; 0 = unknown
+    bool structured_output = false;       ///< the engine can hold its output to a constraint
 };
 
 /// Bounds that no option moves.
@@ -47,6 +49,8 @@ struct GenerationFields {
     bool include_usage = false;     ///< a last event with usage
     bool continuous_usage = false;  ///< usage so far in every event
     bool return_token_ids = false;
+    std::shared_ptr<const protocol::OutputConstraint> constraint;  ///< null: none
+    std::string constraint_field;  ///< where the client wrote it, for errors
     BodyHints hints;
 };
 

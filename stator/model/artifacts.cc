@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <filesystem>
+#include <functional>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -16,6 +18,7 @@
 #include "stator/codec/json.h"
 #include "stator/codec/json_writer.h"
 #include "stator/model/gguf_file.h"
+#include "stator/model/hf_tokenizer.h"
 #include "stator/model/llama_tokenizer.h"
 #include "stator/model/sha256.h"
 #include "stator/text/byte_tokenizer.h"
@@ -28,6 +31,8 @@ namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMaxVocabularyBytes = 256ULL << 20U;
 constexpr std::uint64_t kMaxByteTokenizerBytes = 1ULL << 20U;
+constexpr std::uint64_t kMaxHfFactsBytes = 64ULL << 10U;
+constexpr std::uint64_t kMaxHfTokenizerBytes = 129ULL << 20U;
 constexpr std::uint64_t kMaxTemplateBytes = 4ULL << 20U;
 constexpr std::size_t kMaxSpecialTexts = 4096;
 
@@ -237,6 +242,33 @@ TokenizerResult load_byte_tokenizer(std::string_view bytes) {
     return std::make_shared<const text::ByteTokenizer>(std::move(texts));
 }
 
+/// See hf_tokenizer_artifact().
+TokenizerResult load_hf_tokenizer(std::string_view bytes) {
+    const auto bad = [](std::string_view why) {
+        return error(ErrorCode::kDataLoss, "a tokenizer's artifact is damaged: {}", why);
+    };
+    const std::size_t line = bytes.substr(0, kMaxHfFactsBytes).find('\n');
+    if (line == std::string_view::npos) return bad("it does not begin with a line of JSON");
+    codec::JsonDocument document;
+    const auto json = document.parse(bytes.substr(0, line));
+    if (!json) return bad(json.error().message);
+    TokenizerFacts facts;
+    facts.bos = json->find("bos").as_string().value_or("");
+    facts.eos = json->find("eos").as_string().value_or("");
+    facts.add_bos = json->find("add_bos").as_bool();
+    bool good = json->find("end_tokens").type() == codec::JsonType::kArray;
+    json->find("end_tokens").each_element([&](std::size_t, codec::JsonView v) {
+        const auto id = v.as_uint();
+        good = id && std::in_range<text::TokenId>(*id);
+        if (good) facts.end_tokens.push_back(static_cast<text::TokenId>(*id));
+        return good;
+    });
+    if (!good) return bad("end_tokens is not a list of token ids");
+    auto made = HfTokenizer::load(bytes.substr(line + 1), options_of(facts));
+    if (!made) return bad(made.error().message);
+    return std::shared_ptr<const text::Tokenizer>(*std::move(made));
+}
+
 Result<std::shared_ptr<const text::ChatTemplate>> load_template(const protocol::Artifact& artifact,
                                                                 std::string_view bytes) {
     if (artifact.kind != "chat-template") {
@@ -268,16 +300,28 @@ Result<std::shared_ptr<const text::ChatTemplate>> load_template(const protocol::
 
 TokenizerResult load_tokenizer(const protocol::Artifact& artifact, std::string_view bytes,
                                const std::string& scratch_folder) {
-    const bool vocabulary = artifact.kind == "gguf-vocabulary";
-    if (!vocabulary && artifact.kind != "byte-tokenizer") {
+    struct Kind {
+        std::string_view name;
+        std::uint64_t max_bytes;
+        std::function<TokenizerResult()> load;
+    };
+    const std::array<Kind, 3> kinds = {{
+        {"gguf-vocabulary", kMaxVocabularyBytes,
+         [&] { return load_vocabulary(bytes, scratch_folder); }},
+        {"hf-tokenizer", kMaxHfTokenizerBytes, [&] { return load_hf_tokenizer(bytes); }},
+        {"byte-tokenizer", kMaxByteTokenizerBytes, [&] { return load_byte_tokenizer(bytes); }},
+    }};
+    const auto kind = std::ranges::find(kinds, artifact.kind, &Kind::name);
+    if (kind == kinds.end()) {
         return error(ErrorCode::kUnsupported,
                      "the model's tokenizer is of the kind '{}'; can be used: gguf-vocabulary, "
-                     "byte-tokenizer",
+                     "hf-tokenizer, byte-tokenizer",
                      artifact.kind);
     }
-    const auto limit = vocabulary ? kMaxVocabularyBytes : kMaxByteTokenizerBytes;
-    if (auto ok = check_artifact(artifact, bytes, limit); !ok) return tl::unexpected(ok.error());
-    return vocabulary ? load_vocabulary(bytes, scratch_folder) : load_byte_tokenizer(bytes);
+    if (auto ok = check_artifact(artifact, bytes, kind->max_bytes); !ok) {
+        return tl::unexpected(ok.error());
+    }
+    return kind->load();
 }
 
 }  // namespace
@@ -334,6 +378,19 @@ std::string byte_tokenizer_artifact(const std::vector<std::string>& special_text
         if (text != text::ByteTokenizer::kEndSpelling) w.string(text);
     }
     w.end_array().end_object();
+    return out;
+}
+
+std::string hf_tokenizer_artifact(const TokenizerFacts& facts, std::string_view tokenizer_json) {
+    std::string out;
+    codec::JsonWriter w(out);
+    w.begin_object().key("bos").string(facts.bos).key("eos").string(facts.eos);
+    if (facts.add_bos) w.key("add_bos").boolean(*facts.add_bos);
+    w.key("end_tokens").begin_array();
+    for (const text::TokenId id : facts.end_tokens) w.number(std::uint64_t{id});
+    w.end_array().end_object();
+    out += '\n';
+    out += tokenizer_json;
     return out;
 }
 

@@ -10,6 +10,7 @@
 
 #include "stator/base/error.h"
 #include "stator/model/gguf_model.h"
+#include "stator/model/hf_folder.h"
 #include "stator/protocol/worker_info.h"
 #include "stator/text/chat_template.h"
 #include "stator/text/tokenizer.h"
@@ -31,11 +32,12 @@ struct TextModel {
     std::shared_ptr<const text::ChatTemplate> chat_template;  ///< null: none
 };
 
-/// `tokenizer`: the artifact's bytes, of kind "gguf-vocabulary" or "byte-tokenizer";
+/// `tokenizer`: the artifact's bytes, of kind "gguf-vocabulary", "hf-tokenizer" or
+/// "byte-tokenizer";
 /// `chat_template` of kind "chat-template": a JSON object {"template":…,"bos":…,"eos":…}; empty =
-/// none. Bytes are untrusted: read as data, within limits (256 MiB, 1 MiB, 4 MiB by the kinds'
-/// order; kTooLarge). kDataLoss: not what the card says, or damaged. `scratch_folder`: where a
-/// vocabulary may be put for llama.cpp to read where there are no files in memory (0700; it is
+/// none. Bytes are untrusted: read as data, within limits (256 MiB, 129 MiB, 1 MiB, 4 MiB by the
+/// kinds' order; kTooLarge). kDataLoss: not what the card says, or damaged. `scratch_folder`: where
+/// a vocabulary may be put for llama.cpp to read where there are no files in memory (0700; it is
 /// removed again). kUnsupported names an unknown kind.
 [[nodiscard]] Result<TextModel> load_text_model(const protocol::ModelCard& card,
                                                 std::string_view tokenizer,
@@ -45,6 +47,10 @@ struct TextModel {
 /// The artifact bytes of a byte tokenizer with these special texts in the order of their ids (the
 /// end token's, which all have, is left out), and of a chat template.
 [[nodiscard]] std::string byte_tokenizer_artifact(const std::vector<std::string>& special_texts);
+/// … and of a tokenizer.json with what is known of its use beside it: a line of JSON, then the
+/// file.
+[[nodiscard]] std::string hf_tokenizer_artifact(const TokenizerFacts& facts,
+                                                std::string_view tokenizer_json);
 [[nodiscard]] std::string chat_template_artifact(std::string_view source, std::string_view bos,
                                                  std::string_view eos);
 

@@ -19,12 +19,12 @@ namespace stator::model {
 
 /// What a tokenizer.json does not say.
 struct HfTokenizerOptions {
-    std::vector<text::TokenId> end_tokens;  ///< from generation_config.json or config.json
+    std::vector<text::TokenId> end_tokens = {};  ///< from generation_config.json or config.json
     /// Whether texts begin with BOS. Not given: with whatever the template of the file's
     /// post-processor puts in front of them.
-    std::optional<bool> add_bos;
-    std::string bos;  ///< as text; empty where the model has none
-    std::string eos;  ///< ends a generation where `end_tokens` is empty
+    std::optional<bool> add_bos = {};
+    std::string bos = {};  ///< as text; empty where the model has none
+    std::string eos = {};  ///< ends a generation where `end_tokens` is empty
 };
 
 /// A Hugging Face tokenizer.json. The ids are those of the `tokenizers` library; a faster engine

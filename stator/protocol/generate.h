@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -71,6 +72,10 @@ struct OutputConstraint {
 
     bool operator==(const OutputConstraint&) const = default;
 };
+
+/// Longest OutputConstraint::text and ::after that parts take from each other.
+inline constexpr std::size_t kMaxConstraintBytes = 256 * 1024;
+inline constexpr std::size_t kMaxAfterBytes = 256;
 
 /// One sequence to generate. `n` choices are n requests: the engine's prefix cache makes them share
 /// the prompt.

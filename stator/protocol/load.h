@@ -27,6 +27,8 @@ struct ForwardPassMetrics {
     double model_seconds = 0.0;       ///< wall time inside the model
     double model_cpu_seconds = 0.0;   ///< CPU time of the engine's thread inside the model
     double engine_cpu_seconds = 0.0;  ///< CPU time of the engine's thread outside the model
+    std::uint64_t guided_tokens = 0;  ///< generated under a constraint
+    double guide_seconds = 0.0;       ///< of engine_cpu_seconds: for which tokens those might be
     bool operator==(const ForwardPassMetrics&) const = default;
 };
 

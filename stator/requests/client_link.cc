@@ -30,6 +30,7 @@ OpenHead head_of(const GenerateRequest& request, std::uint32_t rank, std::uint64
     head.request.tenant = request.tenant;
     head.request.traceparent = request.traceparent;
     head.request.deadline = request.deadline;
+    head.request.constraint = request.constraint;
     head.booking = booking;
     head.rank = rank;
     head.credit = credit;
@@ -210,8 +211,11 @@ Result<StreamId> ClientLink::open(std::shared_ptr<const GenerateRequest> request
         }
         return error(ErrorCode::kUnavailable, "the link's stream numbers are used up");
     }
+    OpenHead head = head_of(*request, rank, booking, m.options.credit_tokens);
+    if (request->constraint && request->constraint->text.size() > kInlineConstraintBytes) {
+        request = with_constraint_behind(*request, head);
+    }
     const std::size_t prompt_bytes = request->prompt.size() * 4;
-    const OpenHead head = head_of(*request, rank, booking, m.options.credit_tokens);
     m.scratch.clear();
     append_open(m.scratch, head, now);
     if (m.scratch.size() > kMaxPayloadBytes) {

@@ -32,6 +32,16 @@ TEST(InfoMessage, FormatsOfTheOutput) {
     }
 }
 
+TEST(InfoMessage, SaysWhetherOutputCanBeConstrained) {
+    protocol::WorkerInfo info = test_info();
+    info.card.structured_output = true;
+    const auto read = read_info(encoded(info));
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_EQ(*read, info);
+    EXPECT_FALSE(protocol::same_pool(info.card, test_info().card));
+    EXPECT_NE(protocol::pool_id(info.card), protocol::pool_id(test_info().card));
+}
+
 TEST(InfoMessage, AWorkerThatIsLoadingNeedNotKnowItsModel) {
     protocol::WorkerInfo info = test_info();
     info.card = {};

@@ -62,6 +62,66 @@ TEST(LinkTest, PromptsOfEveryLengthArriveWhole) {
     EXPECT_GE(net.wires.size(), 2U) << "the long ones went over bulk lanes";
 }
 
+TEST(LinkTest, ConstraintsOfEveryLengthArriveWhole) {
+    using protocol::OutputConstraint;
+    MemoryNet net(21);
+    net.start();
+    std::string text;
+    for (int i = 0; text.size() < protocol::kMaxConstraintBytes; ++i) {
+        text += "property " + std::to_string(i);
+    }
+    for (const std::size_t bytes : {0U, 1U, 8191U, 8192U, 8193U, 8194U, 8195U, 8196U, 40'000U,
+                                    static_cast<unsigned>(protocol::kMaxConstraintBytes)}) {
+        for (const std::size_t prompt : {1U, 8000U, 20'000U}) {
+            auto q = std::make_shared<protocol::GenerateRequest>();
+            q->id = protocol::RequestId(5);
+            q->prompt.assign(prompt, 7);
+            q->prompt.back() = 9;
+            q->resumed_tokens = static_cast<std::uint32_t>(prompt - 1);
+            q->max_tokens = 3;
+            q->constraint = std::make_shared<const OutputConstraint>(OutputConstraint{
+                OutputConstraint::Kind::kJsonSchema, text.substr(0, bytes), "</think>"});
+            const auto id = net.client->open(q, 0, 0, net.now);
+            ASSERT_TRUE(id);
+            net.run();
+            ASSERT_TRUE(net.at_worker.opens.contains(id->value)) << bytes;
+            const auto& got = net.at_worker.opens[id->value].request;
+            ASSERT_TRUE(got.constraint);
+            EXPECT_EQ(*got.constraint, *q->constraint) << bytes;
+            EXPECT_EQ(got.prompt, q->prompt) << bytes;
+            EXPECT_EQ(got.resumed_tokens, q->resumed_tokens);
+        }
+    }
+    EXPECT_TRUE(net.at_client.lost.empty());
+}
+
+TEST(LinkTest, AConstraintThatSaysTooMuchIsRefused) {
+    OpenHead head;
+    head.request.max_tokens = 1;
+    head.prompt_tokens = 3;
+    const auto read = [&](protocol::OutputConstraint constraint, std::uint32_t behind) {
+        head.request.constraint =
+            std::make_shared<const protocol::OutputConstraint>(std::move(constraint));
+        head.constraint_bytes = behind;
+        std::string payload;
+        append_open(payload, head, {});
+        std::string_view rest;
+        return read_open(payload, {}, rest);
+    };
+    using Kind = protocol::OutputConstraint::Kind;
+    EXPECT_TRUE(read({Kind::kLark, "", ""}, 8));
+    EXPECT_EQ(read({Kind::kLark, "", ""}, 9).error().code, ErrorCode::kInvalidArgument);
+    EXPECT_EQ(read({Kind::kLark, "x", ""}, 4).error().code, ErrorCode::kInvalidArgument);
+    EXPECT_EQ(read({static_cast<Kind>(6), "x", ""}, 0).error().code, ErrorCode::kUnsupported);
+    EXPECT_EQ(read({Kind::kLark, "x", std::string(257, 'a')}, 0).error().code,
+              ErrorCode::kTooLarge);
+    EXPECT_EQ(read({Kind::kLark, std::string(300'000, 'a'), ""}, 0).error().code,
+              ErrorCode::kTooLarge);
+    EXPECT_EQ(read({Kind::kLark, "", ""}, 0xffffffffU).error().code, ErrorCode::kTooLarge);
+    head.request.resumed_tokens = 1;
+    EXPECT_EQ(read({Kind::kLark, "", ""}, 8).error().code, ErrorCode::kInvalidArgument);
+}
+
 TEST(LinkTest, AHugePromptDoesNotDelayTokensOfOthers) {
     MemoryNet net(3);
     net.start();

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -98,8 +99,18 @@ struct OpenHead {
     std::uint32_t rank = 0;
     std::uint32_t credit = 0;         ///< tokens that may be sent at first
     std::uint32_t prompt_tokens = 0;  ///< what follows in 4 bytes each
+    /// The text of a long constraint does not stand in the head: it is the last so many bytes of
+    /// what follows, filled up to whole tokens with zeros and counted in prompt_tokens.
+    std::uint32_t constraint_bytes = 0;
 };
 void append_open(std::string& out, const OpenHead& head, TimePoint now);
+/// Texts of constraints that are longer travel behind the prompt.
+inline constexpr std::size_t kInlineConstraintBytes = 8 * 1024;
+/// The request with the constraint's text behind the prompt, and the head's mark of it.
+[[nodiscard]] std::shared_ptr<const protocol::GenerateRequest> with_constraint_behind(
+    const protocol::GenerateRequest& request, OpenHead& head);
+/// The other way round, once all is there.
+void take_constraint_from_behind(OpenHead& head);
 /// `rest`: what lies behind the head in the payload (the prompt's first bytes).
 [[nodiscard]] Result<OpenHead> read_open(std::string_view payload, TimePoint now,
                                          std::string_view& rest);

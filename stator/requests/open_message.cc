@@ -1,6 +1,8 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <string>
 
 #include "stator/codec/msgpack.h"
 #include "stator/requests/fields.h"
@@ -12,6 +14,7 @@ namespace {
 using codec::MsgpackReader;
 using codec::MsgpackWriter;
 using protocol::GenerateRequest;
+using protocol::OutputConstraint;
 using protocol::SamplingParams;
 
 constexpr std::size_t kBiasBytes = 8;
@@ -79,6 +82,53 @@ Result<void> read_stop_ids(MsgpackReader& r, GenerateRequest& request) {
     return {};
 }
 
+std::uint32_t words_of(std::size_t bytes) { return static_cast<std::uint32_t>((bytes + 3) / 4); }
+
+void write_constraint(MsgpackWriter& w, const OutputConstraint& c, std::uint32_t bytes_behind) {
+    w.map(1 + (c.text.empty() ? 0U : 1U) + (bytes_behind == 0 ? 0U : 1U) +
+          (c.after.empty() ? 0U : 1U));
+    w.string("k").number(static_cast<std::uint64_t>(c.kind));
+    if (!c.text.empty()) w.string("t").binary(c.text);
+    if (bytes_behind != 0) w.string("n").number(bytes_behind);
+    if (!c.after.empty()) w.string("after").binary(c.after);
+}
+
+Result<void> read_bytes(MsgpackReader& r, std::string& to, std::size_t limit) {
+    auto bytes = r.binary();
+    if (!bytes) return tl::unexpected(std::move(bytes.error()));
+    if (bytes->size() > limit) {
+        return error(ErrorCode::kTooLarge, "{} bytes, at most {}", bytes->size(), limit);
+    }
+    to.assign(*bytes);
+    return {};
+}
+
+Result<void> read_constraint(MsgpackReader& r, OpenHead& head) {
+    auto c = std::make_shared<OutputConstraint>();
+    std::uint64_t kind = 0;
+    auto read = each_field(r, [&](std::string_view key, MsgpackReader&) -> Field {
+        if (key == "k") return read_value(r, kind);
+        if (key == "t") return read_bytes(r, c->text, protocol::kMaxConstraintBytes);
+        if (key == "n") return read_value(r, head.constraint_bytes);
+        if (key == "after") return read_bytes(r, c->after, protocol::kMaxAfterBytes);
+        return Field::unknown();
+    });
+    if (!read) return read;
+    if (kind < 1 || kind > static_cast<std::uint64_t>(OutputConstraint::Kind::kLark)) {
+        return error(ErrorCode::kUnsupported, "kind {} of constraint is not known here", kind);
+    }
+    if (head.constraint_bytes > protocol::kMaxConstraintBytes) {
+        return error(ErrorCode::kTooLarge, "{} bytes of a constraint, at most {}",
+                     head.constraint_bytes, protocol::kMaxConstraintBytes);
+    }
+    if (head.constraint_bytes != 0 && !c->text.empty()) {
+        return error(ErrorCode::kInvalidArgument, "a constraint in two places");
+    }
+    c->kind = static_cast<OutputConstraint::Kind>(kind);
+    head.request.constraint = std::move(c);
+    return {};
+}
+
 /// What is not in [low, high], NaN too, is an error.
 struct Range {
     std::string_view field;
@@ -102,11 +152,14 @@ Result<void> check_open(const OpenHead& head) {
         return error(ErrorCode::kInvalidArgument, "field \"{}\": {} is not in [{}, {}]",
                      range.field, range.value, range.low, range.high);
     }
-    if (head.prompt_tokens == 0) return error(ErrorCode::kInvalidArgument, "an empty prompt");
+    const std::uint32_t behind = words_of(head.constraint_bytes);
+    if (head.prompt_tokens <= behind) {
+        return error(ErrorCode::kInvalidArgument, "an empty prompt");
+    }
     if (q.max_tokens == 0) return error(ErrorCode::kInvalidArgument, "no token is asked for");
-    if (q.resumed_tokens >= head.prompt_tokens) {
+    if (q.resumed_tokens >= head.prompt_tokens - behind) {
         return error(ErrorCode::kInvalidArgument, "{} resumed tokens in a prompt of {}",
-                     q.resumed_tokens, head.prompt_tokens);
+                     q.resumed_tokens, head.prompt_tokens - behind);
     }
     return {};
 }
@@ -120,7 +173,7 @@ void append_open(std::string& out, const OpenHead& head, TimePoint now) {
     w.map(8 + (q.ignore_eos ? 1U : 0U) + (q.min_tokens > 0 ? 1U : 0U) +
           (q.stop_token_ids.empty() ? 0U : 1U) + (q.cache_salt != 0 ? 1U : 0U) +
           (q.resumed_tokens != 0 ? 1U : 0U) + (q.tenant.empty() ? 0U : 1U) +
-          (q.traceparent.empty() ? 0U : 1U) + (deadline ? 1U : 0U));
+          (q.traceparent.empty() ? 0U : 1U) + (deadline ? 1U : 0U) + (q.constraint ? 1U : 0U));
     w.string("book").number(head.booking);
     w.string("rank").number(head.rank);
     w.string("cred").number(head.credit);
@@ -149,6 +202,40 @@ void append_open(std::string& out, const OpenHead& head, TimePoint now) {
     if (deadline) {
         w.string("left").number(std::chrono::duration_cast<Micros>(q.deadline.left(now)).count());
     }
+    if (q.constraint) {
+        // A worker that does not know the key must not generate free text instead.
+        w.string("!guide");
+        write_constraint(w, *q.constraint, head.constraint_bytes);
+    }
+}
+
+std::shared_ptr<const GenerateRequest> with_constraint_behind(const GenerateRequest& request,
+                                                              OpenHead& head) {
+    const std::string& text = request.constraint->text;
+    auto out = std::make_shared<GenerateRequest>(request);
+    const std::size_t tokens = out->prompt.size();
+    out->prompt.resize(tokens + words_of(text.size()), 0);
+    std::memcpy(out->prompt.data() + tokens, text.data(), text.size());
+    auto shell = std::make_shared<OutputConstraint>();
+    shell->kind = request.constraint->kind;
+    shell->after = request.constraint->after;
+    head.request.constraint = std::move(shell);
+    head.constraint_bytes = static_cast<std::uint32_t>(text.size());
+    head.prompt_tokens = static_cast<std::uint32_t>(out->prompt.size());
+    return out;
+}
+
+void take_constraint_from_behind(OpenHead& head) {
+    if (head.constraint_bytes == 0) return;
+    auto& prompt = head.request.prompt;
+    const std::size_t tokens = prompt.size() - words_of(head.constraint_bytes);
+    auto whole = std::make_shared<OutputConstraint>(*head.request.constraint);
+    whole->text.assign(reinterpret_cast<const char*>(prompt.data() + tokens),
+                       head.constraint_bytes);
+    prompt.resize(tokens);
+    head.request.constraint = std::move(whole);
+    head.prompt_tokens = static_cast<std::uint32_t>(tokens);
+    head.constraint_bytes = 0;
 }
 
 Result<OpenHead> read_open(std::string_view payload, TimePoint now, std::string_view& rest) {
@@ -181,6 +268,7 @@ Result<OpenHead> read_open(std::string_view payload, TimePoint now, std::string_
             }
             return ok;
         }
+        if (key == "!guide") return read_constraint(r, head);
         return Field::unknown();
     });
     if (read) read = check_open(head);

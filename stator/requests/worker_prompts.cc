@@ -83,6 +83,7 @@ void WorkerSession::Impl::deliver(std::uint32_t stream) {
     Stream* s = streams.find(stream);
     OpenHead head = std::move(s->upload->head);
     drop_upload(*s);
+    take_constraint_from_behind(head);
     const auto ok =
         events.on_open(StreamId(stream), head.rank, head.booking, std::move(head.request));
     if (!ok) refuse(stream, ok.error());

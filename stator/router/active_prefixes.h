@@ -10,8 +10,9 @@
 namespace stator::router {
 
 /// The prefixes of the requests that are booked: what a rank will hold for sure, before any event
-/// says so. Of a long prompt not every block is kept: the first kDense, then each kStride-th, and
-/// the last; so an answer may fall short by kStride blocks, and never says too much. With
+/// says so. Of a long prompt not every block is kept: the first kDense, then fewer and fewer (from
+/// place p the next is max(kStride, p / kDense) further on), and the last; so an answer may fall
+/// short by kStride blocks or a kDense-th of it, and never says too much. With
 /// `every_block` it is exact. Memory: some 60 bytes a block kept and 8 a rank that has it. Not
 /// thread-safe.
 class ActivePrefixes {
@@ -74,10 +75,15 @@ class ActivePrefixes {
         for (std::size_t i = 0; i < dense; ++i) {
             if (!each(i)) return;
         }
-        for (std::size_t i = dense + kStride - 1; i < blocks; i += kStride) {
-            if (!each(i)) return;
+        // The same places for every prompt, so that those of a shared prefix are shared.
+        std::size_t place = dense + kStride - 1;
+        bool last_met = false;
+        while (place < blocks) {
+            if (!each(place)) return;
+            last_met = place + 1 == blocks;
+            place += std::max(kStride, place / kDense);
         }
-        if (blocks > dense && (blocks - dense) % kStride != 0) each(blocks - 1);
+        if (blocks > dense && !last_met) each(blocks - 1);
     }
 
     void add_one(RankIndex rank, std::uint64_t hash);

@@ -30,7 +30,14 @@ Detokenizer::Detokenizer(const Tokenizer& tokenizer, std::vector<std::string> st
                          ControlTokens control, bool begins_text)
     : tokenizer_(tokenizer), control_(control), begins_text_(begins_text) {
     stops_.reserve(stop.size());
-    for (std::string& s : stop) stops_.emplace_back(std::move(s));
+    for (std::string& s : stop) {
+        if (s.empty()) {
+            stops_.emplace_back(std::string{});  // keeps the numbers of the others
+            continue;
+        }
+        begins_stop_[static_cast<unsigned char>(s[0])] = true;
+        stops_.emplace_back(std::move(s));
+    }
 }
 
 bool Detokenizer::push(TokenId token, std::string& out) {
@@ -47,56 +54,80 @@ bool Detokenizer::push(TokenId token, std::string& out) {
         piece = tokenizer_.spelling(token);
     }
     if (piece.empty()) return false;
+    if (bytes_.empty() && codec::utf8_valid(piece)) [[likely]]
+        return feed(piece, out);
     bytes_ += piece;
     const std::size_t whole = codec::utf8_complete_prefix(bytes_);
     if (whole == 0) return false;
-    const std::string_view text = std::string_view(bytes_).substr(0, whole);
-    if (stops_.empty()) {
-        codec::utf8_append_lossy(out, text);
-        bytes_.erase(0, whole);
-        return false;
+    whole_.clear();
+    codec::utf8_append_lossy(whole_, std::string_view(bytes_).substr(0, whole));
+    bytes_.erase(0, whole);
+    return feed(whole_, out);
+}
+
+/// Whole characters: gives out what can't belong to a stop string.
+bool Detokenizer::feed(std::string_view text, std::string& out) {
+    if (held_ == 0) {
+        const std::size_t plain = before_stop(text);
+        out.append(text, 0, plain);
+        if (plain == text.size()) return false;
+        text.remove_prefix(plain);
     }
     const std::size_t from = pending_.size();
-    codec::utf8_append_lossy(pending_, text);
-    bytes_.erase(0, whole);
-    if (search(from)) {
-        release(0, out);
-        return true;
-    }
-    std::size_t held = 0;
-    for (const Matcher& m : stops_) held = std::max(held, m.matched);
-    release(held, out);
-    return false;
+    pending_ += text;
+    const bool stopped = search(from);
+    release(out);
+    return stopped;
+}
+
+/// How many bytes of `text` come before the first that may begin a stop string.
+std::size_t Detokenizer::before_stop(std::string_view text) const {
+    if (stops_.empty()) return text.size();
+    std::size_t i = 0;
+    while (i < text.size() && !begins_stop_[static_cast<unsigned char>(text[i])]) ++i;
+    return i;
 }
 
 /// Feeds pending_ from `from` on to the matchers; at a match cuts pending_ right before it.
 bool Detokenizer::search(std::size_t from) {
     for (std::size_t i = from; i < pending_.size(); ++i) {
-        std::size_t longest = 0;
-        for (std::size_t s = 0; s < stops_.size(); ++s) {
-            if (stops_[s].push(pending_[i]) && stops_[s].text.size() > longest) {
-                longest = stops_[s].text.size();
-                stop_index_ = static_cast<int>(s);
-            }
+        if (held_ == 0) {
+            i += before_stop(std::string_view(pending_).substr(i));
+            if (i == pending_.size()) break;
         }
-        if (longest > 0) {
-            pending_.resize(i + 1 - longest);
-            return true;
-        }
+        if (step(i)) return true;
     }
     return false;
 }
 
-/// Gives out pending_ but for its last `held` bytes.
-void Detokenizer::release(std::size_t held, std::string& out) {
-    const std::size_t end = pending_.size() - held;
+/// One byte for every matcher.
+bool Detokenizer::step(std::size_t at) {
+    std::size_t longest = 0;
+    held_ = 0;
+    for (std::size_t s = 0; s < stops_.size(); ++s) {
+        Matcher& m = stops_[s];
+        if (m.push(pending_[at]) && m.text.size() > longest) {
+            longest = m.text.size();
+            stop_index_ = static_cast<int>(s);
+        }
+        held_ = std::max(held_, m.matched);
+    }
+    if (longest == 0) return false;
+    pending_.resize(at + 1 - longest);
+    held_ = 0;
+    return true;
+}
+
+/// Gives out pending_ but for what is held.
+void Detokenizer::release(std::string& out) {
+    const std::size_t end = pending_.size() - held_;
     out.append(pending_, released_, end - released_);
     released_ = end;
     // Moving what is held only after as much was released keeps the cost per byte constant.
-    if (held == 0) {
+    if (held_ == 0) {
         pending_.clear();
         released_ = 0;
-    } else if (released_ >= std::max(held, kCompactBytes)) {
+    } else if (released_ >= std::max(held_, kCompactBytes)) {
         pending_.erase(0, released_);
         released_ = 0;
     }
@@ -104,11 +135,12 @@ void Detokenizer::release(std::size_t held, std::string& out) {
 
 void Detokenizer::finish(std::string& out) {
     if (stop_index_ >= 0) return;
-    const std::size_t from = pending_.size();
-    codec::utf8_append_lossy(pending_, bytes_);
+    whole_.clear();
+    codec::utf8_append_lossy(whole_, bytes_);
     bytes_.clear();
-    search(from);
-    release(0, out);
+    if (feed(whole_, out)) return;
+    held_ = 0;
+    release(out);
 }
 
 }  // namespace stator::text

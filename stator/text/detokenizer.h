@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -52,15 +53,21 @@ class Detokenizer {
         bool push(char byte);
     };
 
+    bool feed(std::string_view text, std::string& out);
+    [[nodiscard]] std::size_t before_stop(std::string_view text) const;
     bool search(std::size_t from);
-    void release(std::size_t held, std::string& out);
+    bool step(std::size_t at);
+    void release(std::string& out);
 
     const Tokenizer& tokenizer_;
     ControlTokens control_;
     std::vector<Matcher> stops_;
-    std::string bytes_;    ///< bytes that are not whole characters yet
+    std::array<bool, 256> begins_stop_{};  ///< first bytes of stop strings
+    std::string bytes_;                    ///< bytes that are not whole characters yet
+    std::string whole_;                    ///< scratch: characters that bytes_ became
     std::string pending_;  ///< whole characters; those from released_ on may begin a stop string
     std::size_t released_ = 0;  ///< how much of pending_ has been given out
+    std::size_t held_ = 0;      ///< how many bytes at the end of pending_ begin a stop string
     bool begins_text_;
     int stop_index_ = -1;
 };

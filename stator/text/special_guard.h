@@ -32,6 +32,7 @@ class SpecialGuard {
 
     std::vector<std::string> sorted_;
     std::array<bool, 256> begins_{};  ///< first bytes of special texts
+    std::string firsts_;              ///< the same, each once
 };
 
 /// SpecialGuard(special_texts).guard(text), for callers with one text.

@@ -18,6 +18,24 @@ Result<void> above(const char* field, float value, float low, float high) {
                        high);
 }
 
+Result<void> check_constraint(const protocol::GenerateRequest& request,
+                              const engine::EngineInfo& engine) {
+    if (!request.constraint) return {};
+    const protocol::OutputConstraint& c = *request.constraint;
+    if (!engine.structured_output) {
+        auto refused = error(ErrorCode::kUnsupported,
+                             "the engine of this worker can't hold its output to a constraint");
+        refused.value().param = "constraint";
+        return refused;
+    }
+    if (c.text.size() > protocol::kMaxConstraintBytes ||
+        c.after.size() > protocol::kMaxAfterBytes) {
+        return param_error("constraint", "the constraint has {} bytes; at most {} are allowed",
+                           c.text.size() + c.after.size(), protocol::kMaxConstraintBytes);
+    }
+    return {};
+}
+
 }  // namespace
 
 Result<void> check_request(const protocol::GenerateRequest& request,
@@ -43,7 +61,7 @@ Result<void> check_request(const protocol::GenerateRequest& request,
         return param_error("top_logprobs", "top_logprobs is {}; this engine gives at most {}",
                            request.top_logprobs, most);
     }
-    return {};
+    return check_constraint(request, engine);
 }
 
 }  // namespace stator::worker

@@ -52,5 +52,21 @@ TEST(RequestCheck, NamesTheFieldThatIsOutOfRange) {
     EXPECT_EQ(refused([](auto& r) { r.top_logprobs = -2; }), "top_logprobs");
 }
 
+TEST(RequestCheck, AConstraintNeedsAnEngineThatCanAndHasABound) {
+    protocol::GenerateRequest request;
+    request.prompt = {1};
+    auto constraint = std::make_shared<protocol::OutputConstraint>();
+    request.constraint = constraint;
+    engine::EngineInfo engine;
+    EXPECT_EQ(check_request(request, engine).error().code, ErrorCode::kUnsupported);
+    EXPECT_EQ(check_request(request, engine).error().param, "constraint");
+    engine.structured_output = true;
+    EXPECT_TRUE(check_request(request, engine));
+    constraint->text.assign(protocol::kMaxConstraintBytes, 'a');
+    EXPECT_TRUE(check_request(request, engine));
+    constraint->text += 'a';
+    EXPECT_EQ(check_request(request, engine).error().code, ErrorCode::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace stator::worker

@@ -1,5 +1,5 @@
-//! C ABI over minijinja, llguidance and the tokenizer crates, linked into the stator program as a static library. The contracts are in
-//! include/.
+//! C ABI over minijinja, the tokenizer crates and llguidance, linked into the stator program as a static library. The contracts
+//! are in include/.
 
 mod generation;
 mod guide;

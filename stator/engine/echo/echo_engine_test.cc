@@ -172,6 +172,17 @@ TEST(EchoEngine, ARunCutAnywhereGoesOnAsIfItHadNotBeenCut) {
     EXPECT_EQ(engine->submit(nothing_left, sink).error().param, "resumed_tokens");
 }
 
+TEST(EchoEngine, HoldsItsOutputToNothing) {
+    auto engine = make_echo_engine({});
+    EXPECT_FALSE(engine->info().structured_output);
+    auto r = make_request(1, {10, 20}, 2);
+    r.constraint = std::make_shared<const protocol::OutputConstraint>();
+    const auto refused = engine->submit(r, std::make_shared<Collector>());
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
+    EXPECT_EQ(refused.error().param, "constraint");
+}
+
 TEST(EchoEngine, LogprobsHaveTheAskedShape) {
     auto engine = make_echo_engine({});
     auto sink = std::make_shared<Collector>();

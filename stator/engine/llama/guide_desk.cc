@@ -63,7 +63,8 @@ Result<text::Guide> GuideDesk::make(const Job& job) {
     auto guide = cache_->get(*job.constraint);
     if (!guide) return guide;
     for (const tokens::TokenId token : job.resumed) {
-        if (auto ok = guide->accept(token); !ok) return tl::unexpected<Error>(std::move(ok.error()));
+        if (auto ok = guide->accept(token); !ok)
+            return tl::unexpected<Error>(std::move(ok.error()));
     }
     return guide;
 }

@@ -68,10 +68,10 @@ class LlamaEngine final : public Engine {
                  .structured_output = tokenizer != nullptr};
         load_ = scheduler_.load();
         if (tokenizer) {
-            guides_ = std::make_unique<GuideDesk>(
-                std::move(tokenizer), [this](RequestId id, Result<text::Guide> guide) {
-                    take_guide(id, std::move(guide));
-                });
+            guides_ = std::make_unique<GuideDesk>(std::move(tokenizer),
+                                                  [this](RequestId id, Result<text::Guide> guide) {
+                                                      take_guide(id, std::move(guide));
+                                                  });
         }
         thread_ = std::thread([this] { run(); });
     }
@@ -193,8 +193,8 @@ Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
                            request.resumed_tokens, request.prompt.size());
     }
     if (request.constraint && !guides_) {
-        auto refused = error(ErrorCode::kUnsupported,
-                             "This engine can't hold its output to a constraint.");
+        auto refused =
+            error(ErrorCode::kUnsupported, "This engine can't hold its output to a constraint.");
         refused.value().param = "constraint";
         return refused;
     }
@@ -325,11 +325,9 @@ void LlamaEngine::take_in(Incoming in) {
     live.sink = std::move(in.sink);
     live.accepted = clock_.now();
     if (in.request.constraint) {
-        const auto resumed =
-            std::span(in.request.prompt).last(in.request.resumed_tokens);
+        const auto resumed = std::span(in.request.prompt).last(in.request.resumed_tokens);
         guides_->ask(id, in.request.constraint, {resumed.begin(), resumed.end()});
-        live.waits_for_guide =
-            std::make_unique<protocol::GenerateRequest>(std::move(in.request));
+        live.waits_for_guide = std::make_unique<protocol::GenerateRequest>(std::move(in.request));
         ++waiting_for_guides_;
         return;
     }
@@ -502,7 +500,10 @@ LlamaEngine::Drawn LlamaEngine::draw_one(const OutputRow& row, protocol::StepBat
     Drawn drawn;
     const bool no_end = request.ignore_eos || sequence.generated < request.min_tokens;
     if (live.guide) {
+        const TimePoint start = clock_.now();
         auto some = prepare_mask(*live.guide, no_end);
+        work_.guide_seconds += to_seconds(clock_.now() - start);
+        ++work_.guided_tokens;
         if (!some || !*some) {
             if (some) {
                 drawn.ends = true;
@@ -521,9 +522,9 @@ LlamaEngine::Drawn LlamaEngine::draw_one(const OutputRow& row, protocol::StepBat
     const std::span<const TokenId> masked =
         no_end ? std::span<const TokenId>(context_->end_tokens()) : std::span<const TokenId>{};
     protocol::TokenOutput out;
-    out.token = live.sampler->draw(logits, masked,
-                                   live.guide ? std::span<const std::uint32_t>(allowed_)
-                                              : std::span<const std::uint32_t>{});
+    out.token = live.sampler->draw(
+        logits, masked,
+        live.guide ? std::span<const std::uint32_t>(allowed_) : std::span<const std::uint32_t>{});
     drawn.token = out.token;
     if (live.guide && !context_->is_end(out.token)) {
         if (auto ok = live.guide->accept(out.token); !ok) {

@@ -25,7 +25,7 @@ struct LlamaOptions {
     /// ggml's threads spin at a barrier after every operation: more threads than idle cores make it
     /// far slower, not faster. 0 = half of the usable cores, at least 1.
     int threads = 0;
-    int gpu_layers = -1;     ///< layers on the GPU, where built with CUDA; -1 = all
+    int gpu_layers = -1;  ///< layers on the GPU, where built with CUDA; -1 = all
     /// The model's: what its tokens stand for, for constraints on the output. Null: requests with
     /// a constraint are refused.
     std::shared_ptr<const text::Tokenizer> tokenizer;

@@ -15,6 +15,7 @@
 #include <variant>
 
 #include "stator/engine/llama/sampler.h"
+#include "stator/model/gguf_model.h"
 #include "stator/model/llama_log.h"
 
 // These tests run a real model: STATOR_MODEL names a small GGUF file. Without it they are skipped.
@@ -25,6 +26,7 @@ namespace {
 using protocol::FinishReason;
 using protocol::GenerateRequest;
 using tokens::TokenId;
+using Kind = protocol::OutputConstraint::Kind;
 
 /// Kernels round differently when the batch has another shape, and quantised activations amplify
 /// it: plain llama.cpp's own logits of one prompt, computed in one batch and token by token, differ
@@ -466,6 +468,162 @@ TEST(LlamaEngineLoad, SaysWhatIsWrongWithAFile) {
     EXPECT_EQ(missing.error().code, ErrorCode::kNotFound);
     o.max_running = 0;
     EXPECT_THAT(make_llama_engine(o, {}).error().message, testing::HasSubstr("max_running"));
+}
+
+class GuidedLlamaTest : public LlamaEngineTest {
+  protected:
+    void SetUp() override {
+        LlamaEngineTest::SetUp();
+        if (IsSkipped()) return;
+        auto file = model::GgufModel::open(model_path());
+        ASSERT_TRUE(file);
+        file_ = std::move(*file);
+        LlamaOptions o = options();
+        o.tokenizer = {file_, &file_->tokenizer()};
+        o.max_running = 8;
+        start(o);
+        EXPECT_TRUE(engine->info().structured_output);
+        ASSERT_TRUE(file_->tokenizer().encode("Once upon a time", text::SpecialTokens::kAsText,
+                                              true, prompt_));
+    }
+
+    Result<void> ask(std::uint64_t id, Kind kind, std::string text, std::uint32_t max_tokens,
+                     const std::function<void(GenerateRequest&)>& change = {}) {
+        return submit(id, prompt_, max_tokens, [&](GenerateRequest& r) {
+            r.constraint = std::make_shared<const protocol::OutputConstraint>(
+                protocol::OutputConstraint{kind, std::move(text), ""});
+            if (change) change(r);
+        });
+    }
+
+    std::string text_of(const std::vector<TokenId>& tokens) const {
+        std::string out;
+        for (const TokenId t : tokens) out += file_->tokenizer().bytes(t);
+        return out;
+    }
+
+    std::shared_ptr<const model::GgufModel> file_;
+    std::vector<TokenId> prompt_;
+};
+
+TEST_F(GuidedLlamaTest, ManyAtOnceEachObeyTheirOwn) {
+    const char* schema =
+        R"({"type":"object","properties":{"a":{"type":"integer","minimum":0,)"
+        R"("maximum":99},"b":{"enum":["x","y"]}},"required":["a","b"],)"
+        R"("additionalProperties":false,"x-guidance":{"whitespace_flexible":false}})";
+    for (std::uint64_t i = 1; i <= 12; ++i) {
+        const auto sampling = [i](GenerateRequest& r) {
+            r.sampling.temperature = i % 2 == 0 ? 0.0F : 1.3F;
+            r.sampling.seed = i;
+            r.sampling.repetition_penalty = i % 4 == 0 ? 1.3F : 1.0F;
+            r.top_logprobs = i % 3 == 0 ? 2 : -1;
+        };
+        if (i % 4 == 3) {
+            ASSERT_TRUE(submit(i, prompt_, 20, sampling));  // free
+        } else if (i % 4 == 2) {
+            ASSERT_TRUE(ask(i, Kind::kRegex, "(ab|cd){3}", 40, sampling));
+        } else {
+            ASSERT_TRUE(ask(i, Kind::kJsonSchema, schema, 60, sampling));
+        }
+    }
+    for (std::uint64_t i = 1; i <= 12; ++i) {
+        const auto got = sink->wait(i);
+        EXPECT_EQ(got.ends, 1);
+        if (i % 4 == 3) continue;
+        EXPECT_EQ(got.finish, FinishReason::kStop) << i;
+        const std::string text = text_of(got.tokens);
+        EXPECT_THAT(text, testing::MatchesRegex(i % 4 == 2 ? "(ab|cd)(ab|cd)(ab|cd)"
+                                                           : R"(\{"a":[0-9]+,"b":"[xy]"\})"))
+            << i;
+    }
+    const auto work = engine->forward_pass_metrics();
+    EXPECT_GT(work.guided_tokens, 30U);
+    EXPECT_GT(work.guide_seconds, 0.0);
+}
+
+TEST_F(GuidedLlamaTest, TheGrammarsEndIsTheTextsEnd) {
+    for (std::uint64_t id = 1; id <= 3; ++id) {
+        ASSERT_TRUE(ask(id, Kind::kRegex, "[ab]{4}", 40, [id](GenerateRequest& r) {
+            r.ignore_eos = id == 2;
+            r.min_tokens = id == 3 ? 30 : 0;
+        }));
+        const auto got = sink->wait(id);
+        EXPECT_EQ(got.finish, FinishReason::kStop);
+        EXPECT_EQ(text_of(got.tokens).size(), 4U);
+    }
+    // Where it may end and need not, the model decides; masked ends leave it no choice.
+    ASSERT_TRUE(ask(4, Kind::kRegex, "[ab]{2,9}", 40, [](auto& r) { r.ignore_eos = true; }));
+    EXPECT_EQ(text_of(sink->wait(4).tokens).size(), 9U);
+    ASSERT_TRUE(ask(5, Kind::kRegex, "[ab]{50}", 3));
+    const auto cut = sink->wait(5);
+    EXPECT_EQ(cut.finish, FinishReason::kLength);
+    EXPECT_EQ(cut.tokens.size(), 3U);
+    // Nothing at all is a text too.
+    ASSERT_TRUE(ask(6, Kind::kRegex, "x?", 3, [](auto& r) { r.ignore_eos = true; }));
+    EXPECT_EQ(sink->wait(6).finish, FinishReason::kStop);
+}
+
+TEST_F(GuidedLlamaTest, WhatCanNotBeUsedFailsBeforeAnyToken) {
+    ASSERT_TRUE(ask(1, Kind::kJsonSchema, R"({"type":"strnig"})", 5));
+    const auto got = sink->wait(1);
+    EXPECT_EQ(got.finish, FinishReason::kError);
+    EXPECT_TRUE(got.tokens.empty());
+    ASSERT_TRUE(got.error);
+    EXPECT_EQ(got.error->code, ErrorCode::kInvalidArgument);
+    EXPECT_EQ(got.error->param, "constraint");
+    // The engine is none the worse for it.
+    ASSERT_TRUE(ask(2, Kind::kChoice, R"(["good"])", 9));
+    EXPECT_EQ(text_of(sink->wait(2).tokens), "good");
+    // Free text up to a mark that can't be followed by anything: an end with a reason, no hang.
+    ASSERT_TRUE(ask(3, Kind::kRegex, "((a{1,100}){1,100}){1,100}", 200));
+    EXPECT_TRUE(sink->wait(3).finish.has_value());
+}
+
+TEST_F(GuidedLlamaTest, ARunCutAnywhereGoesOnUnderTheSameConstraint) {
+    const std::string regex = "[0-9]{3}(-[0-9]{3}){5}";
+    ASSERT_TRUE(ask(1, Kind::kRegex, regex, 60));
+    const auto whole = sink->wait(1).tokens;
+    for (std::uint32_t cut = 1; cut < whole.size(); cut += 3) {
+        ASSERT_TRUE(ask(10 + cut, Kind::kRegex, regex, 60 - cut, [&](GenerateRequest& r) {
+            r.prompt.insert(r.prompt.end(), whole.begin(), whole.begin() + cut);
+            r.resumed_tokens = cut;
+        }));
+        const auto rest = sink->wait(10 + cut);
+        EXPECT_EQ(rest.finish, FinishReason::kStop);
+        std::vector<TokenId> all(whole.begin(), whole.begin() + cut);
+        all.insert(all.end(), rest.tokens.begin(), rest.tokens.end());
+        EXPECT_THAT(text_of(all),
+                    testing::MatchesRegex("[0-9]+-[0-9]+-[0-9]+-[0-9]+-[0-9]+-[0-9]+"));
+        EXPECT_EQ(text_of(all).size(), 23U);
+    }
+}
+
+TEST_F(GuidedLlamaTest, CancelledWhileItsConstraintIsCompiled) {
+    // Slow to compile, so that the cancellation is there first.
+    std::string slow;
+    for (int i = 0; i < 5000; ++i) slow += "a?";
+    slow.append(5000, 'a');
+    ASSERT_TRUE(ask(1, Kind::kRegex, slow, 5));
+    ASSERT_TRUE(ask(2, Kind::kRegex, slow, 5));
+    engine->cancel(RequestId(2));
+    const auto second = sink->wait(2);
+    EXPECT_EQ(second.finish, FinishReason::kCancelled);
+    EXPECT_EQ(second.ends, 1);
+    sink->wait(1);
+    ASSERT_TRUE(ask(3, Kind::kRegex, slow, 5));
+    engine->stop(Deadline::at(Clock::real().now()));
+    EXPECT_EQ(sink->wait(3).ends, 1);
+    EXPECT_EQ(sink->wait(2).ends, 1);
+}
+
+TEST_F(LlamaEngineTest, WithoutATokenizerConstraintsAreRefused) {
+    start(options());
+    EXPECT_FALSE(engine->info().structured_output);
+    const auto refused = submit(1, {1, 2, 3}, 4, [](GenerateRequest& r) {
+        r.constraint = std::make_shared<const protocol::OutputConstraint>();
+    });
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
 }
 
 }  // namespace

@@ -33,6 +33,32 @@ TEST(Argmax, FindsTheFirstHighestWhereverItIs) {
     EXPECT_EQ(argmax(std::vector<float>{1.0F, 5.0F, 5.0F}), 1U);
 }
 
+TEST(SamplerMask, OnlyAllowedTokensAreDrawn) {
+    // 100 tokens: the fourth word has bits for 4 of them; the rest of the buffer is ignored.
+    for (const float temperature : {0.0F, 1.0F}) {
+        SamplingParams params;
+        params.temperature = temperature;
+        params.seed = 1;
+        params.frequency_penalty = 1.0F;
+        params.logit_bias = {{7, 50.0F}};
+        Sampler sampler(params, {}, 1);
+        const std::vector<std::uint32_t> allowed{0, 1U << 5, 0, 1U << 2, 0xffffffffU};
+        std::map<tokens::TokenId, int> seen;
+        for (int i = 0; i < 50; ++i) {
+            auto logits = ramp(100);
+            ++seen[sampler.draw(logits, {}, allowed)];
+        }
+        for (const auto& [token, times] : seen) EXPECT_TRUE(token == 37 || token == 98) << token;
+        EXPECT_EQ(seen.size(), 2U);  // the penalty makes both come
+        const tokens::TokenId masked[] = {98};
+        auto logits = ramp(100);
+        EXPECT_EQ(sampler.draw(logits, masked, allowed), 37U);
+        // A mask that is too short leaves out what it does not name.
+        logits = ramp(100);
+        EXPECT_EQ(sampler.draw(logits, {}, std::span(allowed).first(2)), 37U);
+    }
+}
+
 TEST(Logprobs, SumToOneAndAreSorted) {
     const auto logits = ramp(500);
     const auto all = logprobs_of(logits, 3, 500);

@@ -98,8 +98,8 @@ bool Guide::Impl::fits(std::string_view rest, bool commit) const {
     for (const std::string_view text : {rest, without_leading_blanks(rest)}) {
         if (text.empty()) return true;
         OwnedText why;
-        if (stator_guide_text(machine.get(), text.data(), text.size(), commit ? 1 : 0,
-                              why.out()) == STATOR_GUIDE_OK) {
+        if (stator_guide_text(machine.get(), text.data(), text.size(), commit ? 1 : 0, why.out()) ==
+            STATOR_GUIDE_OK) {
             return true;
         }
     }
@@ -195,19 +195,19 @@ Result<std::shared_ptr<const GuideFactory>> GuideFactory::make(const Tokenizer& 
 }
 
 Result<Guide> GuideFactory::compile(const protocol::OutputConstraint& constraint) const {
-    if (constraint.text.size() > kMaxConstraintBytes) {
+    if (constraint.text.size() > protocol::kMaxConstraintBytes) {
         return param_error(kParam, "the constraint has {} bytes; at most {} are allowed",
-                           constraint.text.size(), kMaxConstraintBytes);
+                           constraint.text.size(), protocol::kMaxConstraintBytes);
     }
-    if (constraint.after.size() > kMaxEndMarkBytes) {
+    if (constraint.after.size() > protocol::kMaxAfterBytes) {
         return param_error(kParam, "the end mark has {} bytes; at most {} are allowed",
-                           constraint.after.size(), kMaxEndMarkBytes);
+                           constraint.after.size(), protocol::kMaxAfterBytes);
     }
     StatorGuide* machine = nullptr;
     OwnedText why;
-    const auto status = stator_guide_compile(
-        impl_->guides.get(), static_cast<std::uint32_t>(constraint.kind), constraint.text.data(),
-        constraint.text.size(), &machine, why.out());
+    const auto status =
+        stator_guide_compile(impl_->guides.get(), static_cast<std::uint32_t>(constraint.kind),
+                             constraint.text.data(), constraint.text.size(), &machine, why.out());
     auto impl = std::make_unique<Guide::Impl>();
     impl->machine.reset(machine);
     if (status != STATOR_GUIDE_OK) return compile_error(status, why.view());

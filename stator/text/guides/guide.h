@@ -71,9 +71,4 @@ class GuideFactory {
     std::unique_ptr<Impl> impl_;
 };
 
-/// Longest text of a constraint that is compiled.
-inline constexpr std::size_t kMaxConstraintBytes = 256 * 1024;
-/// Longest protocol::OutputConstraint::after.
-inline constexpr std::size_t kMaxEndMarkBytes = 256;
-
 }  // namespace stator::text

@@ -74,8 +74,7 @@ const KINDS: &[&str] = &[
     "ı", "ς", "Σ",
 ];
 
-/// Added tokens: (text, is special).
-pub fn texts(vocabulary: &Vocabulary, added: &[(String, bool)]) -> Vec<String> {
+pub fn texts(vocabulary: &Vocabulary, added: &[&str]) -> Vec<String> {
     let mut r = Random(0x5EED_0F_57A7_0);
     let mut texts: Vec<String> = SENTENCES.iter().map(|s| s.to_string()).collect();
     texts.push(SENTENCES.concat());
@@ -103,6 +102,7 @@ pub fn texts(vocabulary: &Vocabulary, added: &[(String, bool)]) -> Vec<String> {
         texts.push(text);
     }
     characters(&mut r, &mut texts);
+    new_characters(&mut texts);
     runs(&mut texts);
     tokens(&mut r, vocabulary, &mut texts);
     specials(&mut r, added, &mut texts);
@@ -123,12 +123,9 @@ fn characters(r: &mut Random, texts: &mut Vec<String>) {
     while code < 0x32000 {
         if let Some(c) = char::from_u32(code as u32) {
             text.push(c);
-            match r.next(5) {
-                0 => text.push(' '),
-                1 => text.push('a'),
-                2 => text.push('\n'),
-                _ => {}
-            }
+            // What is split where a letter ends, or is not, shows in what merges behind it.
+            let behind = ["", "", " ", "a", "'O", "'s", ".com", "\n\n", " (", "1"];
+            text.push_str(r.pick(&behind));
         }
         // Closer where scripts are short.
         code += if code < 0x3400 {
@@ -146,6 +143,26 @@ fn characters(r: &mut Random, texts: &mut Vec<String>) {
         }
     }
     texts.push(text);
+}
+
+/// Letters, marks, digits and symbols that Unicode 15.1 to 17 added: engines know different versions of it.
+fn new_characters(texts: &mut Vec<String>) {
+    const ADDED: &[u32] = &[
+        0x088F, 0x0897, 0x0C5C, 0x0CDC, 0x1ACF, 0x1AE0, 0x1C89, 0x1C8A, 0x20C1, 0x2B96, 0x2FFC,
+        0x31E4, 0x31EF, 0xA7CB, 0xA7CC, 0xA7CE, 0xA7CF, 0xA7D2, 0xA7D4, 0xA7DA, 0xA7DC, 0xA7F1,
+        0xFBC3, 0xFD90, 0x10297, 0x105C0, 0x10940, 0x10D40, 0x10D4A, 0x10D4E, 0x10D50, 0x10D69,
+        0x10D6F, 0x10EC2, 0x10EC5, 0x10ED0, 0x10EFA, 0x10EFC, 0x11380, 0x113B8, 0x113D4, 0x116D0,
+        0x116DA, 0x11B60, 0x11BC0, 0x11BF0, 0x11DB0, 0x11DE0, 0x11F5A, 0x13460, 0x143FA, 0x16100,
+        0x1611E, 0x16130, 0x16D40, 0x16D70, 0x16EA0, 0x16EBB, 0x16FF2, 0x18CFF, 0x18D80, 0x1CC00,
+        0x1CCF0, 0x1CCFA, 0x1CEBA, 0x1E5D0, 0x1E5F0, 0x1E6C0, 0x1E6E3, 0x1E6FE, 0x1F6D8, 0x1F777,
+        0x1F8B2, 0x1FA89, 0x1FACD, 0x1FBFA, 0x2B73A, 0x2B81E, 0x2CEA2, 0x2EBF0, 0x2EE5D, 0x323B0,
+        0x3324B, 0x33479, 0x33480,
+    ];
+    for c in ADDED.iter().filter_map(|code| char::from_u32(*code)) {
+        texts.push(format!(
+            "{c}'O {c}b'O a{c}{c} 1{c}1 {c} .{c}.com 1{c}'s ({c}\"A {c}{c}A\n{c}"
+        ));
+    }
 }
 
 fn runs(texts: &mut Vec<String>) {
@@ -198,9 +215,9 @@ fn tokens(r: &mut Random, vocabulary: &Vocabulary, texts: &mut Vec<String>) {
     texts.push(text);
 }
 
-fn specials(r: &mut Random, added: &[(String, bool)], texts: &mut Vec<String>) {
+fn specials(r: &mut Random, added: &[&str], texts: &mut Vec<String>) {
     let mut text = String::new();
-    for (i, (token, _)) in added.iter().enumerate() {
+    for (i, token) in added.iter().enumerate() {
         if token.len() > 200 {
             continue;
         }
@@ -219,11 +236,7 @@ fn specials(r: &mut Random, added: &[(String, bool)], texts: &mut Vec<String>) {
         }
     }
     texts.push(text);
-    let short: Vec<&String> = added
-        .iter()
-        .map(|(t, _)| t)
-        .filter(|t| t.len() <= 64)
-        .collect();
+    let short: Vec<&str> = added.iter().copied().filter(|t| t.len() <= 64).collect();
     if short.is_empty() {
         return;
     }

@@ -56,11 +56,10 @@ impl File {
     }
 
     /// What the crates build their encoders from: without the parts that only matter after encoding.
-    pub fn take_for_encoding(&mut self) -> Value {
-        let fields = self.value.as_object_mut().expect("checked by parse");
-        fields.insert("post_processor".into(), Value::Null);
-        fields.insert("decoder".into(), Value::Null);
-        self.value.take()
+    pub fn for_encoding(mut self) -> Value {
+        self.value["post_processor"] = Value::Null;
+        self.value["decoder"] = Value::Null;
+        self.value
     }
 }
 

@@ -10,7 +10,7 @@ mod vocabulary;
 use std::time::{Duration, Instant};
 
 use engine::{without_panic, Engine, Kind};
-use serde_json::Value;
+use file::File;
 use vocabulary::Vocabulary;
 
 /// Far more than any real vocabulary takes; a file whose patterns backtrack without end is refused.
@@ -36,17 +36,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Runs on a thread of its own: what engines keep per thread (megabytes) goes with it.
     pub fn load(json: &[u8]) -> Result<Tokenizer, String> {
-        const STACK_BYTES: usize = 16 << 20;
-        let loaded = std::thread::scope(|scope| {
-            std::thread::Builder::new()
-                .stack_size(STACK_BYTES)
-                .spawn_scoped(scope, || without_panic(|| Self::load_file(json)))
-                .map_err(|e| format!("no thread to load it on: {e}"))?
-                .join()
-                .unwrap_or_else(|_| Err("loading it panicked".into()))
-        });
+        let loaded = apart(|| Self::load_file(json));
         release_free_memory();
         loaded
     }
@@ -55,71 +46,37 @@ impl Tokenizer {
         self.engine.kind()
     }
 
+    /// One engine at a time, each from the file's bytes: what building leaves behind is reused and not added up.
     fn load_file(json: &[u8]) -> Result<Tokenizer, String> {
-        let mut file = file::File::parse(json)?;
-        let lead = file::lead_ids(&file.value["post_processor"]);
-        let decoder = vocabulary::Decoder::parse(&file.value["decoder"])?;
-        let id_bound = file.id_bound;
-        let value = file.take_for_encoding();
-        let unprefixed = file::without_prefix(&value);
-
-        let stable = Engine::build(Kind::Stable, value.clone())?;
-        let added = added_tokens(&stable, id_bound)?;
-        let mut vocabulary = Vocabulary::new(id_bound);
-        let alphabet = vocabulary::byte_alphabet();
-        file::for_each_token(&value["model"], |text, id| {
-            vocabulary.set(id as usize, text, false, &decoder, &alphabet);
-            Ok(())
-        })?;
-        for token in &added {
-            vocabulary.set(
-                token.id as usize,
-                &token.text,
-                token.special,
-                &decoder,
-                &alphabet,
-            );
-        }
-        vocabulary.text.shrink_to_fit();
-        if let Some(id) = lead.iter().find(|id| **id as usize >= id_bound) {
-            return Err(format!(
-                "its post-processor uses the id {id}, which no token has"
-            ));
-        }
-
-        let names: Vec<(String, bool)> =
-            added.iter().map(|t| (t.text.clone(), t.special)).collect();
-        let texts = corpus::texts(&vocabulary, &names);
-        let wanted = expected(&stable, &texts)?;
-        let stable_continued = match &unprefixed {
-            Some(v) => Some(Engine::build(Kind::Stable, v.clone())?),
-            None => None,
-        };
-        let wanted_continued = match &stable_continued {
-            Some(s) => Some(expected(s, &texts)?),
-            None => None,
-        };
-
+        let (stable, reference) = Reference::make(json)?;
+        drop(stable);
         let mut notes = Vec::new();
-        let mut taken = None;
+        let mut agreed = None;
         for kind in [Kind::Fast, Kind::Next] {
-            let attempt = || -> Result<(Engine, Option<Engine>), String> {
-                let main = agreeing(kind, value.clone(), &texts, &wanted)?;
-                let continued = match (&unprefixed, &wanted_continued) {
-                    (Some(v), Some(w)) => Some(agreeing(kind, v.clone(), &texts, w)?),
-                    _ => None,
-                };
-                Ok((main, continued))
-            };
-            match attempt() {
+            let built = Engines::build(kind, json)
+                .map_err(|e| format!("can't load it ({})", shortened(&e)))
+                .and_then(|engines| reference.check(&engines).map(|()| engines));
+            match built {
                 Ok(engines) => {
-                    taken = Some(engines);
+                    agreed = Some(engines);
                     break;
                 }
                 Err(reason) => notes.push(format!("{} {reason}", kind.name())),
             }
         }
-        let (engine, continued) = taken.unwrap_or((stable, stable_continued));
+        let Engines {
+            main: engine,
+            continued,
+        } = match agreed {
+            Some(engines) => engines,
+            None => Engines::build(Kind::Stable, json)?,
+        };
+        let Reference {
+            vocabulary,
+            added,
+            lead,
+            ..
+        } = reference;
         let mut first_bytes: Vec<u8> = added.iter().filter_map(|t| t.text.bytes().next()).collect();
         first_bytes.sort_unstable();
         first_bytes.dedup();
@@ -206,6 +163,91 @@ fn added_tokens(stable: &Engine, id_bound: usize) -> Result<Vec<Added>, String> 
 
 type Ids = Result<Vec<u32>, String>;
 
+/// One crate's encoders of a file.
+struct Engines {
+    main: Engine,
+    continued: Option<Engine>,
+}
+
+impl Engines {
+    fn build(kind: Kind, json: &[u8]) -> Result<Engines, String> {
+        Self::of_file(kind, File::parse(json)?)
+    }
+
+    /// From the file and from the file without what it puts in front of texts.
+    fn of_file(kind: Kind, file: File) -> Result<Engines, String> {
+        let value = file.for_encoding();
+        let unprefixed = file::without_prefix(&value);
+        let main = Engine::build(kind, value)?;
+        let continued = match unprefixed {
+            Some(value) => Some(Engine::build(kind, value)?),
+            None => None,
+        };
+        Ok(Engines { main, continued })
+    }
+}
+
+/// What the stable crate says of a file: its vocabulary, and what it makes of the texts that are compared.
+struct Reference {
+    vocabulary: Vocabulary,
+    added: Vec<Added>,
+    lead: Vec<u32>,
+    texts: Vec<String>,
+    main: Vec<Ids>,
+    continued: Vec<Ids>,
+}
+
+impl Reference {
+    fn make(json: &[u8]) -> Result<(Engines, Reference), String> {
+        let file = File::parse(json)?;
+        let id_bound = file.id_bound;
+        let lead = file::lead_ids(&file.value["post_processor"]);
+        if let Some(id) = lead.iter().find(|id| **id as usize >= id_bound) {
+            return Err(format!(
+                "its post-processor uses the id {id}, which no token has"
+            ));
+        }
+        let decoder = vocabulary::Decoder::parse(&file.value["decoder"])?;
+        let alphabet = vocabulary::byte_alphabet();
+        let mut vocabulary = Vocabulary::new(id_bound);
+        file::for_each_token(&file.value["model"], |text, id| {
+            vocabulary.set(id as usize, text, false, &decoder, &alphabet);
+            Ok(())
+        })?;
+        let engines = Engines::of_file(Kind::Stable, file)?;
+        let added = added_tokens(&engines.main, id_bound)?;
+        for t in &added {
+            vocabulary.set(t.id as usize, &t.text, t.special, &decoder, &alphabet);
+        }
+        vocabulary.text.shrink_to_fit();
+        let names: Vec<&str> = added.iter().map(|t| t.text.as_str()).collect();
+        let texts = corpus::texts(&vocabulary, &names);
+        let main = expected(&engines.main, &texts)?;
+        let continued = match &engines.continued {
+            Some(engine) => expected(engine, &texts)?,
+            None => Vec::new(),
+        };
+        let reference = Reference {
+            vocabulary,
+            added,
+            lead,
+            texts,
+            main,
+            continued,
+        };
+        Ok((engines, reference))
+    }
+
+    /// Whether other engines give the same ids.
+    fn check(&self, engines: &Engines) -> Result<(), String> {
+        agrees(&engines.main, &self.texts, &self.main)?;
+        match &engines.continued {
+            Some(engine) => agrees(engine, &self.texts, &self.continued),
+            None => Ok(()),
+        }
+    }
+}
+
 fn expected(stable: &Engine, texts: &[String]) -> Result<Vec<Ids>, String> {
     let begin = Instant::now();
     texts
@@ -222,10 +264,7 @@ fn expected(stable: &Engine, texts: &[String]) -> Result<Vec<Ids>, String> {
         .collect()
 }
 
-/// The engine, if it can be built and gives the ids that are wanted.
-fn agreeing(kind: Kind, value: Value, texts: &[String], wanted: &[Ids]) -> Result<Engine, String> {
-    let engine =
-        Engine::build(kind, value).map_err(|e| format!("can't load it ({})", shortened(&e)))?;
+fn agrees(engine: &Engine, texts: &[String], wanted: &[Ids]) -> Result<(), String> {
     let begin = Instant::now();
     for (text, wanted) in texts.iter().zip(wanted) {
         let same = match (engine.ids(text), wanted) {
@@ -240,7 +279,20 @@ fn agreeing(kind: Kind, value: Value, texts: &[String], wanted: &[Ids]) -> Resul
             return Err("is too slow".into());
         }
     }
-    Ok(engine)
+    Ok(())
+}
+
+/// Work on a thread of its own: what engines keep per thread (megabytes) goes with it.
+fn apart<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    const STACK_BYTES: usize = 16 << 20;
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, || without_panic(work))
+            .map_err(|e| format!("no thread to load it on: {e}"))?
+            .join()
+            .unwrap_or_else(|_| Err("loading it panicked".into()))
+    })
 }
 
 fn shortened(text: &str) -> String {

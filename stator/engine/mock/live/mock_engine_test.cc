@@ -62,6 +62,18 @@ TEST(MockEngine, ARunCutAnywhereGoesOnAsIfItHadNotBeenCut) {
     EXPECT_EQ(second->submit(nothing_left, sink).error().param, "resumed_tokens");
 }
 
+TEST(MockEngine, HoldsItsOutputToNothing) {
+    MockHost host;
+    auto engine = make_mock_engine(host, quick(), {});
+    EXPECT_FALSE(engine->info().structured_output);
+    auto r = make_request(1, {1, 2}, 2);
+    r.constraint = std::make_shared<const protocol::OutputConstraint>();
+    const auto refused = engine->submit(r, std::make_shared<Collector>());
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
+    EXPECT_EQ(refused.error().param, "constraint");
+}
+
 TEST(MockEngine, ReportsWhatThePrefixCacheGave) {
     MockHost host;
     auto engine = make_mock_engine(host, quick(), {});
