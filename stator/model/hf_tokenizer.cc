@@ -32,16 +32,20 @@ class OwnedText {
     StatorText text_{nullptr, 0, 0};
 };
 
-std::uint32_t* make_room(void* context, std::size_t count) {
-    auto& out = *static_cast<std::vector<text::TokenId>*>(context);
-    const std::size_t at = out.size();
-    try {
-        out.resize(at + count);
-    } catch (const std::exception&) {
-        return nullptr;
+/// Where encoded tokens go. No exception may pass through the crate.
+struct Taken {
+    std::vector<text::TokenId>& out;
+    bool no_memory = false;
+
+    static void take(void* self, const std::uint32_t* ids, std::size_t count) noexcept {
+        auto& taken = *static_cast<Taken*>(self);
+        try {
+            taken.out.insert(taken.out.end(), ids, ids + count);
+        } catch (const std::exception&) {
+            taken.no_memory = true;
+        }
     }
-    return out.data() + at;
-}
+};
 
 }  // namespace
 
@@ -163,12 +167,13 @@ Result<void> HfTokenizer::encode_as(std::string_view text, SpecialTokens special
 Result<void> HfTokenizer::encode_piece(std::string_view text, bool more,
                                        std::vector<TokenId>& out) const {
     const std::size_t at = out.size();
+    Taken taken{out};
     OwnedText message;
-    if (stator_tokenizer_encode(tokenizer_.get(), text.data(), text.size(), more, make_room, &out,
-                                message.out()) == 0) {
-        return {};
-    }
+    const bool done = stator_tokenizer_encode(tokenizer_.get(), text.data(), text.size(), more,
+                                              Taken::take, &taken, message.out()) == 0;
+    if (done && !taken.no_memory) return {};
     out.resize(at);
+    if (taken.no_memory) return error(ErrorCode::kExhausted, "no memory for the tokens of a text");
     return error(ErrorCode::kInvalidArgument,
                  "the text can't be encoded with this model's tokenizer ({})", message.view());
 }

@@ -298,6 +298,17 @@ TEST(HfTokenizer, WordPieces) {
     EXPECT_THAT(encode(*t, "zebra"), ElementsAre(0));
 }
 
+TEST(HfTokenizer, MarksAreNotFoundInFoldedText) {
+    Json j = word_piece();
+    std::string normalized = added_token(2, "[SEP]", true);
+    normalized.replace(normalized.find(R"("normalized":false)"), 18, R"("normalized":true)");
+    j.added = "[" + added_token(0, "[UNK]", true) + "," + normalized + "]";
+    const auto t = load(j);
+    ASSERT_TRUE(t);
+    EXPECT_THAT(encode(*t, "[SEP]"), ElementsAre(2));
+    EXPECT_THAT(encode(*t, "[sep]"), testing::Not(testing::Contains(2)));
+}
+
 TEST(HfTokenizer, OtherDecoders) {
     Json j = byte_level();
     j.decoder = "null";

@@ -118,13 +118,13 @@ void stator_tokenizer_facts(const StatorTokenizer* tokenizer, StatorTokenizerFac
 void stator_tokenizer_added(const StatorTokenizer* tokenizer, size_t index,
                             StatorAddedToken* token);
 
-/* Encodes with added tokens recognised and nothing put in front by the post-processor. Asks `room`
- * for a place for as many ids as it then writes, once or twice; null = they are dropped.
- * `continues`: the text goes on where another ended. 0, or 1 with a message. */
+/* Encodes with added tokens recognised and nothing put in front by the post-processor. Hands
+ * the ids to `take`, which copies them, in one or two pieces. `continues`: the text goes on where
+ * another ended. 0, or 1 with a message. */
 int32_t stator_tokenizer_encode(const StatorTokenizer* tokenizer, const char* text,
                                 size_t text_size, bool continues,
-                                uint32_t* (*room)(void* context, size_t count), void* context,
-                                StatorText* message);
+                                void (*take)(void* context, const uint32_t* ids, size_t count),
+                                void* context, StatorText* message);
 void stator_tokenizer_free(StatorTokenizer* tokenizer);
 
 #ifdef __cplusplus

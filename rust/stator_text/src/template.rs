@@ -41,6 +41,8 @@ pub struct Options {
 pub struct Template {
     env: Environment<'static>,
     max_output_bytes: usize,
+    /// A context with another variable is slower to look things up in.
+    shows_time: bool,
 }
 
 const NAME: &str = "chat template";
@@ -140,6 +142,7 @@ impl Template {
         env.add_test("sequence", python::is_sequence);
         env.add_test("iterable", python::is_iterable);
         let source = generation::tags_as_with(source);
+        let shows_time = source.contains("strftime_now");
         let env = on_deep_stack(source.len(), move || {
             env.add_template_owned(NAME, source)
                 .map_err(|e| failure(&e, false))?;
@@ -149,6 +152,7 @@ impl Template {
         Ok(Template {
             env,
             max_output_bytes,
+            shows_time,
         })
     }
 
@@ -171,7 +175,7 @@ impl Template {
                 line: 0,
             });
         }
-        let context_value = match unix_seconds {
+        let context_value = match unix_seconds.filter(|_| self.shows_time) {
             Some(now) => {
                 let strftime_now =
                     Value::from_function(move |format: &str| time::strftime(now, format));

@@ -102,15 +102,12 @@ pub unsafe extern "C" fn stator_tokenizer_encode(
     text: *const c_char,
     text_size: usize,
     continues: bool,
-    room: unsafe extern "C" fn(*mut c_void, usize) -> *mut u32,
+    take: unsafe extern "C" fn(*mut c_void, *const u32, usize),
     context: *mut c_void,
     message: *mut StatorText,
 ) -> i32 {
     let done = (*tokenizer).encode(bytes(text, text_size), continues, &mut |ids| {
-        let to = room(context, ids.len());
-        if !to.is_null() {
-            std::ptr::copy_nonoverlapping(ids.as_ptr(), to, ids.len());
-        }
+        take(context, ids.as_ptr(), ids.len());
     });
     match done {
         Ok(()) => {

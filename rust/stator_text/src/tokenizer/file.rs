@@ -51,6 +51,7 @@ impl File {
             ));
         }
         check_patterns(&value)?;
+        keep_marks_literal(&mut value);
         let id_bound = check_ids(&value)?;
         Ok(File { value, id_bound })
     }
@@ -60,6 +61,34 @@ impl File {
         self.value["post_processor"] = Value::Null;
         self.value["decoder"] = Value::Null;
         self.value
+    }
+}
+
+/// Where text is folded before tokens of the kind `normalized` are looked for (to lower case, to compatible characters),
+/// users could write marks in letters that the guard of special texts does not know. Such marks are looked for as they are
+/// written, whatever the file says; ordinary added tokens stay as they are.
+fn keep_marks_literal(value: &mut Value) {
+    if !folds(&value["normalizer"]) {
+        return;
+    }
+    for token in value["added_tokens"].as_array_mut().into_iter().flatten() {
+        let text = token["content"].as_str().unwrap_or("");
+        let special = token["special"] == Value::Bool(true);
+        if (special || text.starts_with(['<', '['])) && token["normalized"] == Value::Bool(true) {
+            token["normalized"] = Value::Bool(false);
+        }
+    }
+}
+
+/// Whether a normalizer does more than to write spaces in another way.
+fn folds(normalizer: &Value) -> bool {
+    match normalizer["type"].as_str() {
+        Some("Sequence") => normalizer["normalizers"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(folds)),
+        Some("Replace") => normalizer["pattern"]["String"] != " ",
+        Some("Prepend" | "Strip" | "ByteLevel") | None => false,
+        Some(_) => true,
     }
 }
 

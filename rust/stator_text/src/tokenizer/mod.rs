@@ -7,6 +7,7 @@ mod engine;
 mod file;
 mod vocabulary;
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use engine::{without_panic, Engine, Kind};
@@ -32,7 +33,7 @@ pub struct Tokenizer {
     pub lead: Vec<u32>,
     /// Why no faster engine was taken; one clause per engine.
     pub note: String,
-    first_bytes: Vec<u8>,
+    finder: AddedFinder,
 }
 
 impl Tokenizer {
@@ -77,9 +78,7 @@ impl Tokenizer {
             lead,
             ..
         } = reference;
-        let mut first_bytes: Vec<u8> = added.iter().filter_map(|t| t.text.bytes().next()).collect();
-        first_bytes.sort_unstable();
-        first_bytes.dedup();
+        let finder = AddedFinder::new(&added);
         Ok(Tokenizer {
             engine,
             continued,
@@ -87,7 +86,7 @@ impl Tokenizer {
             added,
             lead,
             note: notes.join("; "),
-            first_bytes,
+            finder,
         })
     }
 
@@ -113,7 +112,7 @@ impl Tokenizer {
             return self.engine.encode(text, sink);
         };
         // What follows an added token is encoded as anywhere.
-        let border = self.first_added(text).unwrap_or(text.len());
+        let border = self.finder.first(text).unwrap_or(text.len());
         if border > 0 {
             continued.encode(&text[..border], sink)?;
         }
@@ -122,18 +121,46 @@ impl Tokenizer {
         }
         Ok(())
     }
+}
 
-    /// Where the first text of an added token begins.
-    fn first_added(&self, text: &str) -> Option<usize> {
+/// Finds texts of added tokens, in time that does not depend on how many there are.
+struct AddedFinder {
+    texts: HashSet<Vec<u8>>,
+    lengths: Vec<usize>,
+    begins: [bool; 256],
+}
+
+impl AddedFinder {
+    fn new(added: &[Added]) -> AddedFinder {
+        let mut finder = AddedFinder {
+            texts: HashSet::new(),
+            lengths: added.iter().map(|t| t.text.len()).collect(),
+            begins: [false; 256],
+        };
+        finder.lengths.sort_unstable();
+        finder.lengths.dedup();
+        for text in added
+            .iter()
+            .map(|t| t.text.as_bytes())
+            .filter(|t| !t.is_empty())
+        {
+            finder.begins[usize::from(text[0])] = true;
+            finder.texts.insert(text.to_vec());
+        }
+        finder
+    }
+
+    /// Where the first of them begins.
+    fn first(&self, text: &str) -> Option<usize> {
         let bytes = text.as_bytes();
-        (0..bytes.len()).find(|&at| {
-            self.first_bytes.binary_search(&bytes[at]).is_ok()
-                && text.is_char_boundary(at)
-                && self
-                    .added
-                    .iter()
-                    .any(|t| bytes[at..].starts_with(t.text.as_bytes()))
-        })
+        let is_text = |at: usize| {
+            self.lengths.iter().any(|n| {
+                bytes
+                    .get(at..at + n)
+                    .is_some_and(|s| self.texts.contains(s))
+            })
+        };
+        (0..bytes.len()).find(|&at| self.begins[usize::from(bytes[at])] && is_text(at))
     }
 }
 
