@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""The text layer against the crates below it: encoding, detokenising, chat templates.
+"""The text layer against the crates below it: encoding, detokenising, chat templates. Whole frontends
+against Dynamo's and vllm-router.
 
-    STATOR_BUILD=… STATOR_TOKENIZERS=… bench/text/run.py [--quick] [--only PART …]
+    STATOR_BIN=… STATOR_BUILD=… STATOR_TOKENIZERS=… STATOR_PEERS=… bench/text/run.py [--quick] [--only PART …]
 
 See bench/README.md.
 """
@@ -15,23 +16,31 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "test" / "support")]
 
 import detokenize  # noqa: E402
+import frontend  # noqa: E402
 import parts  # noqa: E402
 import template  # noqa: E402
 import tokenizer  # noqa: E402
 from harness import results  # noqa: E402
 
-PARTS = {"tokenizer": tokenizer.run, "detokenize": detokenize.run, "template": template.run}
+PARTS = {
+    "tokenizer": tokenizer.run,
+    "detokenize": detokenize.run,
+    "template": template.run,
+    "frontend": frontend.tokenising,
+    "passthrough": frontend.passing_through,
+}
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="once: does it run at all")
     parser.add_argument("--runs", type=int, default=5, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of load at a whole frontend")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="writes no result by itself")
     parser.add_argument("--output", type=pathlib.Path, help="default: bench/results/text.json")
     args = parser.parse_args()
     if args.quick:
-        args.runs = 1
+        args.runs, args.seconds = 1, 1.0
     if args.output is None and not args.quick and not args.only:
         args.output = results.RESULTS / "text.json"
     for name in ("STATOR_BUILD", "STATOR_TOKENIZERS"):
@@ -45,7 +54,8 @@ def arguments():
 
 def main():
     args = arguments()
-    parts.build_peer(args.build)
+    if set(args.only or PARTS) & {"tokenizer", "detokenize", "template"}:
+        parts.build_peer(args.build)
     loads, rows = [], []
     for name in args.only or PARTS:
         loads.append(round(os.getloadavg()[0], 1))

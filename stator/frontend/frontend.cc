@@ -31,13 +31,14 @@ namespace {
 
 constexpr std::string_view kJson = "application/json";
 /// Bodies above this are read and tokenised on the pool: on a loop they would hold up its other
-/// connections.
+/// connections. So are all where tokenizers keep much memory per thread.
 constexpr std::size_t kInlineBodyBytes = 64 * 1024;
 /// Bounds of what waits for the pool.
-constexpr std::size_t kMaxPreparing = 256;
+constexpr std::size_t kMaxPreparing = 4096;
 constexpr std::size_t kMaxPreparingBytes = 256 * 1024 * 1024;
 /// After bodies above this, freed memory is given back to the system.
 constexpr std::size_t kTrimBodyBytes = 4 * 1024 * 1024;
+constexpr std::size_t kKeptDocumentBytes = 8 * 1024 * 1024;
 constexpr std::size_t kLoggedPathBytes = 256;
 constexpr std::uint32_t kBusyRetryMs = 1000;
 
@@ -336,7 +337,7 @@ void Frontend::Impl::accept_generation(const std::shared_ptr<net::HttpExchange>&
     LoopState& state = state_of(exchange->loop());
     std::string body = exchange->take_body();
     if (relay && pass_on(state, exchange, record, body)) return;
-    if (body.size() > kInlineBodyBytes) {
+    if (body.size() > kInlineBodyBytes || models()->few_should_encode()) {
         return prepare_on_pool(state, api, std::move(body), exchange, record);
     }
     std::shared_ptr<const ModelEntry> entry;
@@ -377,10 +378,12 @@ void Frontend::Impl::prepare_on_pool(LoopState& state, Api api, std::string body
     const std::size_t bytes = preparing_bytes.fetch_add(job->body_bytes) + job->body_bytes;
     const auto work = [this, job, &state, weak = weak_from_this()] {
         if (!job->abandoned.load(std::memory_order_relaxed)) {
-            codec::JsonDocument document;
+            // Kept, as fresh memory costs more than reading: but for that of the longest bodies.
+            static thread_local codec::JsonDocument document;
             job->result =
                 prepare_request(job->api, job->body, document, *models(), options.max_choices,
                                 clock.unix_seconds(), &job->entry, &job->abandoned);
+            if (document.capacity_bytes() > kKeptDocumentBytes) document.shrink();
         }
         job->body.clear();
         job->body.shrink_to_fit();

@@ -40,8 +40,6 @@ struct ServedModel {
     std::shared_ptr<const text::ChatTemplate> chat_template;
     /// How the model writes thinking and calls; empty parts: it is not looked for.
     text::OutputFormat format;
-    /// The engine obeys GenerateRequest::constraint: without it no call can be forced.
-    bool structured_output = true;
     std::shared_ptr<engine::Engine> engine;
     SamplingDefaults defaults;
     std::string pool;    ///< tells entries of one id apart; empty where there is one

@@ -221,9 +221,8 @@ TEST(FrontendTools, ANamedCallEndsAsOpenAIs) {
 TEST(FrontendTools, WhatTheModelCannotDoIsRefused) {
     Scripted model("x", {"", ""});
     expect_error(model.ask(kTools), 400, "tools", "unsupported_parameter");
-    const auto engine = std::make_shared<ScriptedEngine>(*byte_tokenizer(), "x", 1);
-    Scripted free(DoorModel{.engine = engine, .format = {"hermes", ""}, .structured_output = false},
-                  engine);
+    const auto engine = std::make_shared<ScriptedEngine>(*byte_tokenizer(), "x", 1, false);
+    Scripted free(DoorModel{.engine = engine, .format = {"hermes", ""}}, engine);
     expect_error(free.ask(std::string(kTools) + R"(,"tool_choice":"required")"), 400, "tool_choice",
                  "");
     EXPECT_TRUE(engine->requests().empty());

@@ -39,7 +39,6 @@ struct DoorModel {
     std::shared_ptr<const text::Tokenizer> tokenizer = nullptr;  ///< null: byte_tokenizer()
     std::string chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}";
     text::OutputFormat format = {};
-    bool structured_output = true;
 };
 
 /// A running server. Members end in the order that frontend.h asks for.
@@ -63,7 +62,6 @@ class Door {
         model.tokenizer = what.tokenizer ? std::move(what.tokenizer) : byte_tokenizer();
         model.chat_template = std::make_shared<text::ChatTemplate>(std::move(*compiled));
         model.format = std::move(what.format);
-        model.structured_output = what.structured_output;
         model.engine = engine_;
         frontend_->add_model(model);
         server_.emplace(loops_, limits, frontend_->handler(), Frontend::error_body());

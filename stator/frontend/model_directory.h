@@ -59,6 +59,8 @@ class ModelDirectory {
         return entries_;
     }
     [[nodiscard]] std::vector<ServedModel> models() const;
+    /// A tokenizer keeps so much memory per thread that few threads should encode.
+    [[nodiscard]] bool few_should_encode() const { return few_should_encode_; }
 
     /// OpenAI's list object, aliases included, and `relayed` ones that are not among these.
     void append_list_json(std::string& out, std::span<const std::string> relayed = {}) const;
@@ -79,6 +81,7 @@ class ModelDirectory {
     std::vector<std::shared_ptr<const ModelEntry>> entries_;
     std::map<std::string, Name, std::less<>> names_;
     std::vector<std::string> order_;  ///< names as they were given
+    bool few_should_encode_ = false;
     mutable std::atomic<std::uint64_t> turn_{0};
 };
 

@@ -122,7 +122,7 @@ Result<std::shared_ptr<const OutputPlan>> plan_output(const ChatRequest& request
     const ToolUse& use = request.tool_use;
     const bool tools = use.choice != ToolUse::Choice::kNone;
     if (!tools && model.format.reasoning.empty()) return std::shared_ptr<const OutputPlan>();
-    if (use.forced() && !model.structured_output) {
+    if (use.forced() && !model.engine->info().structured_output) {
         return cannot("tool_choice",
                       "the engine of the model \"{}\" can't be held to a form of output, so no "
                       "call can be forced; use \"auto\"",

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "stator/frontend/scripted_engine.h"
+
 namespace stator::frontend {
 namespace {
 
@@ -22,8 +24,10 @@ ToolUse use(Choice choice, std::vector<ToolSpec> tools, std::string named = {}) 
     return out;
 }
 
-ServedModel model(const std::string& tools, const std::string& reasoning) {
+ServedModel model(const std::string& tools, const std::string& reasoning,
+                  bool structured_output = true) {
     ServedModel m;
+    m.engine = std::make_shared<ScriptedEngine>(text::ByteTokenizer(), "", 1, structured_output);
     m.id = "m";
     m.format = {tools, reasoning};
     return m;
@@ -70,8 +74,7 @@ TEST(OutputPlan, WhatAModelCannotDoIsSaid) {
     EXPECT_EQ(no_format.error().code, ErrorCode::kUnsupported);
     EXPECT_EQ(no_format.error().param, "tools");
     EXPECT_TRUE(plan(use(Choice::kRequired, {tool("f")}), model("", "")));
-    ServedModel free = model("hermes", "");
-    free.structured_output = false;
+    const ServedModel free = model("hermes", "", false);
     const auto forced = plan(use(Choice::kRequired, {tool("f")}), free);
     ASSERT_FALSE(forced);
     EXPECT_EQ(forced.error().code, ErrorCode::kUnsupported);

@@ -56,8 +56,9 @@ void read_logit_bias(FieldReader& fields, const RequestRules& rules,
         }
         const auto bias = value.as_double();
         if (!bias || !kRange.has(*bias)) {
-            fields.fail(param_error("logit_bias", "logit_bias[\"{}\"] must be a number {}, not {}",
-                                    id, kRange.words(), describe(value)));
+            const std::string where = fmt::format("logit_bias.{}", id);
+            fields.fail(param_error(where, "{} must be a number {}, not {}", where, kRange.words(),
+                                    describe(value)));
             return false;
         }
         out.logit_bias.emplace_back(id, static_cast<float>(*bias));
@@ -65,14 +66,12 @@ void read_logit_bias(FieldReader& fields, const RequestRules& rules,
     });
 }
 
-void add_stop(FieldReader& fields, JsonView value, std::vector<std::string>& out) {
+void add_stop(FieldReader& fields, JsonView value, const std::string& path, std::string_view what,
+              std::vector<std::string>& out) {
     const auto text = value.as_string();
-    if (!text || text->empty()) {
-        return fields.fail_type("stop", "a non-empty string or an array of such", value);
-    }
+    if (!text || text->empty()) return fields.fail_type(path, what, value);
     if (text->size() > kMaxStopBytes) {
-        return fields.fail(param_error("stop",
-                                       "a stop string is {} bytes long; at most {} are allowed",
+        return fields.fail(param_error(path, "{} is {} bytes long; at most {} are allowed", path,
                                        text->size(), kMaxStopBytes));
     }
     out.emplace_back(*text);
@@ -81,13 +80,15 @@ void add_stop(FieldReader& fields, JsonView value, std::vector<std::string>& out
 void read_stop(FieldReader& fields, std::vector<std::string>& out) {
     const JsonView stop = fields.view("stop");
     if (stop.is_null()) return;
-    if (stop.type() != JsonType::kArray) return add_stop(fields, stop, out);
+    if (stop.type() != JsonType::kArray) {
+        return add_stop(fields, stop, "stop", "a non-empty string or an array of such", out);
+    }
     if (stop.size() > kMaxStopStrings) {
         return fields.fail(param_error("stop", "stop has {} strings; at most {} are allowed",
                                        stop.size(), kMaxStopStrings));
     }
-    stop.each_element([&](std::size_t, JsonView v) {
-        add_stop(fields, v, out);
+    stop.each_element([&](std::size_t i, JsonView v) {
+        add_stop(fields, v, fmt::format("stop[{}]", i), "a non-empty string", out);
         return fields.ok();
     });
 }
@@ -101,7 +102,8 @@ void read_stop_tokens(FieldReader& fields, const RequestRules& rules, std::vecto
                                        array->size(), kMaxStopTokens));
     }
     array->each_element([&](std::size_t i, JsonView v) {
-        auto id = read_token_id(v, "stop_token_ids", fmt::format("stop_token_ids[{}]", i), rules);
+        const std::string where = fmt::format("stop_token_ids[{}]", i);
+        auto id = read_token_id(v, where, where, rules);
         if (!id) {
             fields.fail(tl::unexpected<Error>(std::move(id.error())));
             return false;

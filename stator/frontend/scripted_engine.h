@@ -17,8 +17,9 @@ class ScriptedEngine final : public engine::Engine {
   public:
     /// `text` is tokenised by `tokenizer`, special tokens included.
     ScriptedEngine(const text::Tokenizer& tokenizer, std::string_view text,
-                   std::uint32_t tokens_per_step)
+                   std::uint32_t tokens_per_step, bool structured_output = true)
         : per_step_(tokens_per_step) {
+        info_.structured_output = structured_output;
         info_.kind = "scripted";
         info_.context_tokens = 8192;
         info_.max_top_logprobs = 5;

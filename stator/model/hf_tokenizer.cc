@@ -3,6 +3,7 @@
 #include <stator_text.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -170,6 +171,13 @@ Result<void> HfTokenizer::encode_piece(std::string_view text, bool more,
     out.resize(at);
     return error(ErrorCode::kInvalidArgument,
                  "the text can't be encoded with this model's tokenizer ({})", message.view());
+}
+
+std::size_t HfTokenizer::bytes_per_thread() const {
+    // fastokens copies a table of words to each thread: three slots of 32 bytes per token, rounded
+    // up to a power of two.
+    constexpr std::size_t kPerToken = std::size_t{3} * 32;
+    return engine_ == "fastokens" ? std::bit_ceil(kPerToken * entry_count_) : 0;
 }
 
 std::string_view HfTokenizer::bytes(TokenId token) const {

@@ -48,6 +48,7 @@ class HfTokenizer final : public text::Tokenizer {
     [[nodiscard]] Result<void> encode_more(std::string_view text, text::SpecialTokens special,
                                            std::vector<TokenId>& out) const override;
 
+    [[nodiscard]] std::size_t bytes_per_thread() const override;
     [[nodiscard]] std::uint32_t vocab_size() const override { return entry_count_; }
     [[nodiscard]] std::string_view bytes(TokenId token) const override;
     [[nodiscard]] std::string_view first_bytes(TokenId token) const override;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -36,6 +37,10 @@ class Tokenizer {
                                                    std::vector<TokenId>& out) const {
         return encode(text, special, false, out);
     }
+
+    /// Memory that every thread keeps which has encoded, in bytes. Where it is much, few threads
+    /// should.
+    [[nodiscard]] virtual std::size_t bytes_per_thread() const { return 0; }
 
     [[nodiscard]] virtual std::uint32_t vocab_size() const = 0;
 
