@@ -22,6 +22,7 @@ constexpr std::array kToolMarks{
     Mark{"<｜tool▁calls▁begin｜>", "deepseek_v3", "```json"},
     Mark{"<｜tool▁calls▁begin｜>", "deepseek_v3_1"},
     Mark{"<|tool_calls_section_begin|>", "kimi_k2"},
+    Mark{"]<]minimax[>[", "minimax_m3"},
     Mark{"<minimax:tool_call>", "minimax_m2"},
     Mark{"<seed:tool_call>", "seed_oss"},
     Mark{"<arg_key>", "glm45"},

@@ -6,6 +6,7 @@
 #include "stator/text/parsers/harmony.h"
 #include "stator/text/parsers/json_calls.h"
 #include "stator/text/parsers/named_calls.h"
+#include "stator/text/parsers/nested_calls.h"
 #include "stator/text/parsers/python_calls.h"
 #include "stator/text/parsers/tagged_calls.h"
 
@@ -166,6 +167,8 @@ Made minimax_m2(const Options& options) {
         options.tools);
 }
 
+Made minimax_m3(const Options& options) { return std::make_unique<NestedCalls>(options.tools); }
+
 Made deepseek_dsml(const Options& options, std::string_view open, std::string_view close) {
     return std::make_unique<TaggedCalls>(
         TaggedCallFamily{.section_open = open,
@@ -243,6 +246,7 @@ std::span<const ToolFamily> tool_families() {
         {"lfm2", lfm2, {}},
         {"llama3_json", llama3_json, {}},
         {"minimax_m2", minimax_m2, {"<minimax:tool_call>"}},
+        {"minimax_m3", minimax_m3, {"]<]minimax[>[<tool_call>"}},
         {"mistral", mistral, {"[TOOL_CALLS]"}},
         {"nemotron_deci", nemotron, {}},
         {"nemotron_nano", nemotron, {}},
