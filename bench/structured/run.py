@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Answers by random JSON schemas: are they valid, and what does the constraint cost?
 
-    STATOR_BIN=… STATOR_MODEL=… bench/structured/run.py [--quick] [--count N]
+    STATOR_BIN=… STATOR_MODEL=… bench/structured/run.py [--quick] [--count N] [--first N]
 
 See bench/README.md.
 """
@@ -72,14 +72,14 @@ def verdict(one, compile_schema):
     return "valid"
 
 
-def validity(server, count):
-    """`count` answers, AT_ONCE at once."""
+def validity(server, first, count):
+    """`count` answers, AT_ONCE at once; schema `first` and those that follow."""
     import fastjsonschema
 
     before = read_metrics(server)
     start = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = list(pool.map(lambda seed: ask(server, seed), range(count)))
+        answers = list(pool.map(lambda seed: ask(server, seed), range(first, first + count)))
     seconds = time.monotonic() - start
     verdicts = [verdict(one, fastjsonschema.compile) for one in answers]
     valid = verdicts.count("valid")
@@ -155,8 +155,11 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="20 answers: does it run at all")
     parser.add_argument("--count", type=int, help="answers (1000)")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first schema (0)")
+    parser.add_argument("--pairs", type=int, help="runs for ITL, by turns (5)")
     parser.add_argument("--output", type=pathlib.Path, help="default: results/structured.json")
     args = parser.parse_args()
+    args.pairs = args.pairs or (1 if args.quick else 5)
     args.count = args.count or (20 if args.quick else 1000)
     if args.output is None and not args.quick:
         args.output = results.RESULTS / "structured.json"
@@ -194,10 +197,10 @@ def main():
         second = time.monotonic()
         ask(server, 10**6)
         second = time.monotonic() - second
-        rows = latency(server, 1 if args.quick else 5)
+        rows = latency(server, args.pairs)
         print(results.table(rows) + "\n", flush=True)
         rows += [Row("first constraint: made ready in", (first - second) * 1e3, "ms")]
-        rows += validity(server, args.count)
+        rows += validity(server, args.first, args.count)
         grown = stator_process.resident_mib(server.process.pid) - before
         rows += [Row("memory grown by", grown, "MiB", note="requests, cache of constraints")]
     print(results.table(rows), flush=True)

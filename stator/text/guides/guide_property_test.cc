@@ -5,7 +5,9 @@
 
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,15 +20,12 @@ namespace {
 
 using codec::JsonType;
 using codec::JsonView;
+using guides::Texts;
 
 /// A schema of a small language: enough to be wrong in many ways.
 struct Schema {
     enum class Type { kNull, kBoolean, kInteger, kNumber, kString, kEnum, kArray, kObject, kAnyOf };
-    struct Property {
-        std::string name;
-        Schema schema;
-        bool required = true;
-    };
+    struct Property;
 
     Type type = Type::kNull;
     std::int64_t low = 0;
@@ -36,6 +35,12 @@ struct Schema {
 
     [[nodiscard]] std::string json() const;
     [[nodiscard]] bool holds(JsonView v) const;
+};
+
+struct Schema::Property {
+    std::string name;
+    Schema schema;
+    bool required = true;
 };
 
 std::string Schema::json() const {
