@@ -224,7 +224,7 @@ TEST(FrontendTools, WhatTheModelCannotDoIsRefused) {
     const auto engine = std::make_shared<ScriptedEngine>(*byte_tokenizer(), "x", 1, false);
     Scripted free(DoorModel{.engine = engine, .format = {"hermes", ""}}, engine);
     expect_error(free.ask(std::string(kTools) + R"(,"tool_choice":"required")"), 400, "tool_choice",
-                 "");
+                 "unsupported_parameter");
     EXPECT_TRUE(engine->requests().empty());
 }
 
