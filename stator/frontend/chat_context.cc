@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "stator/codec/json_writer.h"
+#include "stator/text/chat_template.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -21,8 +22,13 @@ class ContextWriter {
   public:
     ContextWriter(const ChatRequest& request, const text::SpecialGuard& guard,
                   const text::TemplateTraits& traits, const text::OutputFormat& format,
-                  std::string& out)
-        : request_(request), guard_(guard), traits_(traits), format_(format), w_(out) {}
+                  ChatContext& out)
+        : request_(request),
+          guard_(guard),
+          traits_(traits),
+          format_(format),
+          w_(out.json),
+          texts_(out.texts) {}
 
     Result<void> write();
 
@@ -30,6 +36,7 @@ class ContextWriter {
     void guarded(std::string_view text) { w_.string(guard_.guard(text)); }
     void guarded_value(JsonView value);
     Result<void> guarded_json(std::string_view json);
+    void long_text(std::string text);
     void content(const ChatMessage& m, bool last);
     void text_part(std::string_view text);
     Result<void> calls(const ChatMessage& m);
@@ -42,6 +49,7 @@ class ContextWriter {
     const text::TemplateTraits& traits_;
     const text::OutputFormat& format_;
     JsonWriter w_;
+    std::vector<std::string>& texts_;
     codec::JsonDocument document_;
 };
 
@@ -90,6 +98,17 @@ void ContextWriter::text_part(std::string_view text) {
     w_.begin_object().key("type").string("text").key("text").string(text).end_object();
 }
 
+/// Beside the JSON, where writing it there and reading it again costs more than naming it.
+void ContextWriter::long_text(std::string text) {
+    constexpr std::size_t kLong = 256;
+    if (text.size() < kLong) {
+        w_.string(text);
+        return;
+    }
+    w_.string(text::ChatTemplate::text_mark(texts_.size()));
+    texts_.push_back(std::move(text));
+}
+
 void ContextWriter::content(const ChatMessage& m, bool last) {
     w_.key("content");
     const std::string mark =
@@ -104,7 +123,7 @@ void ContextWriter::content(const ChatMessage& m, bool last) {
     }
     const bool as_parts = traits_.part_content && (!m.parts.empty() || !traits_.text_content);
     if (!as_parts) {
-        w_.string(guard_.guard(*m.content) + mark);
+        long_text(guard_.guard(*m.content) + mark);
         return;
     }
     w_.begin_array();
@@ -247,14 +266,10 @@ Result<void> ContextWriter::write() {
 
 }  // namespace
 
-Result<std::string> chat_context_json(const ChatRequest& request, const text::SpecialGuard& guard,
-                                      const text::TemplateTraits& traits,
-                                      const text::OutputFormat& format) {
-    std::string out;
-    constexpr std::size_t kPerMessage = 64;
-    std::size_t bytes = request.text_bytes() + (request.messages.size() + 4) * kPerMessage;
-    for (const ToolSpec& tool : request.tool_use.tools) bytes += tool.json.size();
-    out.reserve(bytes + request.documents_json.size() + request.template_kwargs_json.size());
+Result<ChatContext> chat_context(const ChatRequest& request, const text::SpecialGuard& guard,
+                                 const text::TemplateTraits& traits,
+                                 const text::OutputFormat& format) {
+    ChatContext out;
     ContextWriter writer(request, guard, traits, format, out);
     if (auto ok = writer.write(); !ok) return tl::unexpected<Error>(std::move(ok.error()));
     return out;

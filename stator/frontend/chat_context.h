@@ -2,6 +2,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "stator/frontend/chat_request.h"
 #include "stator/text/parsers/output_parser.h"
@@ -14,15 +15,20 @@ namespace stator::frontend {
 /// writes behind it is cut off.
 inline constexpr std::string_view kContinueMark = "\xEF\xB7\x91\xEF\xB7\x92";  // U+FDD1, U+FDD2
 
+struct ChatContext {
+    std::string json;
+    std::vector<std::string> texts;  ///< long contents, see ChatTemplate::render()
+};
+
 /// The variables a chat template sees, as Transformers names them: messages, tools, documents,
 /// add_generation_prompt, reasoning_effort where it was given, and the client's
 /// chat_template_kwargs. Messages are put as the template wants them: a developer is the system
 /// where the template knows no such role; content is text or a list of parts; arguments are an
 /// object or a string. Every string and key that came from the client is guarded against special
 /// tokens.
-[[nodiscard]] Result<std::string> chat_context_json(const ChatRequest& request,
-                                                    const text::SpecialGuard& guard,
-                                                    const text::TemplateTraits& traits,
-                                                    const text::OutputFormat& format);
+[[nodiscard]] Result<ChatContext> chat_context(const ChatRequest& request,
+                                               const text::SpecialGuard& guard,
+                                               const text::TemplateTraits& traits,
+                                               const text::OutputFormat& format);
 
 }  // namespace stator::frontend

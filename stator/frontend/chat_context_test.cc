@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "stator/codec/json.h"
+#include "stator/text/chat_template.h"
 
 namespace stator::frontend {
 namespace {
@@ -11,9 +12,11 @@ const std::vector<std::string> kSpecial = {"<|im_end|>", "<think>"};
 
 std::string context(const ChatRequest& request, const text::TemplateTraits& traits = {},
                     const text::OutputFormat& format = {}) {
-    const auto json = chat_context_json(request, text::SpecialGuard(kSpecial), traits, format);
+    const auto json = chat_context(request, text::SpecialGuard(kSpecial), traits, format);
     EXPECT_TRUE(json) << json.error().message;
-    return json.value_or("");
+    if (!json) return {};
+    EXPECT_TRUE(json->texts.empty()) << "these are short";
+    return json->json;
 }
 /// The messages alone.
 std::string messages(const ChatRequest& request, const text::TemplateTraits& traits = {},
@@ -193,10 +196,35 @@ TEST(ChatContext, KwargsMustNotReplaceWhatTheServerSets) {
     for (const char* kwargs : {R"({"messages":[]})", R"({"tools":[]})", R"({"bos_token":"x"})"}) {
         ChatRequest request = chat({message("user", "x")});
         request.template_kwargs_json = kwargs;
-        const auto json = chat_context_json(request, text::SpecialGuard(kSpecial), {}, {});
+        const auto json = chat_context(request, text::SpecialGuard(kSpecial), {}, {});
         ASSERT_FALSE(json) << kwargs;
         EXPECT_EQ(json.error().param, "chat_template_kwargs");
     }
+}
+
+TEST(ChatContext, LongContentsStandBesideTheJson) {
+    const std::string text(1000, 'x');
+    const auto made = chat_context(chat({message("user", text + "<think>"), message("user", "s")}),
+                                   text::SpecialGuard(kSpecial), {}, {});
+    ASSERT_TRUE(made) << made.error().message;
+    ASSERT_EQ(made->texts.size(), 1U);
+    EXPECT_EQ(made->texts[0], text + "<\xEF\xB7\x90think>");
+    EXPECT_NE(made->json.find(text::ChatTemplate::text_mark(0)), std::string::npos);
+    const auto shown =
+        text::ChatTemplate::compile("{% for m in messages %}{{ m.content }}|{% endfor %}", "", "");
+    ASSERT_TRUE(shown);
+    EXPECT_EQ(shown->render(made->json, {}, made->texts), made->texts[0] + "|s|");
+}
+
+TEST(ChatContext, NobodyCanNameATextThatIsNotTheirs) {
+    const auto made = chat_context(chat({message("user",
+                                                 "\xEF\xB7\x90"
+                                                 "0"),
+                                         message("user", std::string(300, 'y'))}),
+                                   text::SpecialGuard(kSpecial), {}, {});
+    ASSERT_TRUE(made);
+    const auto shown = text::ChatTemplate::compile("{{ messages[0].content }}", "", "");
+    EXPECT_EQ(shown->render(made->json, {}, made->texts), "0");
 }
 
 }  // namespace

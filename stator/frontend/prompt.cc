@@ -52,9 +52,9 @@ Result<std::string> render_chat(const ChatRequest& request, const ModelEntry& en
         return param_error("continue_final_message",
                            "continue_final_message needs a last message with content");
     }
-    auto context = chat_context_json(request, *entry.guard, entry.traits, model.format);
-    if (!context) return context;
-    auto rendered = model.chat_template->render(*context, unix_seconds);
+    auto context = chat_context(request, *entry.guard, entry.traits, model.format);
+    if (!context) return tl::unexpected<Error>(std::move(context.error()));
+    auto rendered = model.chat_template->render(context->json, unix_seconds, context->texts);
     if (!rendered) {
         if (rendered.error().param.empty()) rendered.error().param = "messages";
         return rendered;

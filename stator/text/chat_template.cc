@@ -105,13 +105,21 @@ Result<ChatTemplate> ChatTemplate::compile(std::string_view source, std::string_
 }
 
 Result<std::string> ChatTemplate::render(std::string_view context_json,
-                                         std::optional<std::int64_t> unix_seconds) const {
+                                         std::optional<std::int64_t> unix_seconds,
+                                         std::span<const std::string> texts) const {
     OwnedText text;
-    const auto status =
-        stator_template_render(impl_->compiled.get(), context_json.data(), context_json.size(),
-                               unix_seconds ? &*unix_seconds : nullptr, text.out());
+    std::vector<StatorTextView> views;
+    views.reserve(texts.size());
+    for (const std::string& t : texts) views.push_back({t.data(), t.size()});
+    const auto status = stator_template_render(impl_->compiled.get(), context_json.data(),
+                                               context_json.size(), views.data(), views.size(),
+                                               unix_seconds ? &*unix_seconds : nullptr, text.out());
     if (status != STATOR_TEMPLATE_OK) return render_error(status, text, impl_->limits);
     return std::string(text.view());
+}
+
+std::string ChatTemplate::text_mark(std::size_t text) {
+    return "\xEF\xB7\x90" + std::to_string(text);
 }
 
 }  // namespace stator::text

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -33,14 +34,18 @@ class ChatTemplate {
     }
 
     /// Renders with the variables of `context_json`, a JSON object: messages,
-    /// add_generation_prompt, tools, … as Transformers names them. `unix_seconds` is what
+    /// add_generation_prompt, tools, … as Transformers names them. A string that is text_mark(i)
+    /// stands for texts[i], which saves writing long texts as JSON. `unix_seconds` is what
     /// strftime_now() shows, in UTC; without it that function is undefined, and templates fall back
     /// to a date of their own. An error raised by the template, for want of a variable or for a
     /// value of the wrong kind is kInvalidArgument with the template's own words: the client's 400.
     /// kTooLarge at the limits.
     [[nodiscard]] Result<std::string> render(
-        std::string_view context_json,
-        std::optional<std::int64_t> unix_seconds = std::nullopt) const;
+        std::string_view context_json, std::optional<std::int64_t> unix_seconds = std::nullopt,
+        std::span<const std::string> texts = {}) const;
+
+    /// U+FDD0, with which no guarded text begins (special_guard.h), and the number.
+    [[nodiscard]] static std::string text_mark(std::size_t text);
 
     ~ChatTemplate();
     ChatTemplate(ChatTemplate&&) noexcept;

@@ -108,7 +108,8 @@ test_e2e() {
     local python rc=0
     e2e_matches || return 0
     setup_real_tokenizers
-    build_targets release stator tokenize || return
+    setup_chat_templates
+    build_targets release stator tokenize render_template || return
     python=$(python_environment test/e2e/requirements.txt)/bin/python
     STATOR_BIN=$STATOR_BIN STATOR_BUILD=$DEV_ROOT/build/release "$python" -m pytest test/e2e -q -ra -p no:cacheprovider --junit-xml "$REPORTS/e2e.xml" \
         ${FILTER:+-k "$FILTER"} || rc=$?

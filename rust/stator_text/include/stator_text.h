@@ -53,11 +53,20 @@ StatorTemplateStatus stator_template_compile(const char* source, size_t source_s
                                              const StatorTemplateOptions* options,
                                              StatorTemplate** compiled, StatorText* text);
 
-/* Renders with the members of a JSON object as variables. `unix_seconds` is what strftime_now()
- * shows, in UTC; without it (null) that function is undefined. `*text` is the output or the error's
- * message. */
+/* A text of the caller's. */
+typedef struct StatorTextView {
+    const char* data;
+    size_t size;
+} StatorTextView;
+
+/* Renders with the members of a JSON object as variables. Long texts need not be written as JSON
+ * and read again: a string that is U+FDD0 and a decimal number stands for that one of the `texts`.
+ * `unix_seconds` is what strftime_now() shows, in UTC; without it (null) that function is
+ * undefined.
+ * `*text` is the output or the error's message. */
 StatorTemplateStatus stator_template_render(const StatorTemplate* compiled, const char* context,
-                                            size_t context_size, const int64_t* unix_seconds,
+                                            size_t context_size, const StatorTextView* texts,
+                                            size_t text_count, const int64_t* unix_seconds,
                                             StatorText* text);
 
 void stator_template_free(StatorTemplate* compiled);

@@ -1,6 +1,7 @@
 //! C ABI over minijinja, the tokenizer crates and llguidance, linked into the stator program as a static library. The contracts
 //! are in include/.
 
+mod context;
 mod generation;
 mod guide;
 mod guide_abi;
@@ -20,6 +21,12 @@ pub struct StatorText {
     data: *mut u8,
     size: usize,
     line: u32,
+}
+
+#[repr(C)]
+pub struct StatorTextView {
+    data: *const c_char,
+    size: usize,
 }
 
 #[repr(C)]
@@ -99,12 +106,20 @@ pub unsafe extern "C" fn stator_template_render(
     compiled: *const Template,
     context: *const c_char,
     context_size: usize,
+    texts: *const StatorTextView,
+    text_count: usize,
     unix_seconds: *const i64,
     text: *mut StatorText,
 ) -> Status {
     let template = &*compiled;
+    let views = if text_count == 0 { &[][..] } else { slice::from_raw_parts(texts, text_count) };
     match without_panic(|| {
-        template.render(bytes(context, context_size), unix_seconds.as_ref().copied())
+        let texts: Vec<&[u8]> = views.iter().map(|t| bytes(t.data, t.size)).collect();
+        template.render(
+            bytes(context, context_size),
+            &texts,
+            unix_seconds.as_ref().copied(),
+        )
     }) {
         Ok(output) => {
             *text = owned_text(output, 0);

@@ -8,7 +8,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind};
 
-use crate::{generation, methods, python, time};
+use crate::{context, generation, methods, python, time};
 
 /// Values are part of the C ABI.
 #[repr(C)]
@@ -152,10 +152,15 @@ impl Template {
         })
     }
 
-    pub fn render(&self, context: &[u8], unix_seconds: Option<i64>) -> Result<Vec<u8>, Failure> {
-        let variables: Value = serde_json::from_slice(context).map_err(|e| Failure {
+    pub fn render(
+        &self,
+        context: &[u8],
+        texts: &[&[u8]],
+        unix_seconds: Option<i64>,
+    ) -> Result<Vec<u8>, Failure> {
+        let variables = context::read(context, texts).map_err(|message| Failure {
             status: Status::Context,
-            message: e.to_string(),
+            message,
             line: 0,
         })?;
         if variables.kind() != ValueKind::Map {
@@ -175,7 +180,10 @@ impl Template {
             None => variables,
         };
         let mut output = BoundedOutput {
-            bytes: Vec::with_capacity(context.len().min(self.max_output_bytes)),
+            bytes: Vec::with_capacity(
+                (context.len() + texts.iter().map(|t| t.len()).sum::<usize>())
+                    .min(self.max_output_bytes),
+            ),
             limit: self.max_output_bytes,
             overflowed: false,
         };

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "stator/text/guides/end_mark.h"
 #include "stator/text/guides/vocabulary.h"
@@ -88,6 +89,9 @@ struct Guide::Impl {
 
     /// Whether text that lies behind the mark in the mark's own token may stand there.
     [[nodiscard]] bool fits(std::string_view rest, bool commit) const;
+    /// Makes the first mask on a copy. What no token can begin, or what is too much already, is
+    /// then known before the first token; what it learns all copies share.
+    [[nodiscard]] Result<void> try_first_mask() const;
     void mask_free(std::span<std::uint32_t> bits) const;
     [[nodiscard]] Result<void> accept_free(std::string_view bytes);
     [[nodiscard]] int state() const { return stator_guide_state(machine.get()); }
@@ -104,6 +108,16 @@ bool Guide::Impl::fits(std::string_view rest, bool commit) const {
         }
     }
     return false;
+}
+
+Result<void> Guide::Impl::try_first_mask() const {
+    const std::unique_ptr<StatorGuide, FreeGuide> copy(stator_guide_clone(machine.get()));
+    if (!copy) return compile_error(STATOR_GUIDE_PANIC, "it could not be copied");
+    std::vector<std::uint32_t> bits(vocabulary->size() / 32 + 1);
+    OwnedText why;
+    const auto status = stator_guide_mask(copy.get(), bits.data(), bits.size(), why.out());
+    if (status != STATOR_GUIDE_OK) return compile_error(status, why.view());
+    return {};
 }
 
 void Guide::Impl::mask_free(std::span<std::uint32_t> bits) const {
@@ -212,6 +226,7 @@ Result<Guide> GuideFactory::compile(const protocol::OutputConstraint& constraint
     impl->machine.reset(machine);
     if (status != STATOR_GUIDE_OK) return compile_error(status, why.view());
     impl->vocabulary = impl_->vocabulary;
+    if (auto ok = impl->try_first_mask(); !ok) return tl::unexpected<Error>(std::move(ok.error()));
     if (!constraint.after.empty()) {
         impl->mark = std::make_shared<const EndMark>(constraint.after, *impl_->vocabulary);
         impl->free = true;

@@ -254,6 +254,7 @@ TEST_F(GuideTest, BrokenConstraintsAreRefusedWithAReason) {
     EXPECT_TRUE(has(why_not(f, Kind::kJsonSchema, R"({"not":{"type":"null"}})"), "not"));
     EXPECT_TRUE(has(why_not(f, Kind::kRegex, "a(b"), "regex"));
     EXPECT_TRUE(has(why_not(f, Kind::kRegex, "(?=a)b"), "look-around"));
+    EXPECT_NE(why_not(f, Kind::kRegex, "a[^\\s\\S]"), "compiled");
     EXPECT_TRUE(has(why_not(f, Kind::kChoice, "[]"), "no choice"));
     EXPECT_TRUE(has(why_not(f, Kind::kChoice, R"([""])"), "empty"));
     EXPECT_TRUE(has(why_not(f, Kind::kChoice, "[1]"), "strings"));

@@ -52,8 +52,10 @@ Result<std::unique_ptr<OutputParser>> make_output_parser(OutputParserOptions opt
     if (reasoning != nullptr) {
         std::vector<std::string_view> ends;
         if (tools != nullptr && !options.forced) ends = tools->ends_thinking;
-        parser = std::make_unique<ReasoningParser>(*reasoning, std::move(ends),
-                                                   options.begins_in_reasoning, std::move(parser));
+        // A grammar may force the calls at once, even of a model that thinks otherwise.
+        const bool inside = options.begins_in_reasoning || (reasoning->always && !options.forced);
+        parser = std::make_unique<ReasoningParser>(*reasoning, std::move(ends), inside,
+                                                   std::move(parser));
     }
     return parser;
 }

@@ -9,7 +9,7 @@
 
 #include "stator/codec/json.h"
 #include "stator/text/parsers/json_scan.h"
-#include "stator/text/parsers/parsed_output_fixture.h"
+#include "stator/text/parsers/transcript_fixture.h"
 
 namespace stator::text {
 namespace {
@@ -222,6 +222,46 @@ std::string without_space(std::string_view text) {
         if (c != ' ' && c != '\n' && c != '\t') plain.push_back(c);
     }
     return plain;
+}
+
+/// A transcript of the family with parts of it doubled, gone or replaced by something else.
+std::string spoilt(std::string text) {
+    const int times = *rc::gen::inRange(1, 4);
+    for (int i = 0; i < times; ++i) {
+        const std::size_t from =
+            character_border(text, *rc::gen::inRange<std::size_t>(0, text.size() + 1));
+        const std::size_t to = character_border(
+            text, std::min(text.size(), from + *rc::gen::inRange<std::size_t>(0, 20)));
+        const std::string part = text.substr(from, to - from);
+        switch (*rc::gen::inRange(0, 4)) {
+            case 0:
+                text.erase(from, to - from);
+                break;
+            case 1:
+                text.insert(from, part);
+                break;
+            case 2:
+                text.insert(from, *rc::gen::elementOf(pieces()));
+                break;
+            default:
+                text.replace(from, to - from, *rc::gen::elementOf(pieces()));
+        }
+    }
+    return text;
+}
+
+TEST(SpoiltTranscripts, SayTheSameHoweverTheyAreCut) {
+    const auto transcripts = read_transcripts();
+    EXPECT_TRUE(rc::check([&] {
+        for (int i = 0; i < 20; ++i) {
+            const auto& t = *rc::gen::elementOf(transcripts);
+            const std::string text = spoilt(t.text);
+            const ParsedOutput whole = parse_whole(t.options, text);
+            check_calls(whole);
+            RC_ASSERT(parse_pieces(t.options, cut_at_random(text)).events == whole.events);
+            RC_ASSERT(parse_pieces(t.options, cut_evenly(text, 1)).events == whole.events);
+        }
+    }));
 }
 
 /// Content is text that was there, and nothing of it is missing where no call was made.

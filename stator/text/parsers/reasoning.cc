@@ -12,7 +12,7 @@ constexpr std::size_t kMaxSpace = 256;
 
 ReasoningParser::ReasoningParser(const ReasoningFamily& family, std::vector<std::string_view> ends,
                                  bool inside, std::unique_ptr<OutputParser> rest)
-    : label_(family.label), inside_(inside || family.always), rest_(std::move(rest)) {
+    : label_(family.label), inside_(inside), rest_(std::move(rest)) {
     for (const std::string_view mark : family.opens) opens_.add(mark);
     for (const std::string_view mark : family.closes) closes_.add(mark);
     own_closes_ = closes_.size();

@@ -26,7 +26,8 @@ struct ReasoningFamily {
 /// not begin with one is no thinking.
 class ReasoningParser final : public OutputParser {
   public:
-    /// `ends`: marks that end thinking without being part of it, such as those of calls.
+    /// `ends`: marks that end thinking without being part of it, such as those of calls. `inside`:
+    /// it begins inside.
     ReasoningParser(const ReasoningFamily& family, std::vector<std::string_view> ends, bool inside,
                     std::unique_ptr<OutputParser> rest);
 

@@ -1,66 +1,16 @@
 // Outputs of every family as files: what is content, thinking and calls in them, however they are
-// cut. A file names its format once; a case may change it.
+// cut.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
+#include <algorithm>
 #include <set>
 #include <string>
 
 #include "stator/codec/json.h"
-#include "stator/text/parsers/parsed_output_fixture.h"
+#include "stator/text/parsers/transcript_fixture.h"
 
 namespace stator::text {
 namespace {
-
-using codec::JsonView;
-
-std::string string_of(JsonView v) { return std::string(v.as_string().value_or("")); }
-
-ToolShape::Type type_of(std::string_view name) {
-    using Type = ToolShape::Type;
-    if (name == "string") return Type::kString;
-    if (name == "number") return Type::kNumber;
-    if (name == "integer") return Type::kInteger;
-    if (name == "boolean") return Type::kBoolean;
-    if (name == "object") return Type::kObject;
-    if (name == "array") return Type::kArray;
-    return Type::kAny;
-}
-
-void read_options(JsonView v, OutputParserOptions& options) {
-    if (v.find("tool_format").present()) options.format.tools = string_of(v.find("tool_format"));
-    if (v.find("reasoning_format").present()) {
-        options.format.reasoning = string_of(v.find("reasoning_format"));
-    }
-    if (const auto b = v.find("begins_in_reasoning").as_bool()) options.begins_in_reasoning = *b;
-    if (const auto b = v.find("forced").as_bool()) options.forced = *b;
-    if (v.find("forced_name").present()) options.forced_name = string_of(v.find("forced_name"));
-    v.find("tools").each_member([&](std::string_view name, JsonView parameters) {
-        ToolShape shape;
-        shape.name = std::string(name);
-        parameters.each_member([&](std::string_view parameter, JsonView type) {
-            shape.parameters.emplace(parameter, type_of(type.as_string().value_or("")));
-            return true;
-        });
-        options.tools.push_back(std::move(shape));
-        return true;
-    });
-}
-
-ParsedOutput read_expected(JsonView v) {
-    ParsedOutput expected;
-    expected.content = string_of(v.find("content"));
-    expected.reasoning = string_of(v.find("reasoning"));
-    v.find("calls").each_element([&](std::size_t, JsonView call) {
-        expected.calls.push_back({string_of(call.find("name")), string_of(call.find("arguments")),
-                                  call.find("complete").as_bool().value_or(true)});
-        return true;
-    });
-    return expected;
-}
 
 void expect_as_written(const ParsedOutput& parsed, const ParsedOutput& expected) {
     EXPECT_EQ(parsed.content, expected.content);
@@ -106,31 +56,16 @@ void expect_beginnings_to_agree(const OutputParserOptions& options, std::string_
 }
 
 TEST(Transcripts, SayWhatTheyMustHoweverTheyAreCut) {
-    const char* folder = std::getenv("STATOR_PARSER_TRANSCRIPTS");
-    ASSERT_NE(folder, nullptr) << "STATOR_PARSER_TRANSCRIPTS names test/transcripts/parsers";
     std::set<std::string> tool_formats_seen;
     std::set<std::string> reasoning_formats_seen;
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-        std::ifstream file(entry.path());
-        const std::string text{std::istreambuf_iterator<char>(file), {}};
-        codec::JsonDocument document;
-        const auto root = document.parse(text);
-        ASSERT_TRUE(root) << entry.path() << ": " << root.error().message;
-        OutputParserOptions common;
-        read_options(*root, common);
-        root->find("cases").each_element([&](std::size_t, JsonView item) {
-            OutputParserOptions options = common;
-            read_options(item, options);
-            SCOPED_TRACE(entry.path().filename().string() + ": " + string_of(item.find("name")));
-            tool_formats_seen.insert(options.format.tools);
-            reasoning_formats_seen.insert(options.format.reasoning);
-            const std::string output = string_of(item.find("text"));
-            const ParsedOutput whole = parse_whole(options, output);
-            expect_as_written(whole, read_expected(item));
-            expect_the_same_however_cut(options, output, whole);
-            expect_beginnings_to_agree(options, output, whole);
-            return true;
-        });
+    for (const Transcript& t : read_transcripts()) {
+        SCOPED_TRACE(t.name);
+        tool_formats_seen.insert(t.options.format.tools);
+        reasoning_formats_seen.insert(t.options.format.reasoning);
+        const ParsedOutput whole = parse_whole(t.options, t.text);
+        expect_as_written(whole, t.expected);
+        expect_the_same_however_cut(t.options, t.text, whole);
+        expect_beginnings_to_agree(t.options, t.text, whole);
     }
     for (const auto name : tool_formats()) {
         EXPECT_TRUE(tool_formats_seen.contains(std::string(name))) << name << " has no transcript";

@@ -42,6 +42,8 @@ impl Engine {
         without_panic(move || match kind {
             Kind::Fast => {
                 keep_fastokens_to_one_thread();
+                let mut value = value;
+                fill_holes(&mut value);
                 fastokens::Tokenizer::from_json(value)
                     .map(|t| Engine::Fast(Box::new(t)))
                     .map_err(|e| e.to_string())
@@ -130,6 +132,32 @@ pub fn without_panic<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, Stri
             .unwrap_or_default();
         Err(format!("it panicked: {what}"))
     })
+}
+
+/// fastokens takes no vocabulary with holes. Ids that no token has get one that no text can give: it begins with a
+/// noncharacter and no merge makes it. (What it would stand for matters to nobody: decoding is done from our own table.)
+fn fill_holes(value: &mut Value) {
+    const MOST: usize = 4096;
+    // Only there is it certain that no text holds it: what the model sees is written in an alphabet of 256 characters.
+    if !value["pre_tokenizer"].to_string().contains("\"ByteLevel\"") {
+        return;
+    }
+    let Some(vocab) = value["model"]["vocab"].as_object_mut() else {
+        return;
+    };
+    let ids: Vec<usize> = vocab
+        .values()
+        .filter_map(|id| id.as_u64().map(|id| id as usize))
+        .collect();
+    let bound = ids.iter().max().map_or(0, |most| most + 1);
+    if bound == ids.len() || bound > ids.len() + MOST {
+        return;
+    }
+    let mut taken = vec![false; bound];
+    ids.iter().for_each(|id| taken[*id] = true);
+    for hole in (0..bound).filter(|id| !taken[*id]) {
+        vocab.insert(format!("\u{10FFFE}{hole}\u{10FFFE}"), hole.into());
+    }
 }
 
 /// fastokens spreads long texts over a pool of threads of its own, one per core it may run on. The threads that encode are

@@ -208,7 +208,7 @@ impl Reference {
             ));
         }
         let decoder = vocabulary::Decoder::parse(&file.value["decoder"])?;
-        let alphabet = vocabulary::byte_alphabet();
+        let alphabet = vocabulary::Alphabet::new();
         let mut vocabulary = Vocabulary::new(id_bound);
         file::for_each_token(&file.value["model"], |text, id| {
             vocabulary.set(id as usize, text, false, &decoder, &alphabet);

@@ -1,7 +1,5 @@
 //! What every token stands for: one flat table, made from the model's vocabulary and the steps of its decoder.
 
-use std::collections::HashMap;
-
 use serde_json::Value;
 use tokenizers::Decoder as _;
 
@@ -130,8 +128,19 @@ impl Decoder {
         Ok(())
     }
 
+    /// Whether a token may stand for something else where it begins a text.
+    fn minds_beginnings(&self) -> bool {
+        let minds = |step: &Step| {
+            matches!(
+                step,
+                Step::Metaspace { .. } | Step::WordPiece { .. } | Step::StripText { .. }
+            )
+        };
+        self.spaced || self.steps.iter().any(minds)
+    }
+
     /// The bytes of one token in the middle of a text, or at its beginning.
-    fn apply(&self, token: &str, first: bool, alphabet: &HashMap<char, u8>) -> Vec<u8> {
+    fn apply(&self, token: &str, first: bool, alphabet: &Alphabet) -> Vec<u8> {
         let mut text = token.to_string();
         if self.spaced && !first {
             text.insert(0, ' ');
@@ -140,8 +149,7 @@ impl Decoder {
         for step in &self.steps {
             match step {
                 Step::ByteLevel => {
-                    let raw: Option<Vec<u8>> =
-                        text.chars().map(|c| alphabet.get(&c).copied()).collect();
+                    let raw: Option<Vec<u8>> = text.chars().map(|c| alphabet.byte(c)).collect();
                     bytes = Some(raw.unwrap_or_else(|| text.as_bytes().to_vec()));
                 }
                 Step::ByteFallback => {
@@ -219,20 +227,26 @@ fn fallback_byte(token: &str) -> Option<u8> {
 
 /// Which byte each character of a byte-level vocabulary stands for: printable Latin-1 for itself, the others from U+0100
 /// on (as GPT-2 has it).
-pub fn byte_alphabet() -> HashMap<char, u8> {
-    let mut map = HashMap::with_capacity(256);
-    let mut next = 0x100;
-    for byte in 0..=255u8 {
-        let printable = matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-        let code = if printable {
-            u32::from(byte)
-        } else {
-            next += 1;
-            next - 1
-        };
-        map.insert(char::from_u32(code).expect("below the surrogates"), byte);
+pub struct Alphabet([Option<u8>; 0x144]);
+
+impl Alphabet {
+    pub fn new() -> Alphabet {
+        let mut bytes = [None; 0x144];
+        let mut next = 0x100;
+        for byte in 0..=255u8 {
+            if matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF) {
+                bytes[usize::from(byte)] = Some(byte);
+            } else {
+                bytes[next] = Some(byte);
+                next += 1;
+            }
+        }
+        Alphabet(bytes)
     }
-    map
+
+    fn byte(&self, character: char) -> Option<u8> {
+        self.0.get(character as usize).copied().flatten()
+    }
 }
 
 impl Vocabulary {
@@ -256,7 +270,7 @@ impl Vocabulary {
         name: &str,
         control: bool,
         decoder: &Decoder,
-        alphabet: &HashMap<char, u8>,
+        alphabet: &Alphabet,
     ) {
         let mut entry = Entry {
             control,
@@ -269,7 +283,11 @@ impl Vocabulary {
             return;
         }
         let bytes = decoder.apply(name, false, alphabet);
-        let first = decoder.apply(name, true, alphabet);
+        let first = if decoder.minds_beginnings() {
+            decoder.apply(name, true, alphabet)
+        } else {
+            bytes.clone()
+        };
         // One stretch of text serves both where one ends the other.
         if bytes.ends_with(&first) {
             (entry.bytes_at, entry.bytes_size) = self.append(&bytes);
