@@ -224,7 +224,7 @@ TEST(FrontendTools, WhatTheModelCannotDoIsRefused) {
     const auto engine = std::make_shared<ScriptedEngine>(*byte_tokenizer(), "x", 1, false);
     Scripted free(DoorModel{.engine = engine, .format = {"hermes", ""}}, engine);
     expect_error(free.ask(std::string(kTools) + R"(,"tool_choice":"required")"), 400, "tool_choice",
-                 "");
+                 "unsupported_parameter");
     EXPECT_TRUE(engine->requests().empty());
 }
 
@@ -265,6 +265,16 @@ TEST(FrontendTools, ThinkingThatTheTemplateBegins) {
     // A forced call may think first.
     (void)model.ask(std::string(kTools) + R"(,"tool_choice":"required")");
     EXPECT_EQ(engine->requests().back().constraint->after, "</think>");
+    // So may an answer with a form.
+    (void)model.ask(R"("response_format":{"type":"json_object"})");
+    EXPECT_EQ(engine->requests().back().constraint->kind,
+              protocol::OutputConstraint::Kind::kJsonObject);
+    EXPECT_EQ(engine->requests().back().constraint->after, "</think>");
+    // A forced call goes before a form.
+    (void)model.ask(std::string(kTools) +
+                    R"(,"tool_choice":"required","response_format":{"type":"json_object"})");
+    EXPECT_EQ(engine->requests().back().constraint->kind,
+              protocol::OutputConstraint::Kind::kJsonSchema);
 }
 
 TEST(FrontendTools, ControlTokensAreThereForParsersAlone) {

@@ -112,7 +112,6 @@ protocol::GenerateRequest Generation::engine_request(Choice& choice, bool last) 
     r.priority = request_.priority;
     r.tenant = request_.tenant;
     r.cache_salt = request_.cache_salt;
-    if (request_.output) r.constraint = request_.output->constraint;
     return r;
 }
 

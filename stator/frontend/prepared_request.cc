@@ -31,6 +31,18 @@ Result<EncodedChat> encode(ChatRequest& request, const ModelEntry& entry, std::i
     return EncodedChat{std::move(given), in_reasoning};
 }
 
+/// A call that is forced goes before a format that was asked for, and thinking before both.
+void constrain(const OutputPlan& plan, GenerationFields& fields) {
+    if (plan.constraint) {
+        fields.constraint = plan.constraint;
+        fields.constraint_field = "tool_choice";
+    } else if (fields.constraint && plan.parser.begins_in_reasoning) {
+        auto after = std::make_shared<protocol::OutputConstraint>(*fields.constraint);
+        after->after = text::reasoning_end_mark(plan.parser.format.reasoning);
+        fields.constraint = std::move(after);
+    }
+}
+
 Result<void> prepare_chat(codec::JsonView body, const RequestRules& rules,
                           std::int64_t unix_seconds, const std::atomic<bool>* abandoned,
                           PreparedRequest& out) {
@@ -45,6 +57,7 @@ Result<void> prepare_chat(codec::JsonView body, const RequestRules& rules,
     const ChatMessage& last = request->messages.back();
     if (request->echo && last.role == "assistant") out.echo = last.content.value_or("");
     out.fields = std::move(request->fields);
+    if (out.output) constrain(*out.output, out.fields);
     return add_prompt(out, std::move(chat->tokens), std::nullopt,
                       given ? "nvext.token_data" : "messages");
 }

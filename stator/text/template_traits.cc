@@ -70,23 +70,45 @@ bool knows_developer(const Probe& probe) {
     return replaced(developer, "developer", kNobody) != with(kNobody);
 }
 
+constexpr std::string_view kShortId = "Zq7abcdef";
+constexpr std::string_view kLongId = "call_Zq7abcdefghijklmnopqrst";
+
+/// Whether the needle of a call's arguments is there, in JSON: an object that is put out without
+/// being made JSON is in Python's notation, and a string that is made JSON once more has
+/// backslashes.
+bool shows_arguments(std::string_view text) {
+    return has_needle(text) && !has(text, "'at'") && !has(text, "\\\"at");
+}
+
+/// Some templates only show calls beside null, some write it out as None, some fail at it; some
+/// want arguments as an object, some as a string. Tries them in the order of what clients send and
+/// Transformers expects.
 void find_call_traits(const Probe& probe, TemplateTraits& out) {
-    constexpr std::string_view kShortId = "Zq7abcdef";
-    constexpr std::string_view kLongId = "call_Zq7abcdefghijklmnopqrst";
     const std::string object = fmt::format(R"({{"at":"{}"}})", kNeedle);
     const std::string string = fmt::format(R"("{{\"at\":\"{}\"}}")", kNeedle);
-    // Where an object is put out without being made JSON, it is in Python's notation.
-    const auto wrong = [&](std::string_view text) {
-        return !has_needle(text) || has(text, "'at'") || has(text, "\\\"at");
+    const auto render = [&](bool null, bool as_string, std::string_view id = kShortId) {
+        return probe.call(id, null ? "null" : R"("")", as_string ? string : object);
     };
-    out.string_arguments = wrong(probe.call(kShortId, R"("")", object)) &&
-                           !wrong(probe.call(kShortId, R"("")", string));
-    const std::string& arguments = out.string_arguments ? string : object;
-    const std::string plain = probe.call(kShortId, R"("")", arguments);
-    if (plain.empty()) return;
-    const std::string null = probe.call(kShortId, "null", arguments);
-    out.null_content = !null.empty() && !(has(null, "None") && !has(plain, "None"));
-    out.short_call_ids = probe.call(kLongId, R"("")", arguments).empty();
+    const auto writes_none = [&](bool as_string) {
+        return has(render(true, as_string), "None") && !has(render(false, as_string), "None");
+    };
+    bool found = false;
+    for (const bool as_string : {false, true}) {
+        for (const bool null : {true, false}) {
+            if (found || !shows_arguments(render(null, as_string))) continue;
+            if (null && shows_arguments(render(false, as_string)) && writes_none(as_string)) {
+                continue;
+            }
+            found = true;
+            out.string_arguments = as_string;
+            out.null_content = null;
+        }
+    }
+    if (!found) {
+        if (render(false, false).empty()) return;
+        out.null_content = !render(true, false).empty() && !writes_none(false);
+    }
+    out.short_call_ids = render(out.null_content, out.string_arguments, kLongId).empty();
 }
 
 }  // namespace

@@ -73,6 +73,16 @@ TEST(TemplateTraits, NullContent) {
     EXPECT_FALSE(traits(kPlain).null_content);  // writes None
 }
 
+TEST(TemplateTraits, CallsThatAreOnlyShownBesideNull) {
+    const TemplateTraits t = traits(
+        "{% for m in messages %}{% if m.role == 'assistant' and m.content is none %}"
+        "{% for c in m.tool_calls %}{{ '<' + c.function.arguments + '>' }}{% endfor %}"
+        "{% else %}{{ '[' + m.content + ']' }}{% endif %}{% endfor %}");
+    EXPECT_TRUE(t.null_content);
+    EXPECT_TRUE(t.string_arguments);
+    EXPECT_FALSE(t.short_call_ids);
+}
+
 TEST(TemplateTraits, ShortCallIds) {
     EXPECT_TRUE(traits(calling("{% if c.id | length != 9 %}{{ raise_exception('9') }}{% endif %}"
                                "{{ c.function | tojson }}"))
