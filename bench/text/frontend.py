@@ -35,7 +35,7 @@ class Worker(StatorWorker):
             max_running=256,
             max_waiting=4096,
             max_sequence=131072,
-            mock_blocks=200000,
+            mock_blocks=65536,
         )
 
 
