@@ -174,7 +174,7 @@ std::vector<TokenId> encode_more(const HfTokenizer& t, std::string_view text) {
 }
 
 std::string decode(const HfTokenizer& t, const std::vector<TokenId>& ids, bool begins = true) {
-    text::Detokenizer detokenizer(t, {}, begins);
+    text::Detokenizer detokenizer(t, {}, text::ControlTokens::kHidden, begins);
     std::string out;
     for (const TokenId id : ids) detokenizer.push(id, out);
     detokenizer.finish(out);
