@@ -77,7 +77,10 @@ int first_stop(const std::string& text, const std::vector<std::string>& stops, s
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     Input input{data, size};
     std::vector<std::string> stops;
-    for (std::size_t n = input.number(5); n > 0; --n) stops.push_back(input.take(input.number(8)));
+    for (std::size_t n = input.number(5); n > 0; --n) {
+        // Stop strings are text: they come from JSON.
+        stator::codec::utf8_append_lossy(stops.emplace_back(), input.take(input.number(8)));
+    }
     Pieces tokenizer;
     std::string all;
     while (input.size > 0) {
