@@ -136,8 +136,8 @@ Result<void> EchoEngine::submit(GenerateRequest request, std::shared_ptr<StepSin
                      request.prompt.size(), request.max_tokens, options_.context_tokens);
     }
     if (request.constraint) {
-        auto refused = error(ErrorCode::kUnsupported,
-                             "the echo engine can't hold its output to a constraint");
+        auto refused =
+            error(ErrorCode::kUnsupported, "the echo engine can't hold its output to a constraint");
         refused.value().param = "constraint";
         return refused;
     }

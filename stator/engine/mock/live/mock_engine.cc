@@ -176,8 +176,8 @@ Result<void> MockEngine::submit(GenerateRequest request, std::shared_ptr<StepSin
                            request.prompt.size(), request.max_tokens);
     }
     if (request.constraint) {
-        auto refused = error(ErrorCode::kUnsupported,
-                             "the mock engine can't hold its output to a constraint");
+        auto refused =
+            error(ErrorCode::kUnsupported, "the mock engine can't hold its output to a constraint");
         refused.value().param = "constraint";
         return refused;
     }
