@@ -113,7 +113,8 @@ void ContextWriter::content(const ChatMessage& m, bool last) {
     w_.key("content");
     const std::string mark =
         last && request_.continue_final_message ? std::string(kContinueMark) + " " : std::string();
-    if (!m.content) {
+    const bool nothing = !m.content || (m.content->empty() && !m.tool_calls.empty());
+    if (nothing && mark.empty()) {
         if (traits_.null_content) {
             w_.null();
         } else {

@@ -112,6 +112,10 @@ TEST(ChatContext, Calls) {
               R"({"role":"assistant","content":null,"tool_calls":[{"id":"call_12345678",)"
               R"("type":"function","function":{"name":"f","arguments":{"a":[1,"x"]}}}]},)"
               R"({"role":"tool","content":"42","tool_call_id":"call_12345678"})");
+    // Clients send an empty text for no text.
+    ChatRequest empty = request;
+    empty.messages[0].content = "";
+    EXPECT_EQ(messages(empty), messages(request));
     text::TemplateTraits traits;
     traits.string_arguments = true;
     traits.null_content = false;

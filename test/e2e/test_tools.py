@@ -35,7 +35,10 @@ TOOLS = [
     openai.pydantic_function_tool(Weather, name="get_weather"),
     openai.pydantic_function_tool(Trip, name="plan_trip"),
 ]
-OSLO = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo", "days": 2}}\n</tool_call>'
+OSLO = (
+    '<tool_call>\n{"name": "get_weather", "arguments": '
+    '{"city": "Oslo", "days": 2}}\n</tool_call>'
+)
 TRIP = (
     '<tool_call>\n{"name": "plan_trip", "arguments": '
     '{"start": {"name": "Oslo"}, "end": {"name": "Rome"}}}\n</tool_call>'
