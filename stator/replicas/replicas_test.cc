@@ -54,18 +54,24 @@ TEST(Replicas, SiblingsOfAPeersBookingGoWhereItWent) {
     EXPECT_LE(ranks.size(), 3U);
 }
 
-TEST(Replicas, LongPromptsAreToldInPart) {
+TEST(Replicas, LongPromptsAreToldInFewPlaces) {
     Replica a(1);
     Replica b(2);
     const auto blocks = prompt(7, 5000);
     const auto first = a.book(blocks, 0s);
     const auto messages = a.flush();
     const auto& event = std::get<Delta>(messages.front()).events.front();
-    EXPECT_EQ(event.booking->places.size(), SharedBooking::kMostPlaces);
+    EXPECT_LT(event.booking->places.size(), 200U);
     b.hear(a, messages);
     const auto second = b.book(blocks, 1ms, first.chosen.rank);
-    // The last place told: 32 blocks, then each fourth of the 480 after.
-    EXPECT_EQ(second.chosen.cached_tokens, (32 + 480 * 4) * 16U);
+    EXPECT_EQ(second.chosen.cached_tokens, 5000 * 16U) << "the last block is told, too";
+    // Of one that shares a part of it, all but the last of the places further and further apart.
+    const auto branch = prompt(7, 4000);
+    Replica c(3);
+    c.hear(a, messages);
+    const auto third = c.book(branch, 1ms, first.chosen.rank);
+    EXPECT_LE(third.chosen.cached_tokens, 4000 * 16U);
+    EXPECT_GE(third.chosen.cached_tokens, (4000 - 4000 / 32) * 16U);
 }
 
 TEST(Replicas, AReportThatCountsThemCountsThemOnce) {
