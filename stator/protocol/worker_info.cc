@@ -65,9 +65,9 @@ bool same_pool(const ModelCard& a, const ModelCard& b) {
            a.chat_template == b.chat_template && a.vocab_size == b.vocab_size &&
            a.context_tokens == b.context_tokens && a.block_tokens == b.block_tokens &&
            a.hash_scheme == b.hash_scheme && a.kv_layout == b.kv_layout &&
-           a.max_top_logprobs == b.max_top_logprobs &&
-           a.structured_output == b.structured_output && a.sampling == b.sampling &&
-           a.tool_format == b.tool_format && a.reasoning_format == b.reasoning_format;
+           a.max_top_logprobs == b.max_top_logprobs && a.structured_output == b.structured_output &&
+           a.sampling == b.sampling && a.tool_format == b.tool_format &&
+           a.reasoning_format == b.reasoning_format;
 }
 
 std::string pool_id(const ModelCard& card) {
