@@ -20,7 +20,11 @@ def run(args):
                 plain = [r["plain_seconds"] / r["tokens"] * 1e9 for r in mine]
                 peer = [r["seconds"] / r["tokens"] * 1e9 for r in theirs]
                 name = f"{model}, {language}: a token to text"
-                rows.append(Row(f"{name}, four stop strings", parts.median(ours), "ns CPU",
-                                target="<= 40"))
+                parsed = [r["parsed_seconds"] / r["tokens"] * 1e9 for r in mine]
+                rows.append(Row(f"{name}, four stop strings", parts.median(ours), "ns CPU"))
+                rows.append(
+                    Row(f"{name}, four stop strings, calls and thinking looked for",
+                        parts.median(parsed), "ns CPU", target="<= 60")
+                )
                 rows.append(paired_row(f"{name}, no stop string", "ns CPU", plain, peer, PEER))
     return rows

@@ -15,11 +15,13 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "stator/model/hf_tokenizer.h"
 #include "stator/text/chat_template.h"
 #include "stator/text/detokenizer.h"
+#include "stator/text/parsers/output_parser.h"
 
 namespace {
 
@@ -101,7 +103,11 @@ void encode(const char* file, const char* path, std::size_t size) {
                text.size(), tokens, cold, warm, hash, tokenizer->engine());
 }
 
-/// Four stop strings of the kinds that clients send.
+/// Of the kinds that clients send.
+std::vector<std::string> stop_strings() {
+    return {"\nUser:", "<|im_end|>", "\n\n\n\n\n", "###END"};
+}
+
 void decode(const char* file, const char* path) {
     const auto tokenizer = load(file);
     const std::string text = read_file(path);
@@ -109,11 +115,13 @@ void decode(const char* file, const char* path) {
     encode_prompt(*tokenizer, text, ids);
     double best = 1e9;
     double best_plain = 1e9;
+    double best_parsed = 1e9;
     std::string out;
+    stator::text::OutputEvents events;
     for (int i = 0; i < 10; ++i) {
         for (const bool stops : {true, false}) {
             std::vector<std::string> stop;
-            if (stops) stop = {"\nUser:", "<|im_end|>", "\n\n\n\n\n", "###END"};
+            if (stops) stop = stop_strings();
             stator::text::Detokenizer detokenizer(*tokenizer, stop);
             const double begin = cpu();
             for (const TokenId id : ids) {
@@ -124,10 +132,24 @@ void decode(const char* file, const char* path) {
             double& least = stops ? best : best_plain;
             least = std::min(least, cpu() - begin);
         }
+        stator::text::OutputParserOptions options;
+        options.format = {"hermes", "qwen3"};
+        const auto parser = stator::text::make_output_parser(std::move(options));
+        if (!parser) throw std::runtime_error(parser.error().message);
+        stator::text::Detokenizer detokenizer(*tokenizer, stop_strings(),
+                                              stator::text::ControlTokens::kSpelled);
+        const double begin = cpu();
+        for (const TokenId id : ids) {
+            out.clear();
+            events.clear();
+            if (detokenizer.push(id, out)) throw std::runtime_error("stopped");
+            (*parser)->push(out, events);
+        }
+        best_parsed = std::min(best_parsed, cpu() - begin);
     }
-    fmt::print(R"({{"tokens": {}, "seconds": {}, "plain_seconds": {}}})"
+    fmt::print(R"({{"tokens": {}, "seconds": {}, "plain_seconds": {}, "parsed_seconds": {}}})"
                "\n",
-               ids.size(), best, best_plain);
+               ids.size(), best, best_plain, best_parsed);
 }
 
 void render(const char* source, const char* context_path) {
