@@ -131,7 +131,7 @@ test_fuzz() {
         corpus=$STATOR_CACHE/fuzz-corpus/$name
         mkdir -p "$corpus" "fuzz/corpus/${name%_fuzz}"
         say "fuzzing $name for $seconds s"
-        if "$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
+        if "$target" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
             -artifact_prefix="$REPORTS/fuzz/$name-" "$corpus" "fuzz/corpus/${name%_fuzz}" >"$log" 2>&1; then
             grep stat:: "$log"
             ran+=("$name:passed")
