@@ -167,7 +167,6 @@ class Dynamo(_Peer):
             DYN_TCP_RPC_HOST="127.0.0.1",
             DYN_TCP_RESPONSE_STREAM_HOST="127.0.0.1",
             DYN_EVENT_PLANE_HOST="127.0.0.1",
-            DYN_LOG="error",
         )
         frontend = [python, "-m", "dynamo.frontend", "--http-host", "127.0.0.1"]
         frontend += ["--http-port", self.port, "--router-mode", "kv", "--tokenizer", "fastokens"]

@@ -36,6 +36,7 @@ class Worker(StatorWorker):
             max_waiting=4096,
             max_sequence=131072,
             mock_blocks=65536,
+            step_tokens=65536,
         )
 
 

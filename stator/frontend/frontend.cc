@@ -31,8 +31,9 @@ namespace {
 
 constexpr std::string_view kJson = "application/json";
 /// Bodies above this are read and tokenised on the pool: on a loop they would hold up its other
-/// connections. So are all where tokenizers keep much memory per thread.
+/// connections. So are all where the tokenizers would keep too much memory on all loops together.
 constexpr std::size_t kInlineBodyBytes = 64 * 1024;
+constexpr std::size_t kMaxBytesOfThreads = 64 * 1024 * 1024;
 /// Bounds of what waits for the pool.
 constexpr std::size_t kMaxPreparing = 4096;
 constexpr std::size_t kMaxPreparingBytes = 256 * 1024 * 1024;
@@ -337,7 +338,8 @@ void Frontend::Impl::accept_generation(const std::shared_ptr<net::HttpExchange>&
     LoopState& state = state_of(exchange->loop());
     std::string body = exchange->take_body();
     if (relay && pass_on(state, exchange, record, body)) return;
-    if (body.size() > kInlineBodyBytes || models()->few_should_encode()) {
+    const bool few_encode = models()->bytes_per_thread() * loops.size() > kMaxBytesOfThreads;
+    if (body.size() > kInlineBodyBytes || few_encode) {
         return prepare_on_pool(state, api, std::move(body), exchange, record);
     }
     std::shared_ptr<const ModelEntry> entry;

@@ -67,8 +67,7 @@ ModelDirectory::ModelDirectory(std::vector<ServedModel> models, const ModelDirec
             if (!same_template) entry->traits = traits_of(entry->model);
             if (!same_engine) entry->metrics = counters(entry->model);
         }
-        constexpr std::size_t kMuch = std::size_t{1} << 20U;
-        few_should_encode_ |= entry->model.tokenizer->bytes_per_thread() > kMuch;
+        bytes_per_thread_ += entry->model.tokenizer->bytes_per_thread();
         entries_.push_back(std::move(entry));
     }
     // Ids first: an alias of one model must not take another's id.

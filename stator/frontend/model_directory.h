@@ -59,8 +59,8 @@ class ModelDirectory {
         return entries_;
     }
     [[nodiscard]] std::vector<ServedModel> models() const;
-    /// A tokenizer keeps so much memory per thread that few threads should encode.
-    [[nodiscard]] bool few_should_encode() const { return few_should_encode_; }
+    /// What the tokenizers together keep on each thread that encodes, in bytes.
+    [[nodiscard]] std::size_t bytes_per_thread() const { return bytes_per_thread_; }
 
     /// OpenAI's list object, aliases included, and `relayed` ones that are not among these.
     void append_list_json(std::string& out, std::span<const std::string> relayed = {}) const;
@@ -81,7 +81,7 @@ class ModelDirectory {
     std::vector<std::shared_ptr<const ModelEntry>> entries_;
     std::map<std::string, Name, std::less<>> names_;
     std::vector<std::string> order_;  ///< names as they were given
-    bool few_should_encode_ = false;
+    std::size_t bytes_per_thread_ = 0;
     mutable std::atomic<std::uint64_t> turn_{0};
 };
 
