@@ -29,7 +29,7 @@ class OwnedText {
     }
 
   private:
-    StatorText text_{nullptr, 0, 0};
+    StatorText text_{};
 };
 
 /// Where encoded tokens go. No exception may pass through the crate.

@@ -30,7 +30,7 @@ class OwnedText {
     }
 
   private:
-    StatorText text_{nullptr, 0, 0};
+    StatorText text_{};
 };
 
 }  // namespace

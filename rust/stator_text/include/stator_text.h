@@ -21,6 +21,7 @@ typedef struct StatorTemplate StatorTemplate;
 typedef struct StatorText {
     char* data;
     size_t size;
+    size_t capacity;
     uint32_t line;
 } StatorText;
 

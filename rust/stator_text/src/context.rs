@@ -32,7 +32,7 @@ impl Node<'_> {
         let Some(text) = number.parse().ok().and_then(|i: usize| self.texts.get(i)) else {
             return Ok(Value::from(s));
         };
-        std::str::from_utf8(text)
+        simdutf8::compat::from_utf8(text)
             .map(Value::from)
             .map_err(|e| E::custom(format_args!("a text is not UTF-8: {e}")))
     }

@@ -20,6 +20,7 @@ use template::{Failure, Options, Status, Template};
 pub struct StatorText {
     data: *mut u8,
     size: usize,
+    capacity: usize,
     line: u32,
 }
 
@@ -49,18 +50,17 @@ unsafe fn bytes<'a>(data: *const c_char, size: usize) -> &'a [u8] {
 }
 
 fn owned_text(bytes: Vec<u8>, line: u32) -> StatorText {
-    if bytes.is_empty() {
-        return StatorText {
-            data: std::ptr::null_mut(),
-            size: 0,
-            line,
-        };
-    }
-    let boxed = bytes.into_boxed_slice();
-    let size = boxed.len();
+    // Not shrunk to its size, which would copy it.
+    let mut bytes = std::mem::ManuallyDrop::new(bytes);
+    let capacity = bytes.capacity();
     StatorText {
-        data: Box::into_raw(boxed).cast(),
-        size,
+        data: if capacity == 0 {
+            std::ptr::null_mut()
+        } else {
+            bytes.as_mut_ptr()
+        },
+        size: bytes.len(),
+        capacity,
         line,
     }
 }
@@ -160,8 +160,6 @@ pub unsafe extern "C" fn stator_template_free(compiled: *mut Template) {
 #[no_mangle]
 pub unsafe extern "C" fn stator_text_free(text: StatorText) {
     if !text.data.is_null() {
-        drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(
-            text.data, text.size,
-        )));
+        drop(Vec::from_raw_parts(text.data, text.size, text.capacity));
     }
 }

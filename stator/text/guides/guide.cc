@@ -38,7 +38,7 @@ class OwnedText {
     }
 
   private:
-    StatorText text_{nullptr, 0, 0};
+    StatorText text_{};
 };
 
 tl::unexpected<Error> compile_error(StatorGuideStatus status, std::string_view why) {
