@@ -112,7 +112,11 @@ pub unsafe extern "C" fn stator_template_render(
     text: *mut StatorText,
 ) -> Status {
     let template = &*compiled;
-    let views = if text_count == 0 { &[][..] } else { slice::from_raw_parts(texts, text_count) };
+    let views = if text_count == 0 {
+        &[][..]
+    } else {
+        slice::from_raw_parts(texts, text_count)
+    };
     match without_panic(|| {
         let texts: Vec<&[u8]> = views.iter().map(|t| bytes(t.data, t.size)).collect();
         template.render(
