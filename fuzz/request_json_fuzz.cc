@@ -59,7 +59,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         check_fields(chat->fields);
         demand(!chat->messages.empty());
         for (const auto& m : chat->messages) {
-            demand(m.content || (m.role == "assistant" && !m.tool_calls_json.empty()));
+            const bool other = !m.tool_calls.empty() || !m.reasoning.empty();
+            demand(m.content || (m.role == "assistant" && other));
         }
     } else {
         check_error(chat.error());

@@ -75,7 +75,8 @@ void use(const HfTokenizer& tokenizer) {
         const bool encoded = tokenizer.encode(text, special, true, ids).has_value() &&
                              tokenizer.encode_more(text, special, ids).has_value();
         if (!encoded) continue;
-        stator::text::Detokenizer detokenizer(tokenizer, {"b "}, true);
+        stator::text::Detokenizer detokenizer(tokenizer, {"b "},
+                                              stator::text::ControlTokens::kHidden, true);
         std::string out;
         for (const TokenId id : ids) {
             check(id < tokenizer.vocab_size());
