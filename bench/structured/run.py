@@ -59,10 +59,15 @@ def ask(server, seed):
     return {"seed": seed, "schema": schema, "answer": answer}
 
 
+CUT = "cut off by max_tokens"
+
+
 def verdict(one, compile_schema):
     answer = one["answer"]
     if answer.status != 200 or answer.broken or answer.error:
         return f"failed: {answer}"
+    if answer.finish == "length":
+        return CUT
     if answer.finish != "stop":
         return f"ended with {answer.finish}"
     try:
@@ -73,19 +78,26 @@ def verdict(one, compile_schema):
 
 
 def validity(server, first, count):
-    """`count` answers, AT_ONCE at once; schema `first` and those that follow."""
+    """`count` answers that came to their end, AT_ONCE at once; schema `first` and those that follow.
+    A model may write a number without end: what max_tokens cuts off is no answer, and another schema
+    is asked for instead."""
     import fastjsonschema
 
     before = read_metrics(server)
     start = time.monotonic()
+    verdicts = []
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = list(pool.map(lambda seed: ask(server, seed), range(first, first + count)))
+        while (missing := count - len(verdicts) + verdicts.count(CUT)) > 0:
+            seeds = range(first + len(verdicts), first + len(verdicts) + missing)
+            for one in pool.map(lambda seed: ask(server, seed), seeds):
+                said = verdict(one, fastjsonschema.compile)
+                verdicts.append(said)
+                if said != "valid":
+                    print(f"seed {one['seed']}: {said}", flush=True)
+            if verdicts.count(CUT) > count:
+                raise RuntimeError("most answers are cut off")
     seconds = time.monotonic() - start
-    verdicts = [verdict(one, fastjsonschema.compile) for one in answers]
     valid = verdicts.count("valid")
-    for one, said in zip(answers, verdicts):
-        if said != "valid":
-            print(f"seed {one['seed']}: {said}", flush=True)
     after = read_metrics(server)
 
     def grown(name):
@@ -96,6 +108,7 @@ def validity(server, first, count):
     return [
         Row("answers by random schemas", count, "", note=f"{AT_ONCE} at once, {seconds:.0f} s"),
         Row("valid share", valid / count, "", target=">= 1.0", note=f"{valid} of {count}"),
+        Row("further ones cut off by max_tokens", verdicts.count(CUT), ""),
         Row("tokens under a constraint", tokens, ""),
         Row("mask", guide / tokens * 1e6, "µs/token", target="<= 100"),
         Row(
