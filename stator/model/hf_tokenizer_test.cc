@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "stator/base/clock.h"
+#include "stator/model/byte_names.h"
 #include "stator/text/detokenizer.h"
 
 namespace stator::model {
@@ -43,28 +44,9 @@ std::string added_token(TokenId id, std::string_view text, bool special) {
         id, text, special);
 }
 
-void append_utf8(std::string& out, unsigned code) {
-    if (code < 0x80) {
-        out += static_cast<char>(code);
-    } else {
-        out += static_cast<char>(0xC0 | (code >> 6));
-        out += static_cast<char>(0x80 | (code & 0x3F));
-    }
-}
-
-/// The character that stands for a byte in byte-level vocabularies, as JSON.
+/// byte_name() as it stands in JSON.
 std::string byte_character(unsigned byte) {
-    const auto printable = [](unsigned b) {
-        return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
-    };
-    unsigned code = byte;
-    if (!printable(byte)) {
-        code = 0x100;
-        for (unsigned b = 0; b < byte; ++b) code += printable(b) ? 0 : 1;
-    }
-    std::string out = byte == '"' || byte == '\\' ? "\\" : "";
-    append_utf8(out, code);
-    return out;
+    return (byte == '"' || byte == '\\' ? "\\" : "") + byte_name(byte);
 }
 
 /// Ids 0 to 255 are the bytes; then "he", "ll", "hell", "hello", "Ġhello".

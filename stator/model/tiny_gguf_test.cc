@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "stator/model/byte_names.h"
 #include "stator/model/tiny_gguf.h"
 
 namespace stator::model {
@@ -32,30 +33,6 @@ struct Tokens {
         scores.push_back(score);
     }
 };
-
-void append_utf8(std::string& out, unsigned code) {
-    if (code < 0x80) {
-        out += static_cast<char>(code);
-    } else {
-        out += static_cast<char>(0xC0 | (code >> 6));
-        out += static_cast<char>(0x80 | (code & 0x3F));
-    }
-}
-
-/// GPT-2's names of the bytes: printable ones stand for themselves, the others for U+0100 and up.
-std::string byte_name(unsigned byte) {
-    const auto printable = [](unsigned b) {
-        return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
-    };
-    unsigned code = byte;
-    if (!printable(byte)) {
-        code = 0x100;
-        for (unsigned b = 0; b < byte; ++b) code += printable(b) ? 0 : 1;
-    }
-    std::string name;
-    append_utf8(name, code);
-    return name;
-}
 
 void set_strings(gguf_context* gguf, const char* key, const std::vector<std::string>& values) {
     std::vector<const char*> pointers;

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -39,6 +40,21 @@ struct Input {
         return !last && mark.starts_with(text) ? Match::kPart : Match::kNo;
     }
 };
+
+/// Runs over `text` behind what was left of earlier pieces, and keeps what is left of it.
+template <typename Run>
+void run_piece(std::string& pending, std::string_view text, Run&& run) {
+    if (pending.empty()) {
+        Input in{text, false};
+        run(in);
+        if (!in.empty()) pending.assign(in.rest);
+        return;
+    }
+    pending.append(text);
+    Input in{pending, false};
+    run(in);
+    pending.erase(0, pending.size() - in.rest.size());
+}
 
 [[nodiscard]] constexpr bool is_space(char c) {
     return c == ' ' || c == '\n' || c == '\t' || c == '\r';

@@ -19,23 +19,14 @@ std::vector<std::string_view> tokens_of(std::string_view text) {
     return tokens;
 }
 
-/// Ordinary text, one token at a time: what every token of every answer pays.
-void ordinary_text(benchmark::State& state, const char* tools, const char* reasoning) {
-    const std::string text =
-        "The lake lies in the hills, and the town (founded in 1218) looks over it: a few "
-        "thousand people, one railway line, three cafes.\nWhoever comes in spring, said the guide, "
-        "sees it at its best; in winter 'tis quiet. ";
+/// The text again and again, one token at a time.
+void push_all(benchmark::State& state, OutputParser& parser, const std::string& text) {
     const auto tokens = tokens_of(text);
-    OutputParserOptions options;
-    options.format = {tools, reasoning};
-    auto parser = make_output_parser(options);
     OutputEvents out;
-    if (*reasoning != '\0') (*parser)->push("<think>so</think>", out);
-    (*parser)->push("Well, ", out);
     for (auto _ : state) {
         for (const std::string_view token : tokens) {
             out.clear();
-            (*parser)->push(token, out);
+            parser.push(token, out);
             benchmark::DoNotOptimize(out.events.data());
         }
     }
@@ -43,6 +34,21 @@ void ordinary_text(benchmark::State& state, const char* tools, const char* reaso
     state.counters["per_token"] =
         benchmark::Counter(static_cast<double>(state.iterations() * tokens.size()),
                            benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+}
+
+/// Ordinary text, one token at a time: what every token of every answer pays.
+void ordinary_text(benchmark::State& state, const char* tools, const char* reasoning) {
+    const std::string text =
+        "The lake lies in the hills, and the town (founded in 1218) looks over it: a few "
+        "thousand people, one railway line, three cafes.\nWhoever comes in spring, said the guide, "
+        "sees it at its best; in winter 'tis quiet. ";
+    OutputParserOptions options;
+    options.format = {tools, reasoning};
+    auto parser = make_output_parser(options);
+    OutputEvents out;
+    if (*reasoning != '\0') (*parser)->push("<think>so</think>", out);
+    (*parser)->push("Well, ", out);
+    push_all(state, **parser, text);
 }
 BENCHMARK_CAPTURE(ordinary_text, none, "", "");
 BENCHMARK_CAPTURE(ordinary_text, hermes_qwen3, "hermes", "qwen3");
@@ -55,24 +61,13 @@ BENCHMARK_CAPTURE(ordinary_text, pythonic, "pythonic", "");
 /// Inside thinking.
 void thinking(benchmark::State& state) {
     const std::string text = "so it is likely that the user wants the second of them, but then ";
-    const auto tokens = tokens_of(text);
     OutputParserOptions options;
     options.format = {"hermes", "qwen3"};
     options.begins_in_reasoning = true;
     auto parser = make_output_parser(options);
     OutputEvents out;
     (*parser)->push("So ", out);
-    for (auto _ : state) {
-        for (const std::string_view token : tokens) {
-            out.clear();
-            (*parser)->push(token, out);
-            benchmark::DoNotOptimize(out.events.data());
-        }
-    }
-    state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations() * tokens.size()));
-    state.counters["per_token"] =
-        benchmark::Counter(static_cast<double>(state.iterations() * tokens.size()),
-                           benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+    push_all(state, **parser, text);
 }
 BENCHMARK(thinking);
 
@@ -80,23 +75,12 @@ BENCHMARK(thinking);
 void arguments(benchmark::State& state) {
     const std::string text =
         "\"line one of a file\", \"with \\\"quotes\\\" and numbers\", 12, {}, ";
-    const auto tokens = tokens_of(text);
     OutputParserOptions options;
     options.format = {"hermes", ""};
     auto parser = make_output_parser(options);
     OutputEvents out;
     (*parser)->push("<tool_call>{\"name\": \"f\", \"arguments\": {\"x\": [", out);
-    for (auto _ : state) {
-        for (const std::string_view token : tokens) {
-            out.clear();
-            (*parser)->push(token, out);
-            benchmark::DoNotOptimize(out.events.data());
-        }
-    }
-    state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations() * tokens.size()));
-    state.counters["per_token"] =
-        benchmark::Counter(static_cast<double>(state.iterations() * tokens.size()),
-                           benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+    push_all(state, **parser, text);
 }
 BENCHMARK(arguments);
 

@@ -21,16 +21,7 @@ ReasoningParser::ReasoningParser(const ReasoningFamily& family, std::vector<std:
 
 void ReasoningParser::push(std::string_view text, OutputEvents& out) {
     if (state_ == State::kRest) return rest_->push(text, out);
-    if (pending_.empty()) {
-        Input in{text, false};
-        run(in, out);
-        if (!in.empty()) pending_.assign(in.rest);
-        return;
-    }
-    pending_.append(text);
-    Input in{pending_, false};
-    run(in, out);
-    pending_.erase(0, pending_.size() - in.rest.size());
+    run_piece(pending_, text, [&](Input& in) { run(in, out); });
 }
 
 void ReasoningParser::finish(OutputEvents& out) {

@@ -23,16 +23,7 @@ void CallWriter::pass(JsonScan& scan, Input& in, OutputEvents& out) {
 }
 
 void ToolParser::push(std::string_view text, OutputEvents& out) {
-    if (pending_.empty()) {
-        Input in{text, false};
-        run(in, out);
-        if (!in.empty()) pending_.assign(in.rest);
-        return;
-    }
-    pending_.append(text);
-    Input in{pending_, false};
-    run(in, out);
-    pending_.erase(0, pending_.size() - in.rest.size());
+    run_piece(pending_, text, [&](Input& in) { run(in, out); });
 }
 
 void ToolParser::finish(OutputEvents& out) {
