@@ -2,15 +2,12 @@
 
 namespace stator::text {
 
-NamedCalls::NamedCalls(const NamedCallFamily& family) : family_(family) {
-    for (const std::string_view mark : {family.section_open, family.call_open}) begins_.add(mark);
-    begins_or_closes_ = begins_;
-    for (const std::string_view mark : {family.call_close, family.section_close}) {
-        closes_.add(mark);
-        begins_or_closes_.add(mark);
-    }
-    in_section_.add(family.call_open);
-    in_section_.add(family.section_close);
+NamedCalls::NamedCalls(const NamedCallFamily& family)
+    : SectionedCalls({.section_open = family.section_open,
+                      .section_close = family.section_close,
+                      .call_open = family.call_open,
+                      .call_close = family.call_close}),
+      family_(family) {
     for (const std::string_view mark : family.name_ends) name_ends_.add(mark);
 }
 
@@ -40,31 +37,30 @@ bool NamedCalls::step(Input& in, OutputEvents& out) {
     return false;
 }
 
-void NamedCalls::begin_name() {
+bool NamedCalls::begin_name() {
     name_.clear();
     name_ended_ = false;
     read_ = 0;
+    return to(family_.kind_end.empty() ? State::kName : State::kKind);
 }
 
 bool NamedCalls::refuse(OutputEvents& out) {
-    give_back(out);
-    in_section_now_ = false;
+    refuse_held(out);
     return to(State::kProse);
 }
 
 bool NamedCalls::between(Input& in, OutputEvents& out) {
-    const auto mark = prose(in, close_due_ ? begins_or_closes_ : begins_, out);
-    if (!mark) return false;
-    if (*mark >= begins_.size()) {
-        if (begins_or_closes_[*mark] == family_.section_close) close_due_ = false;
-        begin_gap();
-        return true;
+    switch (enter(in, out)) {
+        case Next::kMore:
+            return false;
+        case Next::kProse:
+            return true;
+        case Next::kSection:
+            return to(State::kSection);
+        case Next::kCall:
+            return begin_name();
     }
-    begin_name();
-    const bool is_section = !family_.section_open.empty() && *mark == 0;
-    in_section_now_ = is_section && !family_.call_open.empty();
-    if (in_section_now_) return to(State::kSection);
-    return to(family_.kind_end.empty() ? State::kName : State::kKind);
+    return false;
 }
 
 bool NamedCalls::section(Input& in, OutputEvents& out) {
@@ -79,10 +75,7 @@ bool NamedCalls::section(Input& in, OutputEvents& out) {
         return refuse(out);
     }
     hold(in, in_section_[found.mark].size());
-    if (found.mark == 0) {
-        begin_name();
-        return to(family_.kind_end.empty() ? State::kName : State::kKind);
-    }
+    if (found.mark == 0) return begin_name();
     return refuse(out);  // a section without a call
 }
 
@@ -213,26 +206,10 @@ bool NamedCalls::after(Input& in, OutputEvents& out) {
     return to(in_section_now_ ? State::kClose : State::kProse);
 }
 
-/// Behind a call in a section: another call, or the section's end.
 bool NamedCalls::close(Input& in, OutputEvents& out) {
-    take_gap(in, out);
-    if (in.empty()) return false;
-    const MarkSet::Found found = in_section_.at(in.rest, in.last);
-    if (found.match == Match::kPart) return false;
-    if (found.match == Match::kYes && found.mark == 0) {
-        hold_gap();
-        hold(in, family_.call_open.size());
-        begin_name();
-        return to(family_.kind_end.empty() ? State::kName : State::kKind);
-    }
-    in_section_now_ = false;
-    if (found.match == Match::kYes) {
-        in.take(family_.section_close.size());
-        begin_gap();
-    } else {
-        close_due_ = true;
-    }
-    return to(State::kProse);
+    const Next next = behind_call(in, out);
+    if (next == Next::kMore) return false;
+    return next == Next::kCall ? begin_name() : to(State::kProse);
 }
 
 bool NamedCalls::list(Input& in, OutputEvents& out) {

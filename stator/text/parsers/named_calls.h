@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "stator/text/parsers/json_call.h"
-#include "stator/text/parsers/tool_parser.h"
+#include "stator/text/parsers/sectioned_calls.h"
 
 namespace stator::text {
 
@@ -29,7 +29,7 @@ struct NamedCallFamily {
     std::string_view (*plain_name)(std::string_view name) = nullptr;
 };
 
-class NamedCalls final : public ToolParser {
+class NamedCalls final : public SectionedCalls {
   public:
     explicit NamedCalls(const NamedCallFamily& family);
 
@@ -59,21 +59,15 @@ class NamedCalls final : public ToolParser {
     bool close(Input& in, OutputEvents& out);
     bool list(Input& in, OutputEvents& out);
     bool refuse(OutputEvents& out);
-    void begin_name();
+    bool begin_name();
     bool to(State state) {
         state_ = state;
         return true;
     }
 
     NamedCallFamily family_;
-    MarkSet begins_;            ///< in prose: section or call
-    MarkSet begins_or_closes_;  ///< the same while a closing mark is due
-    MarkSet closes_;            ///< of calls and sections
-    MarkSet in_section_;        ///< a call or the section's end
     MarkSet name_ends_;
     State state_ = State::kProse;
-    bool in_section_now_ = false;
-    bool close_due_ = false;
     bool filler_taken_ = false;
     bool name_ended_ = false;
     std::size_t read_ = 0;  ///< bytes of a call's type or id

@@ -5,14 +5,13 @@
 namespace stator::text {
 
 TaggedCalls::TaggedCalls(const TaggedCallFamily& family, std::vector<ToolShape> tools)
-    : family_(family), tools_(std::move(tools)) {
-    begins_.add(family.section_open);
-    if (family.section_open.empty() || family.calls_without_section) begins_.add(family.call_open);
-    begins_or_closes_ = begins_;
-    begins_or_closes_.add(family.call_close);
-    begins_or_closes_.add(family.section_close);
-    in_section_.add(family.call_open);
-    in_section_.add(family.section_close);
+    : SectionedCalls({.section_open = family.section_open,
+                      .section_close = family.section_close,
+                      .call_open = family.call_open,
+                      .call_close = family.call_close,
+                      .calls_without_section = family.calls_without_section}),
+      family_(family),
+      tools_(std::move(tools)) {
     in_call_.add(family.parameter_open);
     in_call_.add(family.call_close);
     in_call_.add(family.section_close);
@@ -48,9 +47,14 @@ bool TaggedCalls::step(Input& in, OutputEvents& out) {
 }
 
 bool TaggedCalls::refuse(OutputEvents& out) {
-    give_back(out);
-    in_section_now_ = false;
+    refuse_held(out);
     return to(State::kProse);
+}
+
+bool TaggedCalls::begin_name() {
+    name_.clear();
+    name_ended_ = false;
+    return to(State::kName);
 }
 
 /// The call that has begun goes no further.
@@ -63,18 +67,17 @@ bool TaggedCalls::abandon() {
 }
 
 bool TaggedCalls::between(Input& in, OutputEvents& out) {
-    const auto mark = prose(in, close_due_ ? begins_or_closes_ : begins_, out);
-    if (!mark) return false;
-    if (*mark >= begins_.size()) {
-        if (begins_or_closes_[*mark] == family_.section_close) close_due_ = false;
-        begin_gap();
-        return true;
+    switch (enter(in, out)) {
+        case Next::kMore:
+            return false;
+        case Next::kProse:
+            return true;
+        case Next::kSection:
+            return to(State::kSection);
+        case Next::kCall:
+            return begin_name();
     }
-    in_section_now_ = !family_.section_open.empty() && *mark == 0;
-    if (in_section_now_) return to(State::kSection);
-    name_.clear();
-    name_ended_ = false;
-    return to(State::kName);
+    return false;
 }
 
 bool TaggedCalls::section(Input& in, OutputEvents& out) {
@@ -86,9 +89,7 @@ bool TaggedCalls::section(Input& in, OutputEvents& out) {
     if (found.match == Match::kPart) return false;
     if (found.match == Match::kNo || found.mark != 0) return refuse(out);
     hold(in, family_.call_open.size());
-    name_.clear();
-    name_ended_ = false;
-    return to(State::kName);
+    return begin_name();
 }
 
 bool TaggedCalls::name(Input& in, OutputEvents& out) {
@@ -211,27 +212,10 @@ bool TaggedCalls::value(Input& in, OutputEvents& out) {
     return to(State::kParameters);
 }
 
-/// Behind a call in a section: another one, or the section's end.
 bool TaggedCalls::after(Input& in, OutputEvents& out) {
-    take_gap(in, out);
-    if (in.empty()) return false;
-    const MarkSet::Found found = in_section_.at(in.rest, in.last);
-    if (found.match == Match::kPart) return false;
-    if (found.match == Match::kYes && found.mark == 0) {
-        hold_gap();
-        hold(in, family_.call_open.size());
-        name_.clear();
-        name_ended_ = false;
-        return to(State::kName);
-    }
-    in_section_now_ = false;
-    if (found.match == Match::kYes) {
-        in.take(family_.section_close.size());
-        begin_gap();
-    } else {
-        close_due_ = true;
-    }
-    return to(State::kProse);
+    const Next next = behind_call(in, out);
+    if (next == Next::kMore) return false;
+    return next == Next::kCall ? begin_name() : to(State::kProse);
 }
 
 }  // namespace stator::text

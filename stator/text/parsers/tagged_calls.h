@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "stator/text/parsers/argument_json.h"
-#include "stator/text/parsers/tool_parser.h"
+#include "stator/text/parsers/sectioned_calls.h"
 
 namespace stator::text {
 
@@ -30,7 +30,7 @@ struct TaggedCallFamily {
     ToolShape::Type otherwise = ToolShape::Type::kAny;
 };
 
-class TaggedCalls final : public ToolParser {
+class TaggedCalls final : public SectionedCalls {
   public:
     TaggedCalls(const TaggedCallFamily& family, std::vector<ToolShape> tools);
 
@@ -58,6 +58,7 @@ class TaggedCalls final : public ToolParser {
     bool value(Input& in, OutputEvents& out);
     bool after(Input& in, OutputEvents& out);
     bool refuse(OutputEvents& out);
+    bool begin_name();
     bool abandon();
     void begin_call(OutputEvents& out);
     bool end_call(OutputEvents& out);
@@ -69,16 +70,11 @@ class TaggedCalls final : public ToolParser {
 
     TaggedCallFamily family_;
     std::vector<ToolShape> tools_;
-    MarkSet begins_;
-    MarkSet begins_or_closes_;
-    MarkSet in_section_;  ///< a call or the section's end
-    MarkSet in_call_;     ///< a parameter, the call's end or the section's
-    MarkSet name_ends_;   ///< with the stops
+    MarkSet in_call_;    ///< a parameter, the call's end or the section's
+    MarkSet name_ends_;  ///< with the stops
     MarkSet key_ends_;
     MarkSet value_closes_;  ///< with the stops
     State state_ = State::kProse;
-    bool in_section_now_ = false;
-    bool close_due_ = false;
     bool name_ended_ = false;
     std::string name_;
     std::string key_;
