@@ -1,10 +1,13 @@
 #include "stator/config/yaml_file.h"
 
 #include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <map>
 #include <optional>
+#include <sstream>
+#include <string>
 #include <utility>
 
 #include "stator/config/suggest.h"
@@ -173,6 +176,35 @@ class Reader {
     FileReading out_;
 };
 
+/// Listens to nothing but the starts of documents.
+class DocumentStarts : public YAML::EventHandler {
+  public:
+    int line = 0;  ///< of the last one, from 1
+
+    void OnDocumentStart(const YAML::Mark& mark) override { line = mark.line + 1; }
+    void OnDocumentEnd() override {}
+    void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+    void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+    void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  const std::string&) override {}
+    void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                         YAML::EmitterStyle::value) override {}
+    void OnSequenceEnd() override {}
+    void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                    YAML::EmitterStyle::value) override {}
+    void OnMapEnd() override {}
+};
+
+/// The line in which a second document begins. Asks the parser twice and no more: at some texts
+/// ("a\n? b") yaml-cpp's reader of documents stops advancing, so that LoadAll never ends.
+std::optional<int> second_document(const std::string& text) {
+    std::istringstream in(text);
+    YAML::Parser parser(in);
+    DocumentStarts starts;
+    if (!parser.HandleNextDocument(starts) || !parser.HandleNextDocument(starts)) return {};
+    return starts.line;
+}
+
 }  // namespace
 
 FileReading read_yaml(std::string_view name, std::string_view text) {
@@ -183,12 +215,12 @@ FileReading read_yaml(std::string_view name, std::string_view text) {
         return reader.take();
     }
     try {
-        const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
-        if (documents.size() > 1) {
-            reader.problem_at(line_of(documents[1]),
+        const std::string copy(text);
+        if (const std::optional<int> line = second_document(copy)) {
+            reader.problem_at(*line,
                               "A second document begins here; a configuration file has one.");
         }
-        if (!documents.empty()) reader.document(documents.front());
+        reader.document(YAML::Load(copy));
     } catch (const YAML::Exception& e) {
         reader.problem_at(e.mark.is_null() ? 0 : e.mark.line + 1, "This is not YAML: {}.", e.msg);
     }

@@ -118,6 +118,9 @@ TEST(YamlFile, HostileFilesAreBounded) {
                 std::to_string(i - 1) + ", *a" + std::to_string(i - 1) + "]\n";
     EXPECT_EQ(problems(bomb).size(), 40U);
     EXPECT_EQ(problems(std::string(100'000, '[')).size(), 1U);
+    // yaml-cpp finds one document after the other here without reading on.
+    EXPECT_FALSE(problems("!!int- log\n? port loglog{").empty());
+    EXPECT_FALSE(problems("&aport\tlog~\n:}\n? ~").empty());
 }
 
 TEST(YamlFile, AnyTextEndsInEntriesOrProblems) {
