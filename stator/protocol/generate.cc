@@ -12,6 +12,8 @@ std::string_view to_string(FinishReason reason) {
             return "cancelled";
         case FinishReason::kError:
             return "error";
+        case FinishReason::kHandoff:
+            return "handoff";
     }
     return "unknown";
 }

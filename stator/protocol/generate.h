@@ -11,6 +11,7 @@
 #include "stator/base/clock.h"
 #include "stator/base/error.h"
 #include "stator/base/strong.h"
+#include "stator/protocol/handoff.h"
 #include "stator/tokens/token.h"
 
 namespace stator::protocol {
@@ -99,6 +100,14 @@ struct GenerateRequest {
     Deadline deadline;
     std::shared_ptr<RouteHints> hints;                   ///< null: none
     std::shared_ptr<const OutputConstraint> constraint;  ///< null: none
+    Leg leg = Leg::kWhole;
+    /// kDecode: the prefill leg's; its KV covers prompt - 1 tokens.
+    std::shared_ptr<const Handoff> handoff;
+    /// The same where it has arrived: at the engine of a decode leg. Null there: what was to come
+    /// did not, and the engine computes the prompt itself.
+    std::shared_ptr<const HandoffBytes> kv;
+    /// By position. kEncode: the one item to encode, and the prompt is empty.
+    std::vector<MediaItem> media;
 };
 
 enum class FinishReason : std::uint8_t {
@@ -106,6 +115,7 @@ enum class FinishReason : std::uint8_t {
     kLength,     ///< max_tokens or the context's end
     kCancelled,  ///< cancel() or a deadline
     kError,      ///< see StepEvent::error
+    kHandoff,    ///< a prefill or encode leg is done: see StepEvent::handoff
 };
 std::string_view to_string(FinishReason reason);
 
@@ -132,9 +142,10 @@ struct StepEvent {
     std::uint32_t count = 0;
     std::optional<FinishReason>
         finish;  ///< set on a request's last event, which is its last mention anywhere
-    std::uint32_t prompt_tokens = 0;  ///< set with the first token and at the end
-    std::uint32_t cached_tokens = 0;  ///< prompt tokens whose KV was not computed again
-    std::optional<Error> error;       ///< with kError
+    std::uint32_t prompt_tokens = 0;         ///< set with the first token and at the end
+    std::uint32_t cached_tokens = 0;         ///< prompt tokens whose KV was not computed again
+    std::optional<Error> error;              ///< with kError
+    std::shared_ptr<const Handoff> handoff;  ///< with kHandoff
 };
 
 /// Everything one engine step produced for one receiver: flat, so that a step is three allocations,

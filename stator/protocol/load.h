@@ -14,6 +14,9 @@ struct LoadReport {
     std::uint64_t kv_used_tokens = 0;    ///< KV that running sequences need
     std::uint64_t kv_cached_tokens = 0;  ///< KV kept only for reuse, in whatever memory
     std::uint64_t kv_total_tokens = 0;
+    std::uint32_t unclaimed_handoffs = 0;  ///< that its legs have left and nobody has taken yet
+    std::uint64_t unclaimed_bytes = 0;
+    std::uint64_t unclaimed_limit = 0;  ///< bytes; 0 = makes no handoffs
     bool operator==(const LoadReport&) const = default;
 };
 

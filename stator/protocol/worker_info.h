@@ -57,6 +57,13 @@ struct ModelCard {
     /// known.
     std::string tool_format;
     std::string reasoning_format;
+    // Of a rank that encodes; not part of the identity, since the others of its pool need no such
+    // file. Encode ranks of one pool are interchangeable if their media_digest is the same.
+    std::vector<std::string> media;  ///< what it encodes: "image", "video"; empty: nothing
+    std::string media_digest;        ///< "sha256-sample:<64 hex>" of the file that encodes
+    /// What the chat template writes where a media item stands ("<image>"); empty: the template
+    /// knows no media.
+    std::string media_mark;
     bool operator==(const ModelCard&) const = default;
 };
 

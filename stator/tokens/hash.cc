@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 #include "stator/base/check.h"
@@ -70,6 +71,15 @@ BlockHash block_hash(std::span<const TokenId> tokens, std::uint64_t seed,
     XXH3_64bits_update(&state, tokens.data(), tokens.size_bytes());
     XXH3_64bits_update(&state, sorted_media.data(), sorted_media.size_bytes());
     return BlockHash(XXH3_64bits_digest(&state));
+}
+
+TokenId media_token(std::span<const std::uint8_t> digest, std::uint32_t row) {
+    std::array<std::uint8_t, 36> bytes{};
+    STATOR_ASSERT(digest.size() == 32);
+    std::copy_n(digest.begin(), std::min<std::size_t>(digest.size(), 32), bytes.begin());
+    for (std::size_t i = 0; i < 4; ++i) bytes[32 + i] = static_cast<std::uint8_t>(row >> (8 * i));
+    return kFirstMediaToken |
+           static_cast<TokenId>(XXH3_64bits(bytes.data(), bytes.size()) & 0x7fffffffU);
 }
 
 SequenceHash sequence_hash(BlockHash first) { return SequenceHash(first.value); }

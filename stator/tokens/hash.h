@@ -21,6 +21,11 @@ namespace stator::tokens {
 [[nodiscard]] BlockHash block_hash(std::span<const TokenId> tokens, std::uint64_t seed,
                                    std::span<const std::uint64_t> sorted_media = {});
 
+/// What stands in a prompt for the `row`-th row of a media item's embeddings: kFirstMediaToken plus
+/// 31 bits of XXH3-64(digest ‖ row as little-endian u32). So prompts that differ in a picture
+/// differ in tokens, in every hash and every comparison made of them. `digest`: 32 bytes.
+[[nodiscard]] TokenId media_token(std::span<const std::uint8_t> digest, std::uint32_t row);
+
 /// The first block's: its block hash. Any other's: XXH3-64(parent ‖ block, 1337).
 [[nodiscard]] SequenceHash sequence_hash(BlockHash first);
 [[nodiscard]] SequenceHash sequence_hash(SequenceHash parent, BlockHash block);

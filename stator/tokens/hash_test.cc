@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdlib>
 #include <fstream>
@@ -194,6 +195,16 @@ TEST_F(GoldenVectors, Media) {
         return true;
     });
     EXPECT_GE(checked, 2U);
+}
+
+TEST(MediaToken, NamesItemAndRow) {
+    std::array<std::uint8_t, 32> a{};
+    std::array<std::uint8_t, 32> b{};
+    b[31] = 1;
+    EXPECT_GE(media_token(a, 0), kFirstMediaToken);
+    EXPECT_EQ(media_token(a, 7), media_token(a, 7));
+    EXPECT_NE(media_token(a, 7), media_token(a, 8));
+    EXPECT_NE(media_token(a, 7), media_token(b, 7));
 }
 
 }  // namespace

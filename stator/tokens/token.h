@@ -10,6 +10,10 @@ namespace stator::tokens {
 /// handed to libraries and hashed as bytes.
 using TokenId = std::uint32_t;
 
+/// Ids from here on are no model's: they stand in a prompt where embeddings of media go in
+/// (media_token() of hash.h).
+inline constexpr TokenId kFirstMediaToken = TokenId{1} << 31;
+
 /// Hash of the tokens of one block, wherever it stands.
 using BlockHash = Strong<std::uint64_t, struct BlockHashTag>;
 /// Hash of a block and of all before it: names a prefix.
