@@ -102,12 +102,12 @@ struct GenerateRequest {
     std::shared_ptr<const OutputConstraint> constraint;  ///< null: none
     Leg leg = Leg::kWhole;
     /// kDecode: the prefill leg's; its KV covers prompt - 1 tokens.
-    std::shared_ptr<const Handoff> handoff;
+    std::shared_ptr<const Handoff> handoff = nullptr;
     /// The same where it has arrived: at the engine of a decode leg. Null there: what was to come
     /// did not, and the engine computes the prompt itself.
-    std::shared_ptr<const HandoffBytes> kv;
+    std::shared_ptr<const HandoffBytes> kv = nullptr;
     /// By position. kEncode: the one item to encode, and the prompt is empty.
-    std::vector<MediaItem> media;
+    std::vector<MediaItem> media = {};
 };
 
 enum class FinishReason : std::uint8_t {
@@ -142,10 +142,10 @@ struct StepEvent {
     std::uint32_t count = 0;
     std::optional<FinishReason>
         finish;  ///< set on a request's last event, which is its last mention anywhere
-    std::uint32_t prompt_tokens = 0;         ///< set with the first token and at the end
-    std::uint32_t cached_tokens = 0;         ///< prompt tokens whose KV was not computed again
-    std::optional<Error> error;              ///< with kError
-    std::shared_ptr<const Handoff> handoff;  ///< with kHandoff
+    std::uint32_t prompt_tokens = 0;  ///< set with the first token and at the end
+    std::uint32_t cached_tokens = 0;  ///< prompt tokens whose KV was not computed again
+    std::optional<Error> error;       ///< with kError
+    std::shared_ptr<const Handoff> handoff = nullptr;  ///< with kHandoff
 };
 
 /// Everything one engine step produced for one receiver: flat, so that a step is three allocations,
