@@ -2,7 +2,11 @@
 
 #include <stator_text.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <string>
 #include <utility>
+#include <vector>
 
 namespace stator::text {
 
@@ -107,15 +111,24 @@ Result<ChatTemplate> ChatTemplate::compile(std::string_view source, std::string_
 Result<std::string> ChatTemplate::render(std::string_view context_json,
                                          std::optional<std::int64_t> unix_seconds,
                                          std::span<const std::string> texts) const {
-    OwnedText text;
     std::vector<StatorTextView> views;
     views.reserve(texts.size());
-    for (const std::string& t : texts) views.push_back({t.data(), t.size()});
-    const auto status = stator_template_render(impl_->compiled.get(), context_json.data(),
-                                               context_json.size(), views.data(), views.size(),
-                                               unix_seconds ? &*unix_seconds : nullptr, text.out());
-    if (status != STATOR_TEMPLATE_OK) return render_error(status, text, impl_->limits);
-    return std::string(text.view());
+    std::size_t input = context_json.size();
+    for (const std::string& t : texts) {
+        views.push_back({t.data(), t.size()});
+        input += t.size();
+    }
+    std::string out;
+    out.reserve(std::min<std::size_t>(input, impl_->limits.max_output_bytes));
+    const auto append = [](void* to, const char* data, std::size_t size) {
+        static_cast<std::string*>(to)->append(data, size);
+    };
+    OwnedText message;
+    const auto status = stator_template_render(
+        impl_->compiled.get(), context_json.data(), context_json.size(), views.data(), views.size(),
+        unix_seconds ? &*unix_seconds : nullptr, append, &out, message.out());
+    if (status != STATOR_TEMPLATE_OK) return render_error(status, message, impl_->limits);
+    return out;
 }
 
 std::string ChatTemplate::text_mark(std::size_t text) {

@@ -63,12 +63,13 @@ typedef struct StatorTextView {
 /* Renders with the members of a JSON object as variables. Long texts need not be written as JSON
  * and read again: a string that is U+FDD0 and a decimal number stands for that one of the `texts`.
  * `unix_seconds` is what strftime_now() shows, in UTC; without it (null) that function is
- * undefined.
- * `*text` is the output or the error's message. */
+ * undefined. The output goes piece by piece to `append(to, …)`, which must not throw; on an error
+ * what came is worth nothing, and `*message` says what went wrong. */
 StatorTemplateStatus stator_template_render(const StatorTemplate* compiled, const char* context,
                                             size_t context_size, const StatorTextView* texts,
                                             size_t text_count, const int64_t* unix_seconds,
-                                            StatorText* text);
+                                            void (*append)(void* to, const char* data, size_t size),
+                                            void* to, StatorText* message);
 
 void stator_template_free(StatorTemplate* compiled);
 void stator_text_free(StatorText text);

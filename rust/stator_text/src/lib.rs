@@ -11,7 +11,7 @@ mod template;
 mod time;
 mod tokenizer;
 
-use std::os::raw::c_char;
+use std::os::raw::{c_char, c_void};
 use std::slice;
 
 use template::{Failure, Options, Status, Template};
@@ -109,7 +109,9 @@ pub unsafe extern "C" fn stator_template_render(
     texts: *const StatorTextView,
     text_count: usize,
     unix_seconds: *const i64,
-    text: *mut StatorText,
+    append: unsafe extern "C" fn(*mut c_void, *const c_char, usize),
+    to: *mut c_void,
+    message: *mut StatorText,
 ) -> Status {
     let template = &*compiled;
     let views = if text_count == 0 {
@@ -123,13 +125,11 @@ pub unsafe extern "C" fn stator_template_render(
             bytes(context, context_size),
             &texts,
             unix_seconds.as_ref().copied(),
+            &mut |piece| append(to, piece.as_ptr().cast(), piece.len()),
         )
     }) {
-        Ok(output) => {
-            *text = owned_text(output, 0);
-            Status::Ok
-        }
-        Err(failure) => report(failure, text),
+        Ok(()) => Status::Ok,
+        Err(failure) => report(failure, message),
     }
 }
 

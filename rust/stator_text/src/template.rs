@@ -63,21 +63,27 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message).with_source(Raised))
 }
 
-/// Collects the output up to a limit.
-struct BoundedOutput {
-    bytes: Vec<u8>,
-    limit: usize,
+/// Passes the output on up to a limit.
+struct BoundedOutput<'a> {
+    append: &'a mut dyn FnMut(&[u8]),
+    left: usize,
     overflowed: bool,
 }
 
-impl io::Write for BoundedOutput {
+impl io::Write for BoundedOutput<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        if data.len() > self.limit - self.bytes.len() {
+        self.write_all(data)?;
+        Ok(data.len())
+    }
+
+    fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
+        if data.len() > self.left {
             self.overflowed = true;
             return Err(io::Error::other("the output is too long"));
         }
-        self.bytes.extend_from_slice(data);
-        Ok(data.len())
+        self.left -= data.len();
+        (self.append)(data);
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -161,8 +167,13 @@ impl Template {
         context: &[u8],
         texts: &[&[u8]],
         unix_seconds: Option<i64>,
-    ) -> Result<Vec<u8>, Failure> {
-        let variables = context::read(context, texts).map_err(|message| Failure {
+        append: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Failure> {
+        let clock = unix_seconds.filter(|_| self.shows_time).map(|now| {
+            let strftime_now = move |format: &str| time::strftime(now, format);
+            ("strftime_now", Value::from_function(strftime_now))
+        });
+        let variables = context::read(context, texts, clock).map_err(|message| Failure {
             status: Status::Context,
             message,
             line: 0,
@@ -175,29 +186,18 @@ impl Template {
                 line: 0,
             });
         }
-        let context_value = match unix_seconds.filter(|_| self.shows_time) {
-            Some(now) => {
-                let strftime_now =
-                    Value::from_function(move |format: &str| time::strftime(now, format));
-                minijinja::context! { strftime_now, ..variables }
-            }
-            None => variables,
-        };
         let mut output = BoundedOutput {
-            bytes: Vec::with_capacity(
-                (context.len() + texts.iter().map(|t| t.len()).sum::<usize>())
-                    .min(self.max_output_bytes),
-            ),
-            limit: self.max_output_bytes,
+            append,
+            left: self.max_output_bytes,
             overflowed: false,
         };
         let rendered = self.env.get_template(NAME).and_then(|template| {
             template
-                .render_captured_to(context_value, &mut output)
+                .render_captured_to(variables, &mut output)
                 .map(drop)
         });
         match rendered {
-            Ok(()) => Ok(output.bytes),
+            Ok(()) => Ok(()),
             Err(error) => Err(failure(&error, output.overflowed)),
         }
     }
