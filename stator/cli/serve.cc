@@ -237,6 +237,8 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
 /// The topology file's workers; nothing (and every problem printed) where it is wrong.
 std::optional<std::vector<config::TopologyWorker>> load_topology(const std::string& path) {
     if (path.empty()) return std::vector<config::TopologyWorker>{};
+    if (const auto known = config::named_topology(path))
+        return *config::read_topology(path, *known);
     const auto text = read_text_file("The topology file", path, config::kMaxFileBytes);
     if (!text) {
         print_problem(text.error());

@@ -15,7 +15,8 @@ void add_supervisor(std::vector<Option>& t) {
     t.push_back(option<&S::supervisor, &V::topology>(
                     "supervisor.topology", "--topology",
                     "YAML file that names the workers to start, each with options of its own; "
-                    "docs/fleet.md shows one.")
+                    "docs/fleet.md shows one. Or a word: pd for a prefill and a decode worker, epd "
+                    "for these and one that encodes images.")
                     .in("file"));
     t.push_back(option<&S::supervisor, &V::restart_min>(
                     "supervisor.restart_min", "--restart-min",
@@ -274,6 +275,12 @@ void add_worker(std::vector<Option>& t) {
                     "Folder to announce the worker in, or off. If empty: the user's run-time "
                     "folder.")
                     .in("folder"));
+    t.push_back(option<&S::worker, &W::roles>(
+                    "worker.roles", "--role",
+                    "What the worker does in a request's life: aggregated (all of it), prefill "
+                    "(the prompt), decode (the output, from KV that a prefill worker has made), "
+                    "encode (images and videos). Several may be given.")
+                    .in("role"));
     t.push_back(option<&S::worker, &W::labels>("worker.labels", "--label",
                                                "Where the worker is, for placement, written "
                                                "KEY=VALUE: zone=a, rack=7.")
@@ -300,6 +307,56 @@ void add_worker(std::vector<Option>& t) {
     t.push_back(option<&S::worker, &W::events_allow_file>(
                     "worker.events_allow_file", "--events-allow-file",
                     "Public keys of those who may subscribe, one a line. If empty: who knows ours.")
+                    .in("file"));
+}
+
+void add_transfer(std::vector<Option>& t) {
+    using S = Settings;
+    using T = TransferSettings;
+    t.push_back(option<&S::transfer, &T::methods>(
+                    "transfer.methods", "--transfer",
+                    "Ways in which handoffs may travel, best first: shm (shared memory, on one "
+                    "host), nixl (RDMA, GPU memory; where NVIDIA's library is found), tcp.")
+                    .in("method"));
+    t.push_back(option<&S::transfer, &T::size>(
+                    "transfer.size", "--transfer-size",
+                    "Memory for handoffs that nobody has taken yet; a worker that has no more "
+                    "makes none, and the prompt is computed where the output is.")
+                    .range(1024.0 * 1024, 1e15));
+    t.push_back(option<&S::transfer, &T::incoming_size>(
+                    "transfer.incoming_size", "--transfer-incoming-size",
+                    "Bytes of handoffs that a worker receives at the same time; others wait.")
+                    .range(1024.0 * 1024, 1e15));
+    t.push_back(
+        option<&S::transfer, &T::lease>("transfer.lease", "--transfer-lease",
+                                        "How long a handoff is kept for whoever should take it.")
+            .range(100, kDay_ms));
+    t.push_back(option<&S::transfer, &T::timeout>(
+                    "transfer.timeout", "--transfer-timeout",
+                    "How long a worker waits for a handoff to arrive before it computes the "
+                    "prompt itself.")
+                    .range(10, kDay_ms));
+    t.push_back(option<&S::transfer, &T::listen>(
+                    "transfer.listen", "--transfer-listen",
+                    "HOST:PORT where other workers fetch handoffs over TCP; port 0 takes a free "
+                    "one. If empty: a free port of the host of --listen, or of loopback.")
+                    .in("address"));
+    t.push_back(option<&S::transfer, &T::advertise>(
+                    "transfer.advertise", "--transfer-advertise",
+                    "Host to announce for it, where others reach it by another.")
+                    .in("host"));
+    t.push_back(option<&S::transfer, &T::connections>(
+                    "transfer.connections", "--transfer-connections",
+                    "TCP connections over which one handoff may come at once.")
+                    .range(1, 64)
+                    .in("connections"));
+    t.push_back(option<&S::transfer, &T::checksums>(
+        "transfer.checksums", "--transfer-checksums",
+        "Check what came over TCP against checksums of the sender's."));
+    t.push_back(option<&S::transfer, &T::nixl_library>(
+                    "transfer.nixl_library", "--nixl-library",
+                    "Path of libnixl_capi.so, or off. If empty: it is looked for. `stator config` "
+                    "says whether it can be used, and why not.")
                     .in("file"));
 }
 
@@ -339,6 +396,7 @@ void add_fleet_options(std::vector<Option>& t) {
     add_fleet(t);
     add_router(t);
     add_worker(t);
+    add_transfer(t);
     add_link(t);
 }
 

@@ -24,6 +24,12 @@ void add_model(std::vector<Option>& t) {
                     "sampling come from it. The mock engine needs no more; llama takes its weights "
                     "from --model or from the one .gguf file in the folder.")
                     .in("folder"));
+    t.push_back(
+        option<&S::model, &M::mmproj>(
+            "model.mmproj", "--mmproj",
+            "GGUF file of the model's encoder for images and videos (\"mmproj\"). If empty: "
+            "text alone.")
+            .in("file"));
     t.push_back(option<&S::model, &M::served_name>("model.name", "--served-model-name",
                                                    "Name that clients use for the model. If empty: "
                                                    "the name in the file, in lower case with "
@@ -144,6 +150,10 @@ void add_engine(std::vector<Option>& t) {
                     .range(1, 65'536)
                     .in("tokens")
                     .unset("512; mock: 8192"));
+    t.push_back(option<&S::engine, &E::encoder_cache_size>(
+                    "engine.encoder_cache_size", "--encoder-cache-size",
+                    "Memory of an encoding worker for the embeddings of images that came before.")
+                    .range(0, 1e15));
     t.push_back(option<&S::engine, &E::gpu_layers>(
                     "engine.gpu_layers", "--gpu-layers",
                     "Layers of the model to place on the GPU, in a build with CUDA. -1: all.")
@@ -304,7 +314,7 @@ std::vector<Option> make_options() {
     return all;
 }
 
-constexpr std::array<Section, 14> kSections{{
+constexpr std::array<Section, 15> kSections{{
     {"model", "Model", ""},
     {"server", "Server", ""},
     {"auth", "Access", ""},
@@ -318,6 +328,7 @@ constexpr std::array<Section, 14> kSections{{
     {"fleet", "Fleet", "How a frontend finds and uses workers."},
     {"router", "Router", "How a frontend chooses among them."},
     {"worker", "Worker", "Only for `stator worker`."},
+    {"transfer", "Handoffs", "Between workers: KV of prompts, embeddings of images."},
     {"link", "Links", "Between frontends and workers."},
 }};
 

@@ -24,6 +24,7 @@ enum class EngineKind : std::uint8_t { kLlama, kEcho, kMock };
 struct ModelSettings {
     std::string path;
     std::string folder;
+    std::string mmproj;
     std::string served_name;
     std::vector<std::string> aliases;
     std::string tool_parser = "auto";
@@ -58,6 +59,7 @@ struct EngineSettings {
     std::uint32_t block_tokens = 16;
     bool prefix_cache = true;
     ByteSize prefix_cache_size{512ULL * 1024 * 1024};
+    ByteSize encoder_cache_size{256ULL * 1024 * 1024};
     std::int32_t gpu_layers = -1;
     std::uint64_t seed = 0;
     bool operator==(const EngineSettings&) const = default;
@@ -190,6 +192,7 @@ struct WorkerSettings {
     std::string listen;
     std::string advertise;
     std::string announce;
+    std::vector<std::string> roles{"aggregated"};
     std::vector<std::string> labels;
     std::string http;
     std::string events;
@@ -197,6 +200,21 @@ struct WorkerSettings {
     std::string events_key_file;
     std::string events_allow_file;
     bool operator==(const WorkerSettings&) const = default;
+};
+
+/// How workers hand each other what a leg of a request has made.
+struct TransferSettings {
+    std::vector<std::string> methods{"shm", "nixl", "tcp"};
+    ByteSize size{1024ULL * 1024 * 1024};
+    ByteSize incoming_size{2048ULL * 1024 * 1024};
+    std::chrono::milliseconds lease{30'000};
+    std::chrono::milliseconds timeout{5'000};
+    std::string listen;
+    std::string advertise;
+    std::uint32_t connections = 4;
+    bool checksums = true;
+    std::string nixl_library;
+    bool operator==(const TransferSettings&) const = default;
 };
 
 /// Worker processes that `stator serve` starts and keeps running.
@@ -222,6 +240,7 @@ struct Settings {
     FleetSettings fleet;
     RouterSettings router;
     WorkerSettings worker;
+    TransferSettings transfer;
     SupervisorSettings supervisor;
     bool operator==(const Settings&) const = default;
 };

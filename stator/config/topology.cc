@@ -155,6 +155,23 @@ class TopologyReader {
 
 }  // namespace
 
+std::optional<std::string_view> named_topology(std::string_view name) {
+    if (name == "pd") {
+        return R"(workers:
+  - {name: prefill, options: {worker: {roles: prefill}}}
+  - {name: decode, options: {worker: {roles: decode}}}
+)";
+    }
+    if (name == "epd") {
+        return R"(workers:
+  - {name: encode, options: {worker: {roles: encode}}}
+  - {name: prefill, options: {worker: {roles: prefill}}}
+  - {name: decode, options: {worker: {roles: decode}}}
+)";
+    }
+    return std::nullopt;
+}
+
 tl::expected<std::vector<TopologyWorker>, Problems> read_topology(std::string_view name,
                                                                   std::string_view text) {
     TopologyReader reader(name);

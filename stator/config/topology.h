@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
@@ -19,6 +20,9 @@ struct TopologyWorker {
     std::vector<std::pair<const Option*, std::string>> options;  ///< checked, as text
     std::vector<std::pair<std::string, std::string>> environment;
 };
+
+/// The text of a topology that has a name: "pd", "epd"; none where it is no such name.
+[[nodiscard]] std::optional<std::string_view> named_topology(std::string_view name);
 
 /// The whole file:
 ///

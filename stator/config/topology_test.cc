@@ -70,5 +70,21 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"workers:\n  - name: a\nfrontend: {}\n", "f.yaml:3", "only \"workers\""},
         Wrong{"workers: [", "f.yaml:", "no YAML"}));
 
+TEST(Topology, WordsNameSome) {
+    EXPECT_FALSE(named_topology("pd.yaml"));
+    for (const std::string_view name : {"pd", "epd"}) {
+        const auto text = named_topology(name);
+        ASSERT_TRUE(text) << name;
+        const auto workers = read_topology(name, *text);
+        ASSERT_TRUE(workers) << name;
+        EXPECT_EQ(workers->size(), name.size());
+        for (const TopologyWorker& w : *workers) {
+            ASSERT_EQ(w.options.size(), 1U);
+            EXPECT_EQ(w.options[0].first->key, "worker.roles");
+            EXPECT_EQ(w.options[0].second, w.name);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace stator::config
