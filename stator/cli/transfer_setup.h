@@ -1,0 +1,29 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "stator/base/error.h"
+#include "stator/cli/link_security.h"
+#include "stator/config/settings.h"
+#include "stator/metrics/registry.h"
+#include "stator/net/socket_address.h"
+#include "stator/protocol/worker_info.h"
+#include "stator/transfer/transfer.h"
+
+namespace stator::cli {
+
+/// The roles of --role; kInvalidArgument names the one that there is not.
+[[nodiscard]] Result<std::vector<protocol::Role>> roles_of(const config::WorkerSettings& settings);
+
+/// Whether a worker with these settings makes or takes handoffs.
+[[nodiscard]] bool needs_transfer(const config::Settings& settings);
+
+/// What --transfer… say. `beside`: where the worker listens for links; handoffs over TCP are
+/// fetched at the same host. kInvalidArgument: an unknown method, an address that is none, or one
+/// that others could reach while nothing is asked of them.
+[[nodiscard]] Result<transfer::TransferOptions> transfer_options(
+    const config::Settings& settings, const net::SocketAddress& beside,
+    const std::shared_ptr<LinkSecurity>& security);
+
+}  // namespace stator::cli
