@@ -439,6 +439,49 @@ TEST(LegsTest, ManyHandoffsThatEndTheirStreamsAreNotTooMany) {
     EXPECT_TRUE(net.at_client.lost.empty());
 }
 
+TEST(LegsTest, AStepWithManyLargeHandoffsIsNotTooMany) {
+    WorkerSessionOptions w;
+    w.max_unsent_bytes = 64 * 1024 * 1024;
+    MemoryNet net(14, {}, w);
+    net.start();
+    LegSamples samples(14);
+    auto large = std::make_shared<Handoff>(*samples.kv(4, 1));
+    large->shape.assign(16 * 1024, 's');
+    protocol::StepBatch batch;
+    for (int i = 0; i < 1200; ++i) {
+        const auto id = net.client->open(samples.leg(Leg::kPrefill, 0, 0), 0, 1, net.now);
+        ASSERT_TRUE(id);
+        protocol::StepEvent e;
+        e.id = protocol::RequestId(id->value);
+        e.finish = FinishReason::kHandoff;
+        e.handoff = large;
+        batch.events.push_back(std::move(e));
+    }
+    net.run();
+    net.session->send_step(batch, net.now);
+    net.run();
+    EXPECT_TRUE(net.at_client.lost.empty()) << net.at_client.lost[0].message;
+    EXPECT_EQ(net.at_client.streams.size(), 1200U);
+}
+
+TEST(LegsTest, AHandoffThatIsNoEndIsNotSent) {
+    MemoryNet net(15);
+    net.start();
+    LegSamples samples(15);
+    const auto id = net.client->open(samples.leg(Leg::kPrefill, 0, 0), 0, 1, net.now);
+    net.run();
+    protocol::StepBatch batch;
+    batch.events.push_back({.id = protocol::RequestId(id->value),
+                            .finish = FinishReason::kCancelled,
+                            .error = {},
+                            .handoff = samples.kv(4, 1)});
+    net.session->send_step(batch, net.now);
+    net.run();
+    EXPECT_TRUE(net.at_client.lost.empty());
+    EXPECT_EQ(net.at_client.streams[id->value].finish, FinishReason::kCancelled);
+    EXPECT_FALSE(net.at_client.streams[id->value].handoff);
+}
+
 TEST(LegsTest, AnEngineThatDoesNotKnowLegsCostsNoLink) {
     MemoryNet net(12);
     net.start();

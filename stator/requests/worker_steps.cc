@@ -8,6 +8,8 @@
 namespace stator::requests {
 namespace {
 
+constexpr std::size_t kHandoffsAtOnce = 1024 * 1024;
+
 using protocol::FinishReason;
 using protocol::StepBatch;
 using protocol::StepEvent;
@@ -116,6 +118,7 @@ void WorkerSession::send_step(const StepBatch& batch, TimePoint now) {
     Impl& m = *impl_;
     std::string* out = m.control_out();
     if (out == nullptr) return;
+    std::size_t flushed = out->size();
     for (const StepEvent& e : batch.events) {
         const auto stream = static_cast<std::uint32_t>(e.id.value);
         Impl::Stream* s = m.streams.find(stream);
@@ -125,7 +128,14 @@ void WorkerSession::send_step(const StepBatch& batch, TimePoint now) {
                 m.to_abort.emplace_back(stream, std::move(ok.error()));
                 continue;
             }
-            if (e.handoff) m.put_handoff(stream, *e.handoff, now, *out);
+            if (e.finish == FinishReason::kHandoff) {
+                // A client bounds what has come without its stream's end: ends are not kept back.
+                if (out->size() - flushed > kHandoffsAtOnce) {
+                    m.writer.finish(*out);
+                    flushed = out->size();
+                }
+                m.put_handoff(stream, *e.handoff, now, *out);
+            }
         }
         bool over = false;
         if (s->backlog || e.count > s->credit) [[unlikely]] {

@@ -620,6 +620,16 @@ TEST_F(WorkerLegsTest, ALostLinksHandoffsAreReleased) {
     EXPECT_TRUE(plane->wait_released(3)) << "the engine was not done when the link went";
 }
 
+TEST_F(WorkerLegsTest, AHandoffOfALegThatEndedOtherwiseIsReleased) {
+    const auto link = start();
+    const auto q = request(Leg::kPrefill);
+    const auto id = open(*link, q);
+    ASSERT_TRUE(engine.wait_submitted(1));
+    FakeEngine::end(engine.last(), FinishReason::kCancelled, kv_of(*q));
+    ASSERT_TRUE(link->wait_end(id));
+    EXPECT_TRUE(plane->wait_released(1));
+}
+
 TEST_F(WorkerLegsTest, AnUnsoundHandoffIsAnErrorAndReleased) {
     const auto link = start();
     const auto q = request(Leg::kPrefill);

@@ -205,8 +205,9 @@ Result<void> WorkerLink::take(requests::StreamId stream, std::uint32_t rank,
             full.value().retry_after_ms = kArrivingRetryMs;
             return full;
         }
-        const ArrivalPlan plan{.kv_layout = state.info.card.kv_layout,
-                               .cached_tokens = engine->cached_prefix_tokens(request)};
+        ArrivalPlan plan;
+        plan.kv_layout = state.info.card.kv_layout;
+        if (request.handoff) plan.cached_tokens = engine->cached_prefix_tokens(request);
         const auto arriving = arrivals_->begin(stream.value, request, plan);
         if (arriving && *arriving) {
             open_[stream.value] = {.engine = engine, .rank = rank, .arriving = true};
@@ -292,7 +293,8 @@ void WorkerLink::receive(std::vector<StepBatch>&& batches) {
 void WorkerLink::note(const StepEvent& event, TimePoint now) {
     const auto stream = static_cast<std::uint32_t>(event.id.value);
     const auto it = open_.find(stream);
-    const bool unwanted = it == open_.end() || it->second.cancelled;
+    const bool unwanted = it == open_.end() || it->second.cancelled ||
+                          event.finish != protocol::FinishReason::kHandoff;
     if (event.handoff && station_->transfer) {
         handed_off_.add(stream, event.handoff, now);
         if (unwanted) release_handed_off(requests::StreamId(stream));
