@@ -113,7 +113,7 @@ void open(std::string_view bytes) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     if (size == 0) return 0;
     const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-    switch (data[0] % 10) {
+    switch (data[0] % 11) {
         case 0:
             frames(bytes, false);
             break;
@@ -144,6 +144,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         case 9:
             payload(bytes, read_error, append_error);
             static_cast<void>(refused(read_credit(bytes, "n")));
+            break;
+        case 10:
+            payload(
+                bytes, [](std::string_view b) { return read_handoff(b, kNow); },
+                [](std::string& to, const protocol::Handoff& h) { append_handoff(to, h, kNow); });
             break;
     }
     return 0;

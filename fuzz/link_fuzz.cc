@@ -70,6 +70,11 @@ struct Client final : ClientLinkEvents {
         for (const auto& token : tokens) {
             STATOR_CHECK(token.top_first + token.top_count <= top.size(), "within top");
         }
+        STATOR_CHECK(
+            (event.finish == protocol::FinishReason::kHandoff) == (event.handoff != nullptr),
+            "a handoff comes with its end");
+        STATOR_CHECK(!event.handoff || (legs.contains(stream.value) && tokens.empty()),
+                     "only legs hand off, and they have no tokens");
         if (event.finish) open.erase(stream.value);
     }
     void on_turn_end() override { alive(); }
@@ -88,6 +93,7 @@ struct Client final : ClientLinkEvents {
         lost = true;
     }
     std::set<std::uint32_t> open;
+    std::set<std::uint32_t> legs;  // that hand off
     std::set<std::uint64_t> fetches;
     std::vector<LaneId> wanted;
     bool lost = false;
@@ -99,8 +105,13 @@ struct Worker final : WorkerSessionEvents {
     Result<void> on_open(StreamId stream, std::uint32_t, std::uint64_t,
                          protocol::GenerateRequest&& request) override {
         alive();
-        STATOR_CHECK(!request.prompt.empty() && request.max_tokens > 0, "a request has a prompt");
-        if (request.prompt[0] % 5 == 4) return error(ErrorCode::kOverloaded, "not now");
+        const bool encode = request.leg == protocol::Leg::kEncode;
+        STATOR_CHECK(request.prompt.empty() == encode && request.max_tokens > 0,
+                     "a request has a prompt");
+        STATOR_CHECK(!encode || (request.media.size() == 1 && request.media[0].content &&
+                                 !request.media[0].content->pixels.empty()),
+                     "an encode leg has pixels");
+        if (!encode && request.prompt[0] % 5 == 4) return error(ErrorCode::kOverloaded, "not now");
         open.insert(stream.value);
         return {};
     }
@@ -194,12 +205,29 @@ struct ClientSide {
         link.received(LaneId(0), back, now);
         STATOR_CHECK(link.ready(), "an honest handshake succeeds");
     }
+    /// As many pixels as the prompt had tokens.
+    static void make_encode(protocol::GenerateRequest& q) {
+        q.leg = protocol::Leg::kEncode;
+        auto c = std::make_shared<protocol::MediaContent>();
+        c->width = static_cast<std::uint32_t>(std::min<std::size_t>(q.prompt.size(), 65'536));
+        c->height = 1;
+        c->pixels.assign(std::size_t{3} * c->width, 'p');
+        q.prompt.clear();
+        q.media.emplace_back().content = std::move(c);
+    }
     void open(Script& script) {
         auto q = std::make_shared<protocol::GenerateRequest>();
         q->prompt.assign(1 + script.number() * std::size_t{4}, 7);
-        q->max_tokens = 1 + script.byte() * 100U;
+        const std::uint8_t how = script.byte();
+        q->max_tokens = 1 + how * 100U;
         q->top_logprobs = 3;
-        if (const auto id = link.open(std::move(q), 0, 1, now)) events.open.insert(id->value);
+        if (how % 8 == 7) q->leg = protocol::Leg::kPrefill;
+        if (how % 8 == 6) make_encode(*q);
+        const bool hands_off = q->leg != protocol::Leg::kWhole;
+        const auto id = link.open(std::move(q), 0, 1, now);
+        if (!id) return;
+        events.open.insert(id->value);
+        if (hands_off) events.legs.insert(id->value);
     }
     void act(Script& script, bool secret) {
         const std::uint8_t op = script.byte();
@@ -331,7 +359,12 @@ struct WorkerSide {
             e.first = static_cast<std::uint32_t>(batch.tokens.size());
             e.count = script.byte() % 8U;
             batch.tokens.resize(batch.tokens.size() + e.count);
-            if (script.byte() % 8 == 0) e.finish = protocol::FinishReason::kStop;
+            const std::uint8_t how = script.byte();
+            if (how % 8 == 0) e.finish = protocol::FinishReason::kStop;
+            if (how % 16 == 8) {
+                e.finish = protocol::FinishReason::kHandoff;
+                e.handoff = std::make_shared<const protocol::Handoff>();
+            }
             batch.events.push_back(std::move(e));
         }
         for (const auto& e : batch.events) {

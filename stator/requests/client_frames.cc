@@ -11,6 +11,8 @@ namespace {
 using protocol::FinishReason;
 
 constexpr std::size_t kMaxInfoBytes = 1024 * 1024;
+/// Handoffs whose streams have not ended yet: a worker sends both in one go.
+constexpr std::size_t kMaxWaitingHandoffBytes = 16 * 1024 * 1024;
 
 }  // namespace
 
@@ -45,6 +47,7 @@ Result<void> ClientLink::Impl::on_hello(Lane& lane, const Frame& f, TimePoint no
         const auto common = common_features(hello->features);
         bulk =
             std::ranges::find(common, kFeatureBulk) != common.end() && options.max_bulk_lanes > 0;
+        legs = options.legs && std::ranges::find(common, kFeatureLegs) != common.end();
     }
     lane.phase = Lane::Phase::kReady;
     lane.since = now;
@@ -65,6 +68,22 @@ Result<void> ClientLink::Impl::on_info(std::string_view payload) {
     return {};
 }
 
+/// Of a leg that hands off there are no tokens and one way to end well, and that is of no other
+/// leg.
+Result<void> ClientLink::Impl::check_ending(const Frame& f, const Stream& s) const {
+    if (share.finish == FinishReason::kHandoff) {
+        if (!s.hands_off) return violation(f, "a stream that hands off and was not asked to");
+        if (!s.handoff) return violation(f, "a stream that hands off without a handoff");
+        return {};
+    }
+    if (s.handoff) return violation(f, "a stream that goes on behind its handoff");
+    if (s.hands_off &&
+        (share.finish == FinishReason::kStop || share.finish == FinishReason::kLength)) {
+        return violation(f, "a stream that was to hand off ends without");
+    }
+    return {};
+}
+
 Result<void> ClientLink::Impl::on_share(const Frame& f) {
     Stream* s = streams.find(share.stream);
     if (s == nullptr) {
@@ -77,6 +96,7 @@ Result<void> ClientLink::Impl::on_share(const Frame& f) {
     if (count > s->left) return violation(f, "more tokens than were asked for");
     if (count > s->credit) return violation(f, "more tokens than there is credit for");
     if (count > 0 && s->uploading) return violation(f, "tokens before the prompt was there");
+    if (auto ok = check_ending(f, *s); !ok) return ok;
     s->position += count;
     s->left -= count;
     s->credit -= count;
@@ -90,7 +110,8 @@ Result<void> ClientLink::Impl::on_share(const Frame& f) {
             event.error = share.error.value_or(Error{
                 .code = ErrorCode::kInternal, .message = "the worker gave no reason", .param = {}});
         }
-        streams.erase(share.stream);
+        event.handoff = std::move(s->handoff);
+        forget(share.stream);
     } else if (s->credit < s->left && s->credit <= options.credit_tokens / 2) {
         const std::uint32_t more = options.credit_tokens - s->credit;
         s->credit += more;
@@ -98,6 +119,43 @@ Result<void> ClientLink::Impl::on_share(const Frame& f) {
     }
     events.on_step(StreamId(share.stream), event, share.tokens, share.top);
     if (event.error) event.error.reset();
+    event.handoff.reset();
+    return {};
+}
+
+/// A handoff that does not fit a frame goes on in data frames of its stream, which follow at once.
+Result<void> ClientLink::Impl::on_handoff_frame(const Frame& f, TimePoint now) {
+    const bool more = (f.flags & kFlagMore) != 0;
+    if (f.type == FrameType::kHandoff) {
+        if (f.stream == 0 || f.stream >= next_stream) return violation(f, "a handoff of no stream");
+        if (!more) return on_handoff(f, f.payload, now);
+        handoff_body.assign(f.payload);
+        handoff_stream = f.stream;
+        return {};
+    }
+    if (handoff_body.size() + f.payload.size() > kMaxHandoffMapBytes) {
+        return violation(f, "a handoff that is too long");
+    }
+    handoff_body.append(f.payload);
+    if (more) return {};
+    handoff_stream = 0;
+    return on_handoff(f, std::exchange(handoff_body, {}), now);
+}
+
+Result<void> ClientLink::Impl::on_handoff(const Frame& f, std::string_view map, TimePoint now) {
+    Stream* s = streams.find(f.stream);
+    if (s == nullptr) return {};  // cancelled here meanwhile; the worker takes it back
+    if (!s->hands_off) return violation(f, "a handoff that was not asked for");
+    if (s->handoff) return violation(f, "a second handoff of one stream");
+    if (s->uploading) return violation(f, "a handoff before the prompt was there");
+    auto handoff = read_handoff(map, now);
+    if (!handoff) return tl::unexpected(std::move(handoff.error()));
+    s->handoff_bytes = static_cast<std::uint32_t>(map.size());
+    waiting_handoff_bytes += map.size();
+    if (waiting_handoff_bytes > kMaxWaitingHandoffBytes) {
+        return violation(f, "handoffs of streams that do not end");
+    }
+    s->handoff = std::make_shared<const protocol::Handoff>(std::move(*handoff));
     return {};
 }
 
@@ -175,10 +233,17 @@ Result<void> ClientLink::Impl::on_upload_leave(const Frame& f, TimePoint now) {
 }
 
 Result<void> ClientLink::Impl::on_control(const Frame& f, TimePoint now) {
+    if (handoff_stream != 0 && (f.type != FrameType::kData || f.stream != handoff_stream)) {
+        return violation(f, "a frame in the midst of a handoff");
+    }
     switch (f.type) {
-        case FrameType::kInfo:
         case FrameType::kData:
+            if (handoff_stream != 0) return on_handoff_frame(f, now);
+            [[fallthrough]];
+        case FrameType::kInfo:
             return on_info_frame(f);
+        case FrameType::kHandoff:
+            return on_handoff_frame(f, now);
         case FrameType::kTokens:
             return on_tokens(f);
         case FrameType::kError:

@@ -62,18 +62,18 @@ ClientLink::Impl::Lane* ClientLink::Impl::bulk_lane(TimePoint now) {
     return best;
 }
 
-void ClientLink::Impl::put_data(Lane& lane, std::uint32_t stream, Stream& s, std::size_t tokens) {
-    const auto& prompt = s.request->prompt;
-    while (tokens > 0) {
-        const std::size_t n = std::min(tokens, kMaxPayloadBytes / 4);
-        const bool more = s.uploaded + n < prompt.size();
-        append_frame(
-            out(lane), FrameType::kData,
-            static_cast<std::uint8_t>(kFlagCritical | (more ? kFlagMore : 0)), stream,
-            {reinterpret_cast<const char*>(prompt.data() + s.uploaded), n * sizeof(std::uint32_t)});
+void ClientLink::Impl::put_data(Lane& lane, std::uint32_t stream, Stream& s, std::size_t words) {
+    while (words > 0) {
+        const std::size_t n = std::min(words, kMaxPayloadBytes / 4);
+        const bool more = s.uploaded + n < s.body->words();
+        std::string& to = out(lane);
+        const std::size_t at = begin_frame(to);
+        s.body->append(to, s.uploaded, n);
+        end_frame(to, at, FrameType::kData,
+                  static_cast<std::uint8_t>(kFlagCritical | (more ? kFlagMore : 0)), stream);
         s.uploaded += static_cast<std::uint32_t>(n);
         lane.put += 4 * n;
-        tokens -= n;
+        words -= n;
     }
 }
 
@@ -92,11 +92,11 @@ void ClientLink::Impl::pump(Lane& lane, TimePoint now) {
         const std::uint32_t stream = lane.uploads.front();
         Stream* s = streams.find(stream);
         if (s != nullptr) {
-            const std::size_t left = s->request->prompt.size() - s->uploaded;
+            const std::size_t left = s->body->words() - s->uploaded;
             put_data(lane, stream, *s, std::min(left, (kWindowBytes - lane.put + 3) / 4));
-            if (s->uploaded < s->request->prompt.size()) return;
+            if (s->uploaded < s->body->words()) return;
             s->uploading = false;
-            s->request.reset();
+            s->body.reset();
         }
         lane.uploads.pop_front();
     }

@@ -4,6 +4,7 @@
 
 #include "stator/requests/client_link_impl.h"
 #include "stator/requests/handshake.h"
+#include "stator/requests/leg_fields.h"
 
 namespace stator::requests {
 namespace {
@@ -31,10 +32,12 @@ OpenHead head_of(const GenerateRequest& request, std::uint32_t rank, std::uint64
     head.request.traceparent = request.traceparent;
     head.request.deadline = request.deadline;
     head.request.constraint = request.constraint;
+    head.request.leg = request.leg;
+    head.request.handoff = request.handoff;
+    head.request.media = request.media;
     head.booking = booking;
     head.rank = rank;
     head.credit = credit;
-    head.prompt_tokens = static_cast<std::uint32_t>(request.prompt.size());
     return head;
 }
 
@@ -49,6 +52,13 @@ void ClientLink::Impl::lose(const Error& why, bool tell) {
     events.on_lost(why);
 }
 
+bool ClientLink::Impl::forget(std::uint32_t stream) {
+    Stream* s = streams.find(stream);
+    if (s == nullptr) return false;
+    waiting_handoff_bytes -= s->handoff_bytes;
+    return streams.erase(stream);
+}
+
 void ClientLink::Impl::end_stream(std::uint32_t stream, const Error& why) {
     Stream* s = streams.find(stream);
     if (s == nullptr) return;
@@ -56,7 +66,7 @@ void ClientLink::Impl::end_stream(std::uint32_t stream, const Error& why) {
     event.id = s->id;
     event.finish = FinishReason::kError;
     event.error = why;
-    streams.erase(stream);
+    forget(stream);
     events.on_step(StreamId(stream), event, {}, {});
     event.error.reset();
 }
@@ -74,7 +84,7 @@ void ClientLink::connected(LaneId lane, TimePoint now) {
     l->since = now;
     if (l->control()) m.heard = now;
     l->hello.version = kProtocolVersion;
-    l->hello.features = own_features();
+    l->hello.features = own_features(m.options.legs);
     l->hello.nonce = make_nonce(m.random_seed, lane.value, m.id);
     l->hello.name = m.options.name;
     l->hello.incarnation = m.options.incarnation;
@@ -211,11 +221,13 @@ Result<StreamId> ClientLink::open(std::shared_ptr<const GenerateRequest> request
         }
         return error(ErrorCode::kUnavailable, "the link's stream numbers are used up");
     }
-    OpenHead head = head_of(*request, rank, booking, m.options.credit_tokens);
-    if (request->constraint && request->constraint->text.size() > kInlineConstraintBytes) {
-        request = with_constraint_behind(*request, head);
+    if (!m.legs && uses_legs(*request)) {
+        return error(ErrorCode::kUnsupported, "the worker does not know legs of requests");
     }
-    const std::size_t prompt_bytes = request->prompt.size() * 4;
+    OpenHead head = head_of(*request, rank, booking, m.options.credit_tokens);
+    auto body = OutgoingBody::make(request, head, now);
+    if (!body) return tl::unexpected(std::move(body.error()));
+    const std::size_t body_bytes = body->words() * 4;
     m.scratch.clear();
     append_open(m.scratch, head, now);
     if (m.scratch.size() > kMaxPayloadBytes) {
@@ -226,22 +238,23 @@ Result<StreamId> ClientLink::open(std::shared_ptr<const GenerateRequest> request
     const std::uint32_t id = m.next_stream++;
     Impl::Stream& s = m.streams.insert(id);
     s.id = request->id;
-    s.left = request->max_tokens;
+    s.hands_off = hands_off(request->leg);
+    s.left = s.hands_off ? 0 : request->max_tokens;
     s.credit = head.credit;
-    const bool whole = m.scratch.size() + prompt_bytes <= kMaxPayloadBytes;
+    const bool whole = m.scratch.size() + body_bytes <= kMaxPayloadBytes;
     if (whole) {
-        m.scratch.append(reinterpret_cast<const char*>(request->prompt.data()), prompt_bytes);
+        body->append(m.scratch, 0, body->words());
     } else {
-        s.request = std::move(request);
+        s.body = std::make_unique<OutgoingBody>(std::move(*body));
     }
     Impl::Lane& control = m.control();
     append_frame(m.out(control), FrameType::kOpen,
                  static_cast<std::uint8_t>(kFlagCritical | (whole ? 0 : kFlagMore)), id, m.scratch);
     if (whole) return StreamId(id);
-    if (prompt_bytes <= m.options.inline_prompt_bytes) {
-        m.put_data(control, id, s, s.request->prompt.size());
+    if (body_bytes <= m.options.inline_prompt_bytes) {
+        m.put_data(control, id, s, s.body->words());
         control.put = 0;
-        s.request.reset();
+        s.body.reset();
     } else {
         s.uploading = true;
     }
@@ -250,7 +263,7 @@ Result<StreamId> ClientLink::open(std::shared_ptr<const GenerateRequest> request
 
 void ClientLink::cancel(StreamId stream, TimePoint /*now*/) {
     Impl& m = *impl_;
-    if (m.dead || !m.streams.erase(stream.value)) return;
+    if (m.dead || !m.forget(stream.value)) return;
     append_frame(m.out(m.control()), FrameType::kCancel, kFlagCritical, stream.value, {});
 }
 

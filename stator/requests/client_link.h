@@ -37,6 +37,7 @@ struct ClientLinkOptions {
     std::size_t max_bulk_lanes = 4;
     std::size_t inline_prompt_bytes = 64 * 1024;  ///< longer prompts go over a bulk lane
     std::size_t max_fetch_bytes = 256 * 1024 * 1024;
+    bool legs = true;  ///< offer to send legs; without it this is a client that does not know them
     std::uint32_t credit_tokens = 4096;  ///< that a worker may send ahead of on_step's being taken
 };
 
@@ -54,7 +55,8 @@ class ClientLinkEvents {
     /// One stream's share of an engine step: `tokens` and `top` belong to `event` alone
     /// (event.first = 0, TokenOutput::top_first counts from top's beginning); event.id is what the
     /// request said. With event.finish the stream is over. A refusal is kError with the worker's
-    /// error and no tokens.
+    /// error and no tokens. kHandoff always comes with event.handoff, and only of prefill and
+    /// encode legs.
     virtual void on_step(StreamId stream, const protocol::StepEvent& event,
                          std::span<const protocol::TokenOutput> tokens,
                          std::span<const protocol::TokenLogprob> top) = 0;
@@ -76,7 +78,8 @@ class ClientLinkEvents {
 ///   connected(0) ─► hello ─► (auth) ─► info: ready ──► lost
 ///
 /// A worker that breaks the protocol (bad frame, stream it does not own, more tokens than asked for
-/// or credited, a gap in a stream's positions) loses the link; the reason is in on_lost. Not
+/// or credited, a gap in a stream's positions, a handoff nobody asked for or none where one was to
+/// come) loses the link; the reason is in on_lost. Not
 /// thread-safe.
 class ClientLink {
   public:
@@ -100,8 +103,10 @@ class ClientLink {
     /// True (once) after something was put into that lane's buffer.
     [[nodiscard]] bool take_output_flag(LaneId lane);
 
-    /// Opens a stream; `request` is kept until its prompt is sent. kUnavailable before ready and
-    /// after the worker said go-away, kOverloaded at max_streams.
+    /// Opens a stream; `request` is kept until its prompt and its pixels are sent. kUnavailable
+    /// before ready and after the worker said go-away, kOverloaded at max_streams, kUnsupported
+    /// where it is a leg or has media and the worker does not know legs, kInvalidArgument where
+    /// leg, handoff and media don't go together.
     [[nodiscard]] Result<StreamId> open(std::shared_ptr<const protocol::GenerateRequest> request,
                                         std::uint32_t rank, std::uint64_t booking, TimePoint now);
     /// The stream is over here at once, nothing more is told of it; the worker is told. Unknown:

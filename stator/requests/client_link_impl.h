@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "stator/requests/client_link.h"
+#include "stator/requests/request_body.h"
 #include "stator/requests/step_codec.h"
 #include "stator/requests/stream_table.h"
 #include "stator/requests/wire.h"
@@ -25,14 +26,17 @@ struct ClientLink::Impl {
     static constexpr std::chrono::milliseconds kLaneIdle{30'000};
 
     struct Stream {
-        std::shared_ptr<const protocol::GenerateRequest> request;  // until its prompt is sent
+        std::unique_ptr<OutgoingBody> body;  // until it is sent
         protocol::RequestId id;
         std::uint32_t position = 0;
         std::uint32_t left = 0;  // tokens that may still come
         std::uint32_t credit = 0;
-        std::uint32_t uploaded = 0;
+        std::uint32_t uploaded = 0;  // words
         bool uploading = false;
-        bool in_a_lane = false;  ///< of its upload: one lane alone has it
+        bool hands_off = false;  ///< ends with a handoff
+        std::uint32_t handoff_bytes = 0;
+        std::shared_ptr<const protocol::Handoff> handoff;  ///< that has come
+        bool in_a_lane = false;                            ///< of its upload: one lane alone has it
     };
 
     struct Lane {
@@ -92,15 +96,20 @@ struct ClientLink::Impl {
     Result<void> on_info(std::string_view payload);
     Result<void> on_tokens(const Frame& f);
     Result<void> on_share(const Frame& f);
+    Result<void> check_ending(const Frame& f, const Stream& s) const;
+    Result<void> on_handoff_frame(const Frame& f, TimePoint now);
+    Result<void> on_handoff(const Frame& f, std::string_view map, TimePoint now);
     Result<void> on_error(Lane& lane, const Frame& f);
     Result<void> on_fetch_data(Lane& lane, const Frame& f, TimePoint now);
+    /// False: it was not there.
+    bool forget(std::uint32_t stream);
     void end_stream(std::uint32_t stream, const Error& why);
     void end_fetch(std::uint64_t fetch, Result<std::string> body);
     void drop_lane(Lane& lane, const Error& why);
     Lane* bulk_lane(TimePoint now);
     bool busy(const Lane& lane) const;
     void pump(Lane& lane, TimePoint now);
-    void put_data(Lane& lane, std::uint32_t stream, Stream& s, std::size_t tokens);
+    void put_data(Lane& lane, std::uint32_t stream, Stream& s, std::size_t words);
     void tick_lanes(TimePoint now);
 
     ClientLinkOptions options;
@@ -116,6 +125,7 @@ struct ClientLink::Impl {
     bool ready = false;
     bool going = false;
     bool bulk = false;
+    bool legs = false;
     std::optional<Error> doom;  // told of in the next input
     std::vector<std::unique_ptr<Lane>> lanes;
     std::uint32_t next_lane = 1;
@@ -125,6 +135,9 @@ struct ClientLink::Impl {
     std::vector<Fetching> fetches;
     std::string info_body;
     bool info_more = false;
+    std::string handoff_body;
+    std::uint32_t handoff_stream = 0;       // that the data to come is of; 0 = none
+    std::size_t waiting_handoff_bytes = 0;  // come, and their streams not ended
     std::size_t ranks = 0;
     protocol::Incarnation incarnation;
     Share share;

@@ -55,7 +55,11 @@ Nonce make_nonce(std::uint64_t seed, std::uint64_t counter, const LinkId& link) 
     return hmac(key, text);
 }
 
-std::vector<std::string> own_features() { return {std::string(kFeatureBulk)}; }
+std::vector<std::string> own_features(bool legs) {
+    std::vector<std::string> all{std::string(kFeatureBulk)};
+    if (legs) all.emplace_back(kFeatureLegs);
+    return all;
+}
 
 std::vector<std::string> common_features(const std::vector<std::string>& theirs) {
     std::vector<std::string> both;

@@ -27,8 +27,11 @@ enum class Prover : std::uint8_t { kClient, kWorker };
 
 /// Large prompts and fetches may use further connections.
 constexpr std::string_view kFeatureBulk = "bulk";
+/// Requests may be legs and have media; handoff frames come back.
+constexpr std::string_view kFeatureLegs = "legs";
 
-[[nodiscard]] std::vector<std::string> own_features();
+/// Without `legs`: those of a program that does not know legs.
+[[nodiscard]] std::vector<std::string> own_features(bool legs = true);
 [[nodiscard]] std::vector<std::string> common_features(const std::vector<std::string>& theirs);
 
 /// The flags that go with a type: everything but load, ping and pong must be understood.

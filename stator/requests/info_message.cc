@@ -22,6 +22,7 @@ constexpr std::size_t kMaxLabels = 64;
 constexpr std::size_t kMaxRoles = 8;
 constexpr std::size_t kMaxAliases = 64;
 constexpr std::size_t kMaxMethods = 16;
+constexpr std::size_t kMaxMedia = 16;
 
 Field read_name(MsgpackReader& r, std::string& to) { return read_text(r, to, kMaxNameBytes); }
 
@@ -92,7 +93,9 @@ Result<void> read_sampling(MsgpackReader& r, RecommendedSampling& s) {
 
 void write_card(MsgpackWriter& w, const ModelCard& c) {
     w.map(12 + (c.chat_template ? 1U : 0U) + (c.structured_output ? 1U : 0U) +
-          (c.tool_format.empty() ? 0U : 1U) + (c.reasoning_format.empty() ? 0U : 1U));
+          (c.tool_format.empty() ? 0U : 1U) + (c.reasoning_format.empty() ? 0U : 1U) +
+          (c.media.empty() ? 0U : 1U) + (c.media_digest.empty() ? 0U : 1U) +
+          (c.media_mark.empty() ? 0U : 1U));
     write_name(w, "name", c.name);
     write_names(w, "alias", c.aliases);
     write_name(w, "title", c.title);
@@ -114,6 +117,9 @@ void write_card(MsgpackWriter& w, const ModelCard& c) {
     write_sampling(w, c.sampling);
     if (!c.tool_format.empty()) write_name(w, "toolfmt", c.tool_format);
     if (!c.reasoning_format.empty()) write_name(w, "thinkfmt", c.reasoning_format);
+    if (!c.media.empty()) write_names(w, "media", c.media);
+    if (!c.media_digest.empty()) write_name(w, "encoder", c.media_digest);
+    if (!c.media_mark.empty()) write_name(w, "mark", c.media_mark);
 }
 
 Result<void> read_card(MsgpackReader& r, ModelCard& c) {
@@ -134,6 +140,9 @@ Result<void> read_card(MsgpackReader& r, ModelCard& c) {
         if (key == "rec") return read_sampling(r, c.sampling);
         if (key == "toolfmt") return read_name(r, c.tool_format);
         if (key == "thinkfmt") return read_name(r, c.reasoning_format);
+        if (key == "media") return read_names(r, c.media, kMaxMedia);
+        if (key == "encoder") return read_name(r, c.media_digest);
+        if (key == "mark") return read_name(r, c.media_mark);
         return Field::unknown();
     });
 }

@@ -42,6 +42,32 @@ TEST(InfoMessage, SaysWhetherOutputCanBeConstrained) {
     EXPECT_NE(protocol::pool_id(info.card), protocol::pool_id(test_info().card));
 }
 
+TEST(InfoMessage, RolesAndMedia) {
+    protocol::WorkerInfo info = test_info();
+    info.roles = {protocol::Role::kPrefill, protocol::Role::kDecode, protocol::Role::kEncode};
+    info.card.media = {"image", "video"};
+    info.card.media_digest = "sha256-sample:" + std::string(64, 'd');
+    info.card.media_mark = "<image>";
+    const auto read = read_info(encoded(info));
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_EQ(*read, info);
+}
+
+TEST(LoadMessage, SaysWhatLegsHaveLeft) {
+    for (const std::uint64_t limit : {0UL, 1UL << 30}) {
+        LoadMessage load{.rank = 1, .load = {.running = 2}, .booking = 3, .steps = 4};
+        load.load.unclaimed_limit = limit;
+        load.load.unclaimed_handoffs = limit == 0 ? 0 : 7;
+        load.load.unclaimed_bytes = limit / 2;
+        std::string out;
+        append_load(out, load);
+        EXPECT_EQ(out.find("homax") == std::string::npos, limit == 0);
+        const auto read = read_load(out);
+        ASSERT_TRUE(read) << read.error().message;
+        EXPECT_EQ(*read, load);
+    }
+}
+
 TEST(InfoMessage, AWorkerThatIsLoadingNeedNotKnowItsModel) {
     protocol::WorkerInfo info = test_info();
     info.card = {};

@@ -55,6 +55,7 @@ struct ClientRecord : ClientLinkEvents {
         int ends = 0;
         std::optional<protocol::FinishReason> finish;
         std::optional<Error> error;
+        std::shared_ptr<const protocol::Handoff> handoff;
         std::uint32_t prompt_tokens = 0;
         std::size_t top = 0;
         float logprob_sum = 0;
@@ -77,6 +78,7 @@ struct ClientRecord : ClientLinkEvents {
         s.ends += 1;
         s.finish = event.finish;
         s.error = event.error;
+        s.handoff = event.handoff;
     }
     void on_turn_end() override { turns += 1; }
     void on_fetched(std::uint64_t id, Result<std::string> body) override {
@@ -111,13 +113,14 @@ struct WorkerRecord : WorkerSessionEvents {
         return {};
     }
     void on_cancel(StreamId id) override { cancelled.push_back(id.value); }
+    void on_late_cancel(StreamId id) override { late_cancelled.push_back(id.value); }
     void on_fetch(std::uint64_t id, const Fetch& what) override { fetches[id] = what; }
     void on_lane_unwanted(LaneId lane, const Error&) override { unwanted.push_back(lane); }
     void on_lost(const Error& why) override { lost.push_back(why); }
 
     std::optional<Hello> client;
     std::map<std::uint32_t, Open> opens;
-    std::vector<std::uint32_t> cancelled;
+    std::vector<std::uint32_t> cancelled, late_cancelled;
     std::map<std::uint64_t, Fetch> fetches;
     std::vector<LaneId> unwanted;
     std::vector<Error> lost;
@@ -235,6 +238,18 @@ struct MemoryNet {
             batch.events.push_back(std::move(e));
             batch.tokens.push_back({.token = token});
         }
+        session->send_step(batch, now);
+    }
+
+    /// What an engine that hands off says.
+    void hand_off(std::uint32_t stream, std::shared_ptr<const protocol::Handoff> handoff) {
+        protocol::StepBatch batch;
+        protocol::StepEvent e;
+        e.id = protocol::RequestId((std::uint64_t{9} << 32) | stream);
+        e.finish = protocol::FinishReason::kHandoff;
+        e.prompt_tokens = 1;
+        e.handoff = std::move(handoff);
+        batch.events.push_back(std::move(e));
         session->send_step(batch, now);
     }
 

@@ -166,6 +166,7 @@ class SocketServerLink final : public ServerLink,
         return events_->on_open(stream, rank, booking, std::move(request));
     }
     void on_cancel(StreamId stream) override { events_->on_cancel(stream); }
+    void on_late_cancel(StreamId stream) override { events_->on_late_cancel(stream); }
     void on_fetch(std::uint64_t fetch, const Fetch& what) override {
         events_->on_fetch(fetch, what);
     }

@@ -102,7 +102,7 @@ TEST(LinkTest, AConstraintThatSaysTooMuchIsRefused) {
     const auto read = [&](protocol::OutputConstraint constraint, std::uint32_t behind) {
         head.request.constraint =
             std::make_shared<const protocol::OutputConstraint>(std::move(constraint));
-        head.constraint_bytes = behind;
+        head.behind.constraint = behind;
         std::string payload;
         append_open(payload, head, {});
         std::string_view rest;

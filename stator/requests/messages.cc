@@ -91,8 +91,10 @@ Result<Hello> read_hello(std::string_view payload) {
 }
 
 void append_load(std::string& out, const LoadMessage& load) {
+    const bool hands_off = load.load.unclaimed_handoffs != 0 || load.load.unclaimed_bytes != 0 ||
+                           load.load.unclaimed_limit != 0;
     MsgpackWriter w(out);
-    w.map(11);
+    w.map(11 + (hands_off ? 3U : 0U));
     w.string("rank").number(load.rank);
     w.string("run").number(load.load.running);
     w.string("wait").number(load.load.waiting);
@@ -104,6 +106,10 @@ void append_load(std::string& out, const LoadMessage& load) {
     w.string("kvall").number(load.load.kv_total_tokens);
     w.string("book").number(load.booking);
     w.string("steps").number(load.steps);
+    if (!hands_off) return;
+    w.string("ho").number(load.load.unclaimed_handoffs);
+    w.string("hobytes").number(load.load.unclaimed_bytes);
+    w.string("homax").number(load.load.unclaimed_limit);
 }
 
 Result<LoadMessage> read_load(std::string_view payload) {
@@ -120,6 +126,9 @@ Result<LoadMessage> read_load(std::string_view payload) {
         if (key == "kvall") return read_value(r, m.load.kv_total_tokens);
         if (key == "book") return read_value(r, m.booking);
         if (key == "steps") return read_value(r, m.steps);
+        if (key == "ho") return read_value(r, m.load.unclaimed_handoffs);
+        if (key == "hobytes") return read_value(r, m.load.unclaimed_bytes);
+        if (key == "homax") return read_value(r, m.load.unclaimed_limit);
         return Field::unknown();
     });
     return finish_reading(std::move(read), m, "load");

@@ -91,28 +91,41 @@ void append_fetch(std::string& out, const Fetch& fetch);
 void append_error(std::string& out, const Error& error);
 [[nodiscard]] Result<Error> read_error(std::string_view payload);
 
+/// What follows a prompt, one part behind the other, filled up to whole tokens with zeros: parts of
+/// a request that are too long for its head.
+struct BehindPrompt {
+    std::uint32_t constraint = 0;  ///< bytes of the constraint's text
+    std::uint32_t legs = 0;        ///< … of a map with the keys `!handoff` and `!media`
+    std::uint32_t pixels = 0;      ///< … of an encode leg's content
+    [[nodiscard]] std::uint64_t bytes() const { return std::uint64_t{constraint} + legs + pixels; }
+    [[nodiscard]] std::uint64_t words() const { return (bytes() + 3) / 4; }
+    bool operator==(const BehindPrompt&) const = default;
+};
+
 /// A request without its prompt. The deadline travels as what is left of it (`now` makes it so),
 /// since clocks of two machines have nothing in common.
 struct OpenHead {
-    protocol::GenerateRequest request;  ///< id 0, prompt empty
+    protocol::GenerateRequest request;  ///< id 0, prompt empty; without what is `behind`
     std::uint64_t booking = 0;
     std::uint32_t rank = 0;
     std::uint32_t credit = 0;         ///< tokens that may be sent at first
-    std::uint32_t prompt_tokens = 0;  ///< what follows in 4 bytes each
-    /// The text of a long constraint does not stand in the head: it is the last so many bytes of
-    /// what follows, filled up to whole tokens with zeros and counted in prompt_tokens.
-    std::uint32_t constraint_bytes = 0;
+    std::uint32_t prompt_tokens = 0;  ///< what follows in 4 bytes each, the prompt and the rest
+    BehindPrompt behind;
 };
 void append_open(std::string& out, const OpenHead& head, TimePoint now);
-/// Texts of constraints that are longer travel behind the prompt.
-inline constexpr std::size_t kInlineConstraintBytes = 8 * 1024;
-/// The request with the constraint's text behind the prompt, and the head's mark of it.
-[[nodiscard]] std::shared_ptr<const protocol::GenerateRequest> with_constraint_behind(
-    const protocol::GenerateRequest& request, OpenHead& head);
-/// The other way round, once all is there.
-void take_constraint_from_behind(OpenHead& head);
-/// `rest`: what lies behind the head in the payload (the prompt's first bytes).
+/// `rest`: what lies behind the head in the payload (the prompt's first bytes). What can be said
+/// against the request without its prompt is said here.
 [[nodiscard]] Result<OpenHead> read_open(std::string_view payload, TimePoint now,
                                          std::string_view& rest);
+
+/// Where a leg's result lies: the payload of a handoff frame, with the data frames behind it.
+void append_handoff(std::string& out, const protocol::Handoff& handoff, TimePoint now);
+/// Refuses one that contradicts itself; see check_handoff().
+[[nodiscard]] Result<protocol::Handoff> read_handoff(std::string_view payload, TimePoint now);
+/// Everything within the bounds of protocol/handoff.h; parts in order, without gaps and within the
+/// bytes; pieces that have as many rows as the handoff.
+[[nodiscard]] Result<void> check_handoff(const protocol::Handoff& handoff);
+/// A handoff's map has at most so many bytes.
+inline constexpr std::size_t kMaxHandoffMapBytes = 256 * 1024;
 
 }  // namespace stator::requests

@@ -6,6 +6,7 @@
 
 #include "stator/codec/msgpack.h"
 #include "stator/requests/fields.h"
+#include "stator/requests/leg_fields.h"
 #include "stator/requests/messages.h"
 
 namespace stator::requests {
@@ -82,8 +83,6 @@ Result<void> read_stop_ids(MsgpackReader& r, GenerateRequest& request) {
     return {};
 }
 
-std::uint32_t words_of(std::size_t bytes) { return static_cast<std::uint32_t>((bytes + 3) / 4); }
-
 void write_constraint(MsgpackWriter& w, const OutputConstraint& c, std::uint32_t bytes_behind) {
     w.map(1 + (c.text.empty() ? 0U : 1U) + (bytes_behind == 0 ? 0U : 1U) +
           (c.after.empty() ? 0U : 1U));
@@ -109,7 +108,7 @@ Result<void> read_constraint(MsgpackReader& r, OpenHead& head) {
     auto read = each_field(r, [&](std::string_view key, MsgpackReader&) -> Field {
         if (key == "k") return read_value(r, kind);
         if (key == "t") return read_bytes(r, c->text, protocol::kMaxConstraintBytes);
-        if (key == "n") return read_value(r, head.constraint_bytes);
+        if (key == "n") return read_value(r, head.behind.constraint);
         if (key == "after") return read_bytes(r, c->after, protocol::kMaxAfterBytes);
         return Field::unknown();
     });
@@ -117,16 +116,38 @@ Result<void> read_constraint(MsgpackReader& r, OpenHead& head) {
     if (kind < 1 || kind > static_cast<std::uint64_t>(OutputConstraint::Kind::kLark)) {
         return error(ErrorCode::kUnsupported, "kind {} of constraint is not known here", kind);
     }
-    if (head.constraint_bytes > protocol::kMaxConstraintBytes) {
+    if (head.behind.constraint > protocol::kMaxConstraintBytes) {
         return error(ErrorCode::kTooLarge, "{} bytes of a constraint, at most {}",
-                     head.constraint_bytes, protocol::kMaxConstraintBytes);
+                     head.behind.constraint, protocol::kMaxConstraintBytes);
     }
-    if (head.constraint_bytes != 0 && !c->text.empty()) {
+    if (head.behind.constraint != 0 && !c->text.empty()) {
         return error(ErrorCode::kInvalidArgument, "a constraint in two places");
     }
     c->kind = static_cast<OutputConstraint::Kind>(kind);
     head.request.constraint = std::move(c);
     return {};
+}
+
+Result<void> read_behind(MsgpackReader& r, BehindPrompt& behind) {
+    if (auto ok = each_field(r,
+                             [&](std::string_view key, MsgpackReader&) -> Field {
+                                 if (key == "legs") return read_value(r, behind.legs);
+                                 if (key == "pix") return read_value(r, behind.pixels);
+                                 return Field::unknown();
+                             });
+        !ok) {
+        return ok;
+    }
+    if (behind.legs <= kMaxLegBytes) return {};
+    return error(ErrorCode::kTooLarge, "{} bytes of handoffs and media, at most {}", behind.legs,
+                 kMaxLegBytes);
+}
+
+/// Of what can be said before the rest is there.
+Result<void> check_leg_of(const OpenHead& head, std::uint64_t prompt_tokens) {
+    if (head.behind.legs == 0) return check_legs(head.request, prompt_tokens, head.behind.pixels);
+    if (leg_keys(head.request) == 0) return {};
+    return error(ErrorCode::kInvalidArgument, "handoffs or media in two places");
 }
 
 /// What is not in [low, high], NaN too, is an error.
@@ -152,16 +173,18 @@ Result<void> check_open(const OpenHead& head) {
         return error(ErrorCode::kInvalidArgument, "field \"{}\": {} is not in [{}, {}]",
                      range.field, range.value, range.low, range.high);
     }
-    const std::uint32_t behind = words_of(head.constraint_bytes);
-    if (head.prompt_tokens <= behind) {
+    const std::uint64_t behind = head.behind.words();
+    if (head.prompt_tokens < behind ||
+        (head.prompt_tokens == behind && q.leg != protocol::Leg::kEncode)) {
         return error(ErrorCode::kInvalidArgument, "an empty prompt");
     }
+    const std::uint64_t prompt_tokens = head.prompt_tokens - behind;
     if (q.max_tokens == 0) return error(ErrorCode::kInvalidArgument, "no token is asked for");
-    if (q.resumed_tokens >= head.prompt_tokens - behind) {
+    if (q.resumed_tokens != 0 && q.resumed_tokens >= prompt_tokens) {
         return error(ErrorCode::kInvalidArgument, "{} resumed tokens in a prompt of {}",
-                     q.resumed_tokens, head.prompt_tokens - behind);
+                     q.resumed_tokens, prompt_tokens);
     }
-    return {};
+    return check_leg_of(head, prompt_tokens);
 }
 
 }  // namespace
@@ -169,11 +192,14 @@ Result<void> check_open(const OpenHead& head) {
 void append_open(std::string& out, const OpenHead& head, TimePoint now) {
     const GenerateRequest& q = head.request;
     const bool deadline = !q.deadline.is_never();
+    const bool leg = q.leg != protocol::Leg::kWhole;
+    const bool behind = head.behind.legs != 0 || head.behind.pixels != 0;
     MsgpackWriter w(out);
     w.map(8 + (q.ignore_eos ? 1U : 0U) + (q.min_tokens > 0 ? 1U : 0U) +
           (q.stop_token_ids.empty() ? 0U : 1U) + (q.cache_salt != 0 ? 1U : 0U) +
           (q.resumed_tokens != 0 ? 1U : 0U) + (q.tenant.empty() ? 0U : 1U) +
-          (q.traceparent.empty() ? 0U : 1U) + (deadline ? 1U : 0U) + (q.constraint ? 1U : 0U));
+          (q.traceparent.empty() ? 0U : 1U) + (deadline ? 1U : 0U) + (q.constraint ? 1U : 0U) +
+          (leg ? 1U : 0U) + leg_keys(q) + (behind ? 1U : 0U));
     w.string("book").number(head.booking);
     w.string("rank").number(head.rank);
     w.string("cred").number(head.credit);
@@ -205,37 +231,15 @@ void append_open(std::string& out, const OpenHead& head, TimePoint now) {
     if (q.constraint) {
         // A worker that does not know the key must not generate free text instead.
         w.string("!guide");
-        write_constraint(w, *q.constraint, head.constraint_bytes);
+        write_constraint(w, *q.constraint, head.behind.constraint);
     }
-}
-
-std::shared_ptr<const GenerateRequest> with_constraint_behind(const GenerateRequest& request,
-                                                              OpenHead& head) {
-    const std::string& text = request.constraint->text;
-    auto out = std::make_shared<GenerateRequest>(request);
-    const std::size_t tokens = out->prompt.size();
-    out->prompt.resize(tokens + words_of(text.size()), 0);
-    std::memcpy(out->prompt.data() + tokens, text.data(), text.size());
-    auto shell = std::make_shared<OutputConstraint>();
-    shell->kind = request.constraint->kind;
-    shell->after = request.constraint->after;
-    head.request.constraint = std::move(shell);
-    head.constraint_bytes = static_cast<std::uint32_t>(text.size());
-    head.prompt_tokens = static_cast<std::uint32_t>(out->prompt.size());
-    return out;
-}
-
-void take_constraint_from_behind(OpenHead& head) {
-    if (head.constraint_bytes == 0) return;
-    auto& prompt = head.request.prompt;
-    const std::size_t tokens = prompt.size() - words_of(head.constraint_bytes);
-    auto whole = std::make_shared<OutputConstraint>(*head.request.constraint);
-    whole->text.assign(reinterpret_cast<const char*>(prompt.data() + tokens),
-                       head.constraint_bytes);
-    prompt.resize(tokens);
-    head.request.constraint = std::move(whole);
-    head.prompt_tokens = static_cast<std::uint32_t>(tokens);
-    head.constraint_bytes = 0;
+    // Nor compute something else than this leg.
+    if (leg) w.string("!leg").number(static_cast<std::uint64_t>(q.leg));
+    write_leg_keys(w, q, now);
+    if (!behind) return;
+    w.string("!behind").map(2);
+    w.string("legs").number(head.behind.legs);
+    w.string("pix").number(head.behind.pixels);
 }
 
 Result<OpenHead> read_open(std::string_view payload, TimePoint now, std::string_view& rest) {
@@ -269,6 +273,12 @@ Result<OpenHead> read_open(std::string_view payload, TimePoint now, std::string_
             return ok;
         }
         if (key == "!guide") return read_constraint(r, head);
+        if (key == "!leg") {
+            return read_enum(r, q.leg, protocol::Leg::kWhole, protocol::Leg::kEncode);
+        }
+        if (key == "!handoff") return read_handoff_field(r, q.handoff, now);
+        if (key == "!media") return read_media_field(r, q.media, now);
+        if (key == "!behind") return read_behind(r, head.behind);
         return Field::unknown();
     });
     if (read) read = check_open(head);

@@ -186,7 +186,7 @@ Result<void> StepReader::ending(Share& share, std::uint8_t flags) {
     if ((flags & kFinish) != 0) {
         std::uint8_t reason = 0;
         if (!raw(reason)) return truncated();
-        if (reason < 1 || reason > static_cast<std::uint8_t>(FinishReason::kError)) {
+        if (reason < 1 || reason > static_cast<std::uint8_t>(FinishReason::kHandoff)) {
             return error(ErrorCode::kInvalidArgument, "tokens: {} is no finish reason", reason);
         }
         share.finish = static_cast<FinishReason>(reason);

@@ -97,6 +97,12 @@ std::optional<std::string> text_as_bytes(std::string_view text) {
     return bytes;
 }
 
+std::string fact(const protocol::Handoff& h) {
+    return fmt::format("a handoff of {} tokens in {} parts, {} pieces, {} bytes at {} places{}",
+                       h.tokens, h.parts.size(), h.pieces.size(), h.bytes, h.places.size(),
+                       h.expires.is_never() ? "" : ", expires");
+}
+
 }  // namespace
 
 std::string Transcript::setting(std::string_view name) const {
@@ -148,6 +154,7 @@ std::string describe(const Frame& f) {
         case FrameType::kLoad:
         case FrameType::kGoAway:
         case FrameType::kFetch:
+        case FrameType::kHandoff:
             break;
     }
     return text + ": " + describe_map(f.payload);
@@ -216,6 +223,7 @@ std::vector<std::string> facts(const ClientRecord& r) {
                                   fmt::join(s.tokens, " "), s.top, s.logprob_sum,
                                   s.finish ? protocol::to_string(*s.finish) : "open",
                                   s.error ? " \"" + s.error->message + "\"" : ""));
+        if (s.handoff) all.push_back(fmt::format("stream {}: {}", id, fact(*s.handoff)));
     }
     for (const auto& [id, body] : r.fetched) {
         all.push_back(body ? fmt::format("fetched {}: {} bytes", id, body->size())
@@ -239,8 +247,23 @@ std::vector<std::string> facts(const WorkerRecord& r) {
             id, open.rank, open.booking, q.prompt.size(), q.max_tokens, q.top_logprobs,
             q.sampling.temperature, q.tenant, q.traceparent,
             q.deadline.is_never() ? "" : ", a deadline"));
+        if (q.leg != protocol::Leg::kWhole) {
+            all.push_back(fmt::format("open {}: a {} leg", id, to_string(q.leg)));
+        }
+        if (q.handoff) all.push_back(fmt::format("open {}: {}", id, fact(*q.handoff)));
+        for (const auto& m : q.media) {
+            all.push_back(
+                fmt::format("open {}: media at {} of {} tokens", id, m.position, m.tokens));
+            if (m.content) {
+                all.push_back(fmt::format("open {}: {} x {} pixels, {} frames, {} bytes", id,
+                                          m.content->width, m.content->height, m.content->frames,
+                                          m.content->pixels.size()));
+            }
+            if (m.embeddings) all.push_back(fmt::format("open {}: {}", id, fact(*m.embeddings)));
+        }
     }
     for (const auto id : r.cancelled) all.push_back(fmt::format("cancelled {}", id));
+    for (const auto id : r.late_cancelled) all.push_back(fmt::format("cancelled {}", id));
     for (const auto& [id, f] : r.fetches) {
         all.push_back(fmt::format("fetch {}: kind {} {}{} rank {} from {} to {}", id,
                                   static_cast<int>(f.kind), f.sha256, f.topic, f.rank, f.from,

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "stator/requests/handshake.h"
+#include "stator/requests/request_body.h"
 #include "stator/requests/transcript_fixture.h"
 
 // Conversations kept as files. Those of the present protocol version are made again by every run
@@ -38,6 +39,7 @@ struct Scenario {
     std::function<void(MemoryNet&)> talk;
     std::string client_secret = {}, worker_secret = {};
     std::uint32_t credit = 4096;
+    bool legs = false;  ///< the client knows them; the older conversations are of one that does not
 };
 
 std::shared_ptr<GenerateRequest> request(std::size_t prompt, std::uint32_t max) {
@@ -195,6 +197,131 @@ void fetch(MemoryNet& net) {
     net.run();
 }
 
+std::shared_ptr<protocol::Handoff> handoff(protocol::Handoff::Kind kind, std::uint32_t tokens) {
+    auto h = std::make_shared<protocol::Handoff>();
+    h->kind = kind;
+    h->id.fill(0xAB);
+    h->content.fill(0xCD);
+    h->tokens = tokens;
+    h->layout = "echo";
+    h->parts = {{.first = 0, .tokens = tokens, .offset = 0, .bytes = std::uint64_t{64} * tokens}};
+    h->bytes = std::uint64_t{64} * tokens;
+    h->shape = "s";
+    h->places = {{.method = "shm", .address = "/stator-1"},
+                 {.method = "tcp", .address = "127.0.0.1:7001"}};
+    return h;
+}
+
+void prefill_leg(MemoryNet& net) {
+    net.start();
+    auto q = request(5, 16);
+    q->leg = protocol::Leg::kPrefill;
+    open(net, q, 1);
+    auto h = handoff(protocol::Handoff::Kind::kKv, 4);
+    h->expires = Deadline::after(net.now, std::chrono::seconds(30));
+    net.hand_off(1, h);
+    net.run();
+    // Its shape and places do not fit into a frame.
+    q = request(5, 16);
+    q->leg = protocol::Leg::kPrefill;
+    open(net, q, 2);
+    h = handoff(protocol::Handoff::Kind::kKv, 4);
+    h->shape.assign(protocol::kMaxShapeBytes, 's');
+    h->places.assign(8, {.method = "nixl", .address = std::string(protocol::kMaxPlaceBytes, 'a')});
+    net.hand_off(2, h);
+    net.run();
+    // The client has lost interest while the worker was done.
+    q = request(5, 16);
+    q->leg = protocol::Leg::kPrefill;
+    open(net, q, 3);
+    net.hand_off(3, handoff(protocol::Handoff::Kind::kKv, 4));
+    net.client->cancel(StreamId(3), net.now);
+    net.run();
+}
+
+void decode_leg(MemoryNet& net) {
+    net.start();
+    auto q = request(5, 2);
+    q->leg = protocol::Leg::kDecode;
+    auto h = handoff(protocol::Handoff::Kind::kKv, 4);
+    h->expires = Deadline::after(net.now, std::chrono::seconds(30));
+    q->handoff = h;
+    open(net, q, 1);
+    net.tokens({{1, 8}});
+    net.tokens({{1, 9}}, true);
+    // A map of more than 8 KiB lies behind the prompt.
+    q = request(401, 1);
+    q->leg = protocol::Leg::kDecode;
+    h = handoff(protocol::Handoff::Kind::kKv, 400);
+    h->shape.assign(9000, 's');
+    q->handoff = h;
+    open(net, q, 2);
+    net.tokens({{2, 8}}, true);
+    net.run();
+}
+
+void encode_leg(MemoryNet& net) {
+    net.start();
+    auto q = request(0, 16);
+    q->leg = protocol::Leg::kEncode;
+    q->media.resize(1);
+    q->media[0].digest.fill(0xEE);
+    auto c = std::make_shared<protocol::MediaContent>();
+    c->width = 3;
+    c->height = 2;
+    c->pixels.assign(18, '\x80');
+    q->media[0].content = c;
+    open(net, q, 1);
+    auto h = handoff(protocol::Handoff::Kind::kEmbeddings, 6);
+    h->content.fill(0xEE);
+    h->pieces = {{.text = {151'652}, .rows = 0}, {.text = {}, .rows = 6}};
+    net.hand_off(1, h);
+    net.run();
+    // A video over a bulk lane.
+    q = std::make_shared<GenerateRequest>(*q);
+    c = std::make_shared<protocol::MediaContent>();
+    c->kind = protocol::MediaContent::Kind::kVideo;
+    c->width = 100;
+    c->height = 150;
+    c->frames = 2;
+    c->frame_ms = {0, 500};
+    c->pixels.assign(90'000, '\x80');
+    q->media[0].content = c;
+    open(net, q, 2);
+    net.hand_off(2, h);
+    net.run();
+    // What becomes of the picture: a request that has it in its prompt.
+    q = request(9, 1);
+    q->media.resize(1);
+    q->media[0].digest.fill(0xEE);
+    q->media[0].position = 1;
+    q->media[0].tokens = 7;
+    q->media[0].embeddings = h;
+    open(net, q, 3);
+    net.tokens({{3, 8}}, true);
+    net.run();
+}
+
+void legs_load(MemoryNet& net) {
+    net.connect(LaneId(0));
+    net.run();
+    auto info = test_info();
+    info.roles = {protocol::Role::kPrefill, protocol::Role::kEncode};
+    info.card.media = {"image"};
+    info.card.media_digest = "sha256-sample:" + std::string(64, 'd');
+    info.card.media_mark = "<image>";
+    net.session->send_info(info);
+    net.session->send_load({.rank = 0,
+                            .load = {.running = 1,
+                                     .running_limit = 8,
+                                     .unclaimed_handoffs = 2,
+                                     .unclaimed_bytes = 5000,
+                                     .unclaimed_limit = 1 << 30},
+                            .booking = 0,
+                            .steps = 4});
+    net.run();
+}
+
 std::vector<Scenario> scenarios() {
     const auto start = [](MemoryNet& net) { net.start(); };
     return {
@@ -213,6 +340,14 @@ std::vector<Scenario> scenarios() {
         {"load-go-away", "A load report, then the worker is going to stop.", load_and_go_away},
         {"ping", "Nobody has anything to say for two seconds.", ping},
         {"fetch", "An artifact, a snapshot and a range of events over bulk lanes.", fetch},
+        {"legs-prefill", "Prefill legs: a handoff, one that is longer than a frame, one too late.",
+         prefill_leg, "", "", 4096, true},
+        {"legs-decode", "Decode legs, with the handoff in the head and behind the prompt.",
+         decode_leg, "", "", 4096, true},
+        {"legs-encode", "A picture and a video are encoded; a request has the picture.", encode_leg,
+         "", "", 4096, true},
+        {"legs-load", "A worker with two roles, and what its legs have left.", legs_load, "", "",
+         4096, true},
     };
 }
 
@@ -246,6 +381,7 @@ std::string make(const Scenario& s, std::uint64_t seed) {
     ClientLinkOptions c;
     c.secret = s.client_secret;
     c.credit_tokens = s.credit;
+    c.legs = s.legs;
     WorkerSessionOptions w;
     w.secret = s.worker_secret;
     MemoryNet net(seed, c, w);
@@ -342,8 +478,7 @@ class ReplayedClient {
             std::string_view rest;
             auto head = read_open(f.payload, now_, rest);
             ASSERT_TRUE(head) << head.error().message;
-            auto q = std::make_shared<GenerateRequest>(head->request);
-            q->prompt.assign(head->prompt_tokens, 7);
+            auto q = std::make_shared<GenerateRequest>(whole(f, std::move(*head), rest));
             EXPECT_EQ(link_.open(std::move(q), head->rank, head->booking, now_),
                       StreamId(f.stream));
         } else if (f.type == FrameType::kCancel) {
@@ -351,6 +486,26 @@ class ReplayedClient {
         } else if (f.type == FrameType::kFetch && f.stream > fetches_) {
             fetch(f);
         }
+    }
+    /// With what lies in the frame, and in data frames that may be far behind.
+    GenerateRequest whole(const Frame& f, OpenHead head, std::string_view rest) {
+        IncomingBody body(std::move(head), now_);
+        EXPECT_TRUE(body.add(rest));
+        for (const auto& line : transcript_.lines) {
+            if (!line.to_worker || line.bytes == kPreface) continue;
+            FrameReader reader(false);
+            EXPECT_TRUE(reader.feed(line.bytes, [&](const Frame& piece) -> Result<void> {
+                if (piece.type == FrameType::kData && piece.stream == f.stream) {
+                    EXPECT_TRUE(body.add(piece.payload));
+                }
+                return {};
+            }));
+        }
+        // Of a request that was cancelled before all of it was sent the rest is anything.
+        while (!body.whole()) EXPECT_TRUE(body.add(std::string("\7\0\0\0", 4)));
+        auto taken = body.take();
+        EXPECT_TRUE(taken) << taken.error().message;
+        return taken->request;
     }
     void fetch(const Frame& f) {
         const auto what = read_fetch(f.payload);
@@ -474,7 +629,7 @@ TEST(TranscriptTest, TheExamplesOfTheDocumentAreRealFrames) {
             example += line;
         }
     }
-    EXPECT_EQ(shown.size(), 14U) << "one of every type";
+    EXPECT_EQ(shown.size(), 15U) << "one of every type";
 }
 
 }  // namespace

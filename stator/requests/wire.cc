@@ -95,6 +95,8 @@ std::string_view to_string(FrameType type) {
             return "pong";
         case FrameType::kFetch:
             return "fetch";
+        case FrameType::kHandoff:
+            return "handoff";
     }
     return "unknown";
 }

@@ -27,20 +27,21 @@ constexpr std::uint32_t kProtocolVersion = 1;
 /// Never reorder or reuse: the numbers travel. kFlagCritical says what a reader does with a type
 /// that it does not know.
 enum class FrameType : std::uint8_t {
-    kHello = 1,    ///< both: version, features, nonce, lane
-    kAuth = 2,     ///< client: proof of the shared secret
-    kInfo = 3,     ///< worker: WorkerInfo, at first and whenever it changes
-    kOpen = 4,     ///< client: a request; its prompt follows in kData where it is long
-    kData = 5,     ///< either: a piece of a long body
-    kTokens = 6,   ///< worker: what one engine step did, for many streams; ends streams too
-    kError = 7,    ///< stream 0: the link ends; else the stream ends
-    kCancel = 8,   ///< client: end this stream
-    kCredit = 9,   ///< client: so many more tokens may be sent for this stream
-    kLoad = 10,    ///< worker: load report with the highest booking seen
-    kGoAway = 11,  ///< worker: open no more streams; those there go on
-    kPing = 12,    ///< either
-    kPong = 13,    ///< either
-    kFetch = 14,   ///< client, on a bulk lane: an artifact, a snapshot, a range of events
+    kHello = 1,     ///< both: version, features, nonce, lane
+    kAuth = 2,      ///< client: proof of the shared secret
+    kInfo = 3,      ///< worker: WorkerInfo, at first and whenever it changes
+    kOpen = 4,      ///< client: a request; its prompt follows in kData where it is long
+    kData = 5,      ///< either: a piece of a long body
+    kTokens = 6,    ///< worker: what one engine step did, for many streams; ends streams too
+    kError = 7,     ///< stream 0: the link ends; else the stream ends
+    kCancel = 8,    ///< client: end this stream
+    kCredit = 9,    ///< client: so many more tokens may be sent for this stream
+    kLoad = 10,     ///< worker: load report with the highest booking seen
+    kGoAway = 11,   ///< worker: open no more streams; those there go on
+    kPing = 12,     ///< either
+    kPong = 13,     ///< either
+    kFetch = 14,    ///< client, on a bulk lane: an artifact, a snapshot, a range of events
+    kHandoff = 15,  ///< worker: where a leg's result lies; before the share that ends the stream
 };
 /// "hello", …; "unknown" for numbers that are none.
 std::string_view to_string(FrameType type);

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "stator/requests/handshake.h"
+#include "stator/requests/leg_fields.h"
 
 namespace stator::requests {
 namespace {
@@ -15,7 +16,7 @@ constexpr std::size_t kInlineBytes = 64 * 1024;
 
 void WorkerSession::Impl::drop_upload(Stream& s) {
     if (!s.upload) return;
-    if (s.upload->granted) uploading_bytes -= std::size_t{4} * s.upload->head.prompt_tokens;
+    if (s.upload->granted) uploading_bytes -= s.upload->bytes;
     s.upload.reset();
 }
 
@@ -40,15 +41,15 @@ void WorkerSession::Impl::grant() {
         const std::uint32_t stream = waiting.front();
         Stream* s = streams.find(stream);
         if (s != nullptr && s->upload) {
-            const std::size_t bytes = std::size_t{4} * s->upload->head.prompt_tokens;
+            const std::size_t bytes = s->upload->bytes;
             if (uploading_bytes > 0 && uploading_bytes + bytes > options.max_uploading_bytes)
                 return;
             uploading_bytes += bytes;
             s->upload->granted = true;
             // Growing on the way would copy megabytes at once, while other streams wait.
-            s->upload->head.request.prompt.reserve(s->upload->head.prompt_tokens);
+            s->upload->body.reserve();
             if (std::string* out = control_out(); out != nullptr) {
-                put_credit(*out, stream, "data", s->upload->head.prompt_tokens);
+                put_credit(*out, stream, "data", s->upload->body.head().prompt_tokens);
             }
         }
         waiting.pop_front();
@@ -63,7 +64,7 @@ void WorkerSession::Impl::expire(TimePoint now) {
     std::vector<std::uint32_t> over;
     streams.each([&](std::uint32_t stream, Stream& s) {
         if (!s.upload) return;
-        const Deadline deadline = s.upload->head.request.deadline;
+        const Deadline deadline = s.upload->deadline();
         if (deadline.reached(now)) {
             over.push_back(stream);
         } else {
@@ -78,37 +79,56 @@ void WorkerSession::Impl::expire(TimePoint now) {
     grant();
 }
 
-/// The prompt is whole: the owner decides.
+/// The prompt is whole, and what was behind it: the owner decides.
 void WorkerSession::Impl::deliver(std::uint32_t stream) {
     Stream* s = streams.find(stream);
-    OpenHead head = std::move(s->upload->head);
+    auto head = s->upload->body.take();
     drop_upload(*s);
-    take_constraint_from_behind(head);
-    const auto ok =
-        events.on_open(StreamId(stream), head.rank, head.booking, std::move(head.request));
+    Result<void> ok;
+    if (!head) {
+        ok = tl::unexpected(std::move(head.error()));
+    } else {
+        ok = events.on_open(StreamId(stream), head->rank, head->booking, std::move(head->request));
+    }
     if (!ok) refuse(stream, ok.error());
     grant();
 }
 
 void WorkerSession::Impl::append_prompt(std::uint32_t stream, Stream& s, std::string_view bytes,
                                         bool more) {
-    OpenHead& head = s.upload->head;
-    auto& prompt = head.request.prompt;
-    const std::size_t n = bytes.size() / 4;
-    const std::size_t have = prompt.size() + n;
-    if (bytes.size() % 4 != 0 || have > head.prompt_tokens ||
-        (more ? have == head.prompt_tokens : have < head.prompt_tokens)) {
+    IncomingBody& body = s.upload->body;
+    if (!body.add(bytes) || body.whole() == more) {
         return refuse(stream, error(ErrorCode::kInvalidArgument,
-                                    "the prompt has {} tokens so far and {} bytes more, {} said",
-                                    prompt.size(), bytes.size(), head.prompt_tokens)
+                                    "the prompt has {} tokens so far, of {} bytes more, {} said",
+                                    body.words(), bytes.size(), body.head().prompt_tokens)
                                   .value());
     }
-    if (n > 0) {
-        const std::size_t at = prompt.size();
-        prompt.resize(have);
-        std::memcpy(prompt.data() + at, bytes.data(), bytes.size());
-    }
     if (!more) deliver(stream);
+}
+
+/// Whether there is room for this request.
+Result<void> WorkerSession::Impl::take_in(const Frame& f, const OpenHead& head, bool inlined) {
+    const std::uint64_t tokens = head.prompt_tokens - head.behind.words();
+    if (streams.size() >= options.max_streams) {
+        return error(ErrorCode::kOverloaded, "{} requests are open on this link", streams.size());
+    }
+    if (tokens > options.max_prompt_tokens) {
+        return error(ErrorCode::kTooLarge, "a prompt of {} tokens, at most {}", tokens,
+                     options.max_prompt_tokens);
+    }
+    if (head.behind.pixels > options.max_pixel_bytes) {
+        auto refused = error(ErrorCode::kTooLarge, "{} bytes of pixels, at most {}",
+                             head.behind.pixels, options.max_pixel_bytes);
+        refused.value().param = "media";
+        return refused;
+    }
+    const bool more = (f.flags & kFlagMore) != 0;
+    const std::size_t bytes = std::size_t{4} * head.prompt_tokens;
+    if (inlined && more && uploading_bytes + bytes > options.max_uploading_bytes) {
+        return error(ErrorCode::kOverloaded, "{} bytes of prompts are in the coming",
+                     uploading_bytes);
+    }
+    return {};
 }
 
 Result<void> WorkerSession::Impl::on_open(const Frame& f, TimePoint now) {
@@ -124,30 +144,16 @@ Result<void> WorkerSession::Impl::on_open(const Frame& f, TimePoint now) {
     const std::size_t bytes = std::size_t{4} * head->prompt_tokens;
     const bool more = (f.flags & kFlagMore) != 0;
     const bool inlined = !more || bytes <= kInlineBytes;
-    if (streams.size() >= options.max_streams) {
-        refuse(f.stream,
-               error(ErrorCode::kOverloaded, "{} requests are open on this link", streams.size())
-                   .value());
-        return {};
-    }
-    if (head->prompt_tokens > options.max_prompt_tokens) {
-        refuse(f.stream, error(ErrorCode::kTooLarge, "a prompt of {} tokens, at most {}",
-                               head->prompt_tokens, options.max_prompt_tokens)
-                             .value());
-        return {};
-    }
-    if (inlined && more && uploading_bytes + bytes > options.max_uploading_bytes) {
-        refuse(f.stream, error(ErrorCode::kOverloaded, "{} bytes of prompts are in the coming",
-                               uploading_bytes)
-                             .value());
+    if (auto ok = take_in(f, *head, inlined); !ok) {
+        refuse(f.stream, ok.error());
         return {};
     }
     Stream& s = streams.insert(f.stream);
     s.credit = head->credit;
     s.logprobs = head->request.top_logprobs >= 0;
-    s.upload = std::make_unique<Upload>();
-    s.upload->head = std::move(*head);
-    next_expiry = std::min(next_expiry, s.upload->head.request.deadline);
+    s.hands_off = hands_off(head->request.leg);
+    s.upload = std::make_unique<Upload>(std::move(*head), now);
+    next_expiry = std::min(next_expiry, s.upload->deadline());
     if (inlined) {
         uploading_bytes += bytes;
         s.upload->granted = true;

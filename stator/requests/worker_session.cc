@@ -77,7 +77,10 @@ Result<void> WorkerSession::Impl::on_control(const Frame& f, TimePoint now) {
         case FrameType::kCancel: {
             if (f.stream > last_stream) return violation(f, "a cancel of no stream");
             Stream* s = streams.find(f.stream);
-            if (s == nullptr) return {};
+            if (s == nullptr) {
+                if (f.stream != 0) events.on_late_cancel(StreamId(f.stream));
+                return {};
+            }
             const bool opened = !s->upload;
             stop_waiting(f.stream, *s);
             drop_upload(*s);
@@ -106,6 +109,7 @@ Result<void> WorkerSession::Impl::on_control(const Frame& f, TimePoint now) {
         case FrameType::kLoad:
         case FrameType::kGoAway:
         case FrameType::kFetch:
+        case FrameType::kHandoff:
             return violation(f, "not for a worker's control lane");
     }
     return on_unknown(f);

@@ -25,8 +25,9 @@ struct WorkerSessionOptions {
     std::size_t max_streams = 4096;  ///< further opens are refused (kOverloaded)
     std::size_t max_lanes = 8;
     std::size_t max_prompt_tokens = 16 * 1024 * 1024;
+    std::size_t max_pixel_bytes = 64 * 1024 * 1024;  ///< of one request
     std::size_t max_uploading_bytes =
-        256 * 1024 * 1024;  ///< prompts in the coming, all streams together
+        256 * 1024 * 1024;  ///< prompts and pixels in the coming, all streams together
     std::size_t max_backlog_tokens =
         65'536;  ///< of one stream beyond its credit; more: the stream is aborted
     std::size_t max_unsent_bytes =
@@ -46,6 +47,9 @@ class WorkerSessionEvents {
                                                protocol::GenerateRequest&& request) = 0;
     /// The client wants no more of this stream; nothing more is sent for it.
     virtual void on_cancel(StreamId stream) = 0;
+    /// The same of a stream whose end was on the way to the client then: it has not heard of it. A
+    /// handoff that came with the end will not be claimed.
+    virtual void on_late_cancel(StreamId /*stream*/) {}
     /// The owner answers with fetched(), now or later.
     virtual void on_fetch(std::uint64_t fetch, const Fetch& what) = 0;
     /// The owner is to close this connection.
@@ -81,7 +85,9 @@ class WorkerSession {
     void send_load(const LoadMessage& load);  ///< booking is filled in here
     void send_go_away(const GoAway& go_away);
     /// What one engine step did. event.id's low 32 bits are the stream; events of streams that are
-    /// over are left out.
+    /// over are left out. An engine that did not do what the stream's leg asks for (tokens of a leg
+    /// that hands off, kHandoff of one that does not or without a sound handoff) ends the stream
+    /// with kInternal and on_cancel().
     void send_step(const protocol::StepBatch& batch, TimePoint now);
     /// Ends a stream with an error.
     void send_error(StreamId stream, const Error& error);

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "stator/requests/request_body.h"
 #include "stator/requests/step_codec.h"
 #include "stator/requests/stream_table.h"
 #include "stator/requests/wire.h"
@@ -22,8 +23,12 @@ namespace stator::requests {
 struct WorkerSession::Impl {
     /// A prompt in the coming.
     struct Upload {
-        OpenHead head;
+        Upload(OpenHead head, TimePoint now)
+            : bytes(std::size_t{4} * head.prompt_tokens), body(std::move(head), now) {}
+        std::size_t bytes;
+        IncomingBody body;
         bool granted = false;
+        [[nodiscard]] Deadline deadline() const { return body.head().request.deadline; }
     };
 
     /// Tokens beyond the stream's credit.
@@ -38,6 +43,7 @@ struct WorkerSession::Impl {
         std::uint32_t position = 0;
         std::uint32_t credit = 0;
         bool logprobs = false;
+        bool hands_off = false;  ///< a prefill or encode leg
         std::unique_ptr<Upload> upload;
         std::unique_ptr<Backlog> backlog;
     };
@@ -104,9 +110,13 @@ struct WorkerSession::Impl {
     void stop_waiting(std::uint32_t stream, const Stream& s);
     void grant();
     void expire(TimePoint now);
+    Result<void> take_in(const Frame& f, const OpenHead& head, bool inlined);
+    void put_handoff(std::uint32_t stream, const protocol::Handoff& handoff, TimePoint now,
+                     std::string& out);
+    [[nodiscard]] static Result<void> check_event(const Stream& s, const protocol::StepEvent& e);
     void queue(Stream& s, const protocol::StepEvent& e, const protocol::StepBatch& batch);
     bool drain(std::uint32_t stream, Stream& s, std::string& out);
-    void abort_slow();
+    void abort_ended();
     void pump(Lane& lane);
     void drop_lane(Lane& lane);
 
@@ -127,7 +137,7 @@ struct WorkerSession::Impl {
     Deadline next_expiry;  // no later than the first deadline of a prompt in the coming
     std::deque<std::uint32_t> waiting;  // for leave to upload
     std::vector<Fetching> fetches;
-    std::vector<std::uint32_t> too_slow;
+    std::vector<std::pair<std::uint32_t, Error>> to_abort;
     StepWriter writer;
 };
 

@@ -45,8 +45,10 @@ bool LoadWatch::look(bool& has_work) {
     for (std::uint32_t rank = 0; rank < state->engines.size(); ++rank) {
         const engine::Engine& engine = *state->engines[rank];
         const protocol::ForwardPassMetrics passes = engine.forward_pass_metrics();
-        const Seen now{engine.load(), passes.steps};
-        has_work |= now.load.running + now.load.waiting > 0;
+        const requests::LoadMessage message = load_of(rank, engine, station_->transfer.get());
+        const Seen now{message.load, passes.steps};
+        // A handoff that expires changes the load without any work.
+        has_work |= now.load.running + now.load.waiting + now.load.unclaimed_handoffs > 0;
         if (seen_[rank] == now) continue;
         seen_[rank] = now;
         changed = true;

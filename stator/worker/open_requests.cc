@@ -36,4 +36,25 @@ std::size_t OpenRequests::count() const {
     return inside_;
 }
 
+bool ArrivingRequests::enter(std::uint32_t rank, const protocol::LoadReport& load) {
+    const std::scoped_lock lock(mutex_);
+    if (rank >= by_rank_.size()) by_rank_.resize(rank + std::size_t{1});
+    const std::size_t room = std::size_t{load.running_limit} + load.waiting_limit;
+    // An engine that states no limits refuses by itself.
+    if (room > 0 && std::size_t{load.running} + load.waiting + by_rank_[rank] >= room) return false;
+    ++by_rank_[rank];
+    return true;
+}
+
+void ArrivingRequests::leave(std::uint32_t rank) {
+    const std::scoped_lock lock(mutex_);
+    STATOR_CHECK(rank < by_rank_.size() && by_rank_[rank] > 0, "who leaves has entered");
+    --by_rank_[rank];
+}
+
+std::size_t ArrivingRequests::count(std::uint32_t rank) const {
+    const std::scoped_lock lock(mutex_);
+    return rank < by_rank_.size() ? by_rank_[rank] : 0;
+}
+
 }  // namespace stator::worker

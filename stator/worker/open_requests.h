@@ -2,9 +2,12 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <mutex>
+#include <vector>
 
 #include "stator/base/clock.h"
+#include "stator/protocol/load.h"
 
 namespace stator::worker {
 
@@ -25,6 +28,20 @@ class OpenRequests {
     std::condition_variable empty_;
     std::size_t inside_ = 0;
     bool closed_ = false;
+};
+
+/// Counts, by rank and over all links, the requests that wait for their handoffs: no more of them
+/// than the engine would take. Thread-safe.
+class ArrivingRequests {
+  public:
+    /// False, and nothing is counted, where the engine would be full once all of them are there.
+    [[nodiscard]] bool enter(std::uint32_t rank, const protocol::LoadReport& load);
+    void leave(std::uint32_t rank);
+    [[nodiscard]] std::size_t count(std::uint32_t rank) const;
+
+  private:
+    mutable std::mutex mutex_;
+    std::vector<std::size_t> by_rank_;
 };
 
 }  // namespace stator::worker

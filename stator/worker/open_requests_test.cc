@@ -39,5 +39,19 @@ TEST(OpenRequests, AWaiterHearsOfTheLast) {
     EXPECT_EQ(open.count(), 0U);
 }
 
+TEST(ArrivingRequests, NoMoreThanTheEngineHasRoomFor) {
+    ArrivingRequests arriving;
+    const protocol::LoadReport load{
+        .running = 1, .waiting = 1, .running_limit = 2, .waiting_limit = 2};
+    EXPECT_TRUE(arriving.enter(3, load));
+    EXPECT_TRUE(arriving.enter(3, load));
+    EXPECT_FALSE(arriving.enter(3, load));
+    EXPECT_TRUE(arriving.enter(0, load)) << "another rank";
+    arriving.leave(3);
+    EXPECT_EQ(arriving.count(3), 1U);
+    EXPECT_TRUE(arriving.enter(3, load));
+    EXPECT_TRUE(arriving.enter(5, {})) << "an engine that states no limits";
+}
+
 }  // namespace
 }  // namespace stator::worker

@@ -1,5 +1,6 @@
 #include "stator/worker/request_check.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace stator::worker {
@@ -16,6 +17,20 @@ Result<void> above(const char* field, float value, float low, float high) {
     if (value > low && value <= high) return {};
     return param_error(field, "{} is {}; it must be above {} and at most {}", field, value, low,
                        high);
+}
+
+bool computes(protocol::Role role, protocol::Leg leg) {
+    using protocol::Role;
+    switch (leg) {
+        case protocol::Leg::kWhole:
+        case protocol::Leg::kDecode:
+            return role == Role::kDecode || role == Role::kAggregated;
+        case protocol::Leg::kPrefill:
+            return role == Role::kPrefill || role == Role::kAggregated;
+        case protocol::Leg::kEncode:
+            return role == Role::kEncode;
+    }
+    return false;
 }
 
 Result<void> check_constraint(const protocol::GenerateRequest& request,
@@ -62,6 +77,20 @@ Result<void> check_request(const protocol::GenerateRequest& request,
                            request.top_logprobs, most);
     }
     return check_constraint(request, engine);
+}
+
+Result<void> check_leg(protocol::Leg leg, const std::vector<protocol::Role>& roles, bool transfer) {
+    const bool fits =
+        std::ranges::any_of(roles, [leg](protocol::Role role) { return computes(role, leg); });
+    const bool hands_off = leg == protocol::Leg::kPrefill || leg == protocol::Leg::kEncode;
+    if (fits && (transfer || !hands_off)) return {};
+    auto refused =
+        fits ? error(ErrorCode::kUnsupported,
+                     "this worker makes no handoffs, so it takes no {} legs", to_string(leg))
+             : error(ErrorCode::kUnsupported,
+                     "this worker has no role in which it computes {} legs", to_string(leg));
+    refused.value().param = "leg";
+    return refused;
 }
 
 }  // namespace stator::worker

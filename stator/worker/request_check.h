@@ -1,8 +1,11 @@
 #pragma once
 
+#include <vector>
+
 #include "stator/base/error.h"
 #include "stator/engine/engine.h"
 #include "stator/protocol/generate.h"
+#include "stator/protocol/worker_info.h"
 
 namespace stator::worker {
 
@@ -11,5 +14,10 @@ namespace stator::worker {
 /// and token ids are the engine's to refuse.
 [[nodiscard]] Result<void> check_request(const protocol::GenerateRequest& request,
                                          const engine::EngineInfo& engine);
+
+/// kUnsupported where no role of this worker computes the leg, or where it hands off and there is
+/// no transfer plane. A decode leg does without one: it computes the prompt itself.
+[[nodiscard]] Result<void> check_leg(protocol::Leg leg, const std::vector<protocol::Role>& roles,
+                                     bool transfer);
 
 }  // namespace stator::worker

@@ -12,6 +12,7 @@
 #include "stator/engine/engine.h"
 #include "stator/protocol/worker_info.h"
 #include "stator/runtime/cpu_pool.h"
+#include "stator/transfer/transfer.h"
 #include "stator/worker/artifact_store.h"
 #include "stator/worker/event_outlet.h"
 #include "stator/worker/open_requests.h"
@@ -39,6 +40,10 @@ class Station {
     const std::chrono::milliseconds load_every;
     WorkerMetrics metrics;
     OpenRequests open;
+    ArrivingRequests arriving;
+    /// Null: no handoffs. With the next one, set before there is a link.
+    std::shared_ptr<transfer::TransferPlane> transfer;
+    std::chrono::milliseconds claim_within{5'000};
     std::shared_ptr<EventOutlet> events;  ///< set before there is a link
     /// Copies snapshots and ranges, which takes too long for a loop.
     const std::shared_ptr<runtime::CpuPool> fetches;

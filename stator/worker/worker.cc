@@ -54,6 +54,16 @@ Result<void> check_options(const WorkerOptions& o) {
                      o.ranks);
     }
     if (o.roles.empty()) return error(ErrorCode::kInvalidArgument, "a worker has a role");
+    if (!o.transfer && std::ranges::any_of(o.roles, [](protocol::Role role) {
+            return role == protocol::Role::kPrefill || role == protocol::Role::kEncode;
+        })) {
+        return error(ErrorCode::kInvalidArgument,
+                     "a worker with the role prefill or encode needs a transfer plane");
+    }
+    if (o.claim_within.count() <= 0) {
+        return error(ErrorCode::kInvalidArgument, "claim_within is {} ms; it must be at least 1",
+                     o.claim_within.count());
+    }
     if (o.load_every.count() <= 0) {
         return error(ErrorCode::kInvalidArgument, "load_every is {} ms; it must be at least 1",
                      o.load_every.count());
@@ -70,6 +80,7 @@ protocol::WorkerInfo first_info(const WorkerOptions& o, protocol::ModelCard card
     info.card = std::move(card);
     for (std::uint32_t rank = 0; rank < o.ranks; ++rank) info.ranks.push_back({.rank = rank});
     info.loading = true;
+    if (o.transfer) info.transfer_methods = o.transfer->methods();
     info.labels = o.labels;
     return info;
 }
@@ -337,6 +348,8 @@ Result<std::unique_ptr<Worker>> start_worker(WorkerOptions options,
     }
     const auto station = std::make_shared<Station>(clock, options.load_every, registry,
                                                    services.fetches, std::move(state));
+    station->transfer = options.transfer;
+    station->claim_within = options.claim_within;
     EventOutlet::Options o;
     o.address = options.events_address;
     o.advertise = options.events_advertise;

@@ -20,6 +20,7 @@
 #include "stator/requests/worker_session.h"
 #include "stator/runtime/cpu_pool.h"
 #include "stator/runtime/loop.h"
+#include "stator/transfer/transfer.h"
 #include "stator/worker/artifact_store.h"
 
 namespace stator::worker {
@@ -52,11 +53,16 @@ struct WorkerOptions {
     std::function<std::shared_ptr<const net::TlsContext>()> tls;
     std::chrono::milliseconds load_every{
         100};  ///< a load report at least so often while load changes
+    /// Null: takes and makes no handoffs, and has neither the role prefill nor encode. Claims of
+    /// this worker's are cancelled by stop().
+    std::shared_ptr<transfer::TransferPlane> transfer;
+    std::chrono::milliseconds claim_within{5'000};  ///< of a request's handoffs, at most
 };
 
 /// Offers one engine (a rank each) on the planes: listens for links, admits or refuses requests,
 /// sends each step's tokens in one write per link, reports load, publishes events, hands out
-/// artifacts. It can be on the planes before its engines are there: then it says `loading`.
+/// artifacts. A request's handoffs are claimed before its engine gets it. It can be on the planes
+/// before its engines are there: then it says `loading`.
 class Worker {
   public:
     virtual ~Worker() = default;  ///< stop() must have been called

@@ -3,11 +3,13 @@
 #include <utility>
 
 #include "stator/base/log.h"
-#include "stator/engine/mailbox_sink.h"
 #include "stator/worker/request_check.h"
 
 namespace stator::worker {
 namespace {
+
+/// A claim takes tens of milliseconds.
+constexpr std::uint32_t kArrivingRetryMs = 100;
 
 using protocol::StepBatch;
 using protocol::StepEvent;
@@ -16,6 +18,16 @@ tl::unexpected<Error> go_elsewhere(const char* why) {
     auto e = error(ErrorCode::kUnavailable, "{}", why);
     e.value().retryable = true;
     return e;
+}
+
+std::string_view to_string(protocol::Handoff::Kind kind) {
+    switch (kind) {
+        case protocol::Handoff::Kind::kKv:
+            return "kv";
+        case protocol::Handoff::Kind::kEmbeddings:
+            return "embeddings";
+    }
+    return "unknown";
 }
 
 std::string_view name_of(requests::Fetch::Kind kind) {
@@ -32,22 +44,35 @@ std::string_view name_of(requests::Fetch::Kind kind) {
 
 }  // namespace
 
-requests::LoadMessage load_of(std::uint32_t rank, const engine::Engine& engine) {
+requests::LoadMessage load_of(std::uint32_t rank, const engine::Engine& engine,
+                              const transfer::TransferPlane* transfer) {
     requests::LoadMessage message;
     message.rank = rank;
     message.load = engine.load();
     message.steps = engine.forward_pass_metrics().steps;
+    if (transfer == nullptr) return message;
+    const transfer::TransferPlane::Usage usage = transfer->usage();
+    message.load.unclaimed_handoffs = static_cast<std::uint32_t>(usage.unclaimed);
+    message.load.unclaimed_bytes = usage.unclaimed_bytes;
+    message.load.unclaimed_limit = usage.budget_bytes;
     return message;
 }
 
 std::shared_ptr<WorkerLink> WorkerLink::make(std::shared_ptr<Station> station,
                                              std::shared_ptr<requests::ServerLink> link) {
     const std::shared_ptr<WorkerLink> made(new WorkerLink(std::move(station), std::move(link)));
-    made->mailbox_ = std::make_shared<runtime::Mailbox<StepBatch>>(
-        made->loop_, [weak = std::weak_ptr(made)](std::vector<StepBatch>&& batches) {
-            if (const auto self = weak.lock()) self->receive(std::move(batches));
+    const std::weak_ptr weak(made);
+    Station& shared = *made->station_;
+    made->inbox_ = std::make_shared<StepInbox>(made->loop_, shared.transfer,
+                                               [weak](std::vector<StepBatch>&& batches) {
+                                                   if (const auto self = weak.lock())
+                                                       self->receive(std::move(batches));
+                                               });
+    made->arrivals_ = std::make_unique<Arrivals>(
+        made->loop_, shared.transfer, shared.metrics, shared.clock, shared.claim_within,
+        [weak](std::uint32_t stream, Result<protocol::GenerateRequest> request) {
+            if (const auto self = weak.lock()) self->arrived(stream, std::move(request));
         });
-    made->sink_ = std::make_shared<engine::MailboxSink>(made->mailbox_);
     made->station_->add(made->number_, made);
     made->station_->metrics.link_opened();
     return made;
@@ -59,7 +84,7 @@ WorkerLink::WorkerLink(std::shared_ptr<Station> station, std::shared_ptr<request
       link_(std::move(link)),
       number_(station_->next_link_number()) {}
 
-WorkerLink::~WorkerLink() { mailbox_->close(); }
+WorkerLink::~WorkerLink() { inbox_->close(); }
 
 void WorkerLink::on_loop(std::function<void(WorkerLink&)> f) {
     loop_.post([self = shared_from_this(), f = std::move(f)] {
@@ -121,7 +146,7 @@ void WorkerLink::on_ready(const requests::Hello& client) {
     session.send_info(state->info);
     const TimePoint now = station_->clock.now();
     for (std::uint32_t rank = 0; rank < state->engines.size(); ++rank) {
-        send_load_if_changed(load_of(rank, *state->engines[rank]), now);
+        send_load_if_changed(load_of(rank, *state->engines[rank], station_->transfer.get()), now);
     }
     link_->flush();
 }
@@ -131,20 +156,23 @@ Result<void> WorkerLink::on_open(requests::StreamId stream, std::uint32_t rank,
     const auto state = station_->state();
     auto admitted = admit(stream, rank, std::move(request), *state);
     if (!admitted) {
-        Error& why = admitted.error();
-        station_->metrics.refused(why.code);
-        // Another worker, or this one later, may well take it.
-        why.retryable |= why.code == ErrorCode::kUnavailable || why.code == ErrorCode::kOverloaded;
-        if (rank < state->engines.size()) {
-            // Together with the refusal, so that the next choice is made knowing it.
-            link_->session().send_load(load_of(rank, *state->engines[rank]));
-        }
-        link_->flush();
+        tell_refusal(rank, admitted.error(), *state);
         return admitted;
     }
     station_->metrics.accepted();
     if (station_->on_work) station_->on_work();
     return {};
+}
+
+void WorkerLink::tell_refusal(std::uint32_t rank, Error& why, const WorkerState& state) {
+    station_->metrics.refused(why.code);
+    // Another worker, or this one later, may well take it.
+    why.retryable |= why.code == ErrorCode::kUnavailable || why.code == ErrorCode::kOverloaded;
+    if (rank < state.engines.size()) {
+        // Together with the refusal, so that the next choice is made knowing it.
+        link_->session().send_load(load_of(rank, *state.engines[rank], station_->transfer.get()));
+    }
+    link_->flush();
 }
 
 Result<void> WorkerLink::admit(requests::StreamId stream, std::uint32_t rank,
@@ -154,22 +182,94 @@ Result<void> WorkerLink::admit(requests::StreamId stream, std::uint32_t rank,
         return param_error("rank", "rank {} is not here: this worker has {}", rank,
                            state.engines.size());
     }
-    engine::Engine* engine = state.engines[rank];
-    if (auto sound = check_request(request, engine->info()); !sound) return sound;
+    if (auto sound = check_request(request, state.engines[rank]->info()); !sound) return sound;
+    if (auto fits = check_leg(request.leg, state.info.roles, station_->transfer != nullptr);
+        !fits) {
+        return fits;
+    }
     if (!station_->open.enter()) return go_elsewhere("this worker is draining and takes no work");
     request.id = id_of(stream);
-    auto taken = engine->submit(std::move(request), sink_);
-    if (!taken) {
-        station_->open.leave();
-        return taken;
+    auto taken = take(stream, rank, std::move(request), state);
+    if (!taken) station_->open.leave();
+    return taken;
+}
+
+/// Claims what the request needs, or gives it to the engine at once.
+Result<void> WorkerLink::take(requests::StreamId stream, std::uint32_t rank,
+                              protocol::GenerateRequest&& request, const WorkerState& state) {
+    engine::Engine* engine = state.engines[rank];
+    if (Arrivals::needed(request)) {
+        if (!station_->arriving.enter(rank, engine->load())) {
+            auto full = error(ErrorCode::kOverloaded,
+                              "the engine would not take this request once its handoffs were here");
+            full.value().retry_after_ms = kArrivingRetryMs;
+            return full;
+        }
+        ArrivalPlan plan;
+        plan.kv_layout = state.info.card.kv_layout;
+        if (request.handoff) plan.cached_tokens = engine->cached_prefix_tokens(request);
+        const auto arriving = arrivals_->begin(stream.value, request, plan);
+        if (arriving && *arriving) {
+            open_[stream.value] = {.engine = engine, .rank = rank, .arriving = true};
+            return {};
+        }
+        station_->arriving.leave(rank);
+        if (!arriving) return tl::unexpected(arriving.error());
     }
-    open_[stream.value] = {engine, rank};
+    if (auto taken = engine->submit(std::move(request), inbox_); !taken) return taken;
+    open_[stream.value] = {.engine = engine, .rank = rank};
     return {};
+}
+
+/// The request's handoffs are here, or will not come.
+void WorkerLink::arrived(std::uint32_t stream, Result<protocol::GenerateRequest> request) {
+    const auto it = open_.find(stream);
+    if (!link_ || it == open_.end()) return;
+    const std::uint32_t rank = it->second.rank;
+    Result<void> taken;
+    if (!request) {
+        taken = tl::unexpected(std::move(request.error()));
+    } else {
+        taken = it->second.engine->submit(std::move(*request), inbox_);
+    }
+    if (taken) {
+        it->second.arriving = false;
+        station_->arriving.leave(rank);
+        return;
+    }
+    forget(stream);
+    tell_refusal(rank, taken.error(), *station_->state());
+    link_->session().send_error(requests::StreamId(stream), taken.error());
+    link_->flush();
+}
+
+void WorkerLink::forget(std::uint32_t stream) {
+    const auto it = open_.find(stream);
+    if (it == open_.end()) return;
+    if (it->second.arriving) station_->arriving.leave(it->second.rank);
+    open_.erase(it);
+    station_->metrics.ended(1);
+    station_->open.leave();
 }
 
 void WorkerLink::on_cancel(requests::StreamId stream) {
     const auto it = open_.find(stream.value);
-    if (it != open_.end()) it->second.engine->cancel(id_of(stream));
+    if (it == open_.end()) return release_handed_off(stream);
+    if (it->second.arriving) {
+        arrivals_->cancel(stream.value);
+        return forget(stream.value);
+    }
+    it->second.cancelled = true;
+    it->second.engine->cancel(id_of(stream));
+}
+
+void WorkerLink::on_late_cancel(requests::StreamId stream) { release_handed_off(stream); }
+
+void WorkerLink::release_handed_off(requests::StreamId stream) {
+    if (auto what = handed_off_.take(stream.value)) {
+        station_->metrics.handoff(to_string(what->kind), "released");
+        station_->transfer->release(std::move(what));
+    }
 }
 
 void WorkerLink::receive(std::vector<StepBatch>&& batches) {
@@ -178,7 +278,7 @@ void WorkerLink::receive(std::vector<StepBatch>&& batches) {
     std::uint64_t tokens = 0;
     for (const StepBatch& batch : batches) {
         for (const StepEvent& event : batch.events) {
-            if (event.finish || event.prompt_tokens > 0) note(event);
+            if (event.finish || event.prompt_tokens > 0) note(event, now);
         }
         link_->session().send_step(batch, now);
         tokens += batch.tokens.size();
@@ -190,16 +290,20 @@ void WorkerLink::receive(std::vector<StepBatch>&& batches) {
 }
 
 /// A request's first or last event: the load of its rank has changed by it.
-void WorkerLink::note(const StepEvent& event) {
-    const auto it = open_.find(static_cast<std::uint32_t>(event.id.value));
+void WorkerLink::note(const StepEvent& event, TimePoint now) {
+    const auto stream = static_cast<std::uint32_t>(event.id.value);
+    const auto it = open_.find(stream);
+    const bool unwanted = it == open_.end() || it->second.cancelled ||
+                          event.finish != protocol::FinishReason::kHandoff;
+    if (event.handoff && station_->transfer) {
+        handed_off_.add(stream, event.handoff, now);
+        if (unwanted) release_handed_off(requests::StreamId(stream));
+    }
     if (it == open_.end()) return;  // ended here before the engine did
     const std::uint32_t rank = it->second.rank;
     if (rank >= told_.size()) told_.resize(rank + 1);
     told_[rank].due = true;
-    if (!event.finish) return;
-    open_.erase(it);
-    station_->metrics.ended(1);
-    station_->open.leave();
+    if (event.finish) forget(stream);
 }
 
 void WorkerLink::send_loads_with_step(TimePoint now) {
@@ -210,7 +314,7 @@ void WorkerLink::send_loads_with_step(TimePoint now) {
     const auto state = station_->state();
     for (std::uint32_t rank = 0; rank < state->engines.size(); ++rank) {
         if (!all && (rank >= told_.size() || !told_[rank].due)) continue;
-        send_load_if_changed(load_of(rank, *state->engines[rank]), now);
+        send_load_if_changed(load_of(rank, *state->engines[rank], station_->transfer.get()), now);
     }
 }
 
@@ -265,7 +369,12 @@ void WorkerLink::on_lane_unwanted(requests::LaneId /*lane*/, const Error& /*why*
 
 void WorkerLink::cancel_all() {
     for (const auto& [stream, open] : open_) {
-        open.engine->cancel(id_of(requests::StreamId(stream)));
+        if (open.arriving) {
+            arrivals_->cancel(stream);
+            station_->arriving.leave(open.rank);
+        } else {
+            open.engine->cancel(id_of(requests::StreamId(stream)));
+        }
     }
     station_->metrics.ended(open_.size());
     station_->open.leave(open_.size());
@@ -274,12 +383,18 @@ void WorkerLink::cancel_all() {
 
 void WorkerLink::on_lost(const Error& why) {
     if (!link_) return;
-    mailbox_->close();
+    inbox_->close();
     if (!open_.empty()) {
         log_warn("A lost link's requests are cancelled.",
                  {{"link", link_->peer()}, {"why", why.message}, {"requests", open_.size()}});
     }
     cancel_all();
+    arrivals_->close();
+    // Whether the client has heard of them nobody knows; those that it has passed on are claimed.
+    for (auto& what : handed_off_.take_all(station_->clock.now())) {
+        station_->metrics.handoff(to_string(what->kind), "released");
+        station_->transfer->release(std::move(what));
+    }
     station_->metrics.link_lost(why.code);
     station_->remove(number_);
     // In a later turn: the link itself is calling.

@@ -12,19 +12,25 @@
 #include "stator/engine/engine.h"
 #include "stator/protocol/generate.h"
 #include "stator/requests/link.h"
-#include "stator/runtime/mailbox.h"
+#include "stator/worker/arrivals.h"
+#include "stator/worker/handed_off.h"
 #include "stator/worker/station.h"
+#include "stator/worker/step_inbox.h"
 
 namespace stator::worker {
 
 /// The load of every rank at one moment, shared by the links that are told of it.
 using RankLoads = std::shared_ptr<const std::vector<requests::LoadMessage>>;
-[[nodiscard]] requests::LoadMessage load_of(std::uint32_t rank, const engine::Engine& engine);
+/// Of what its legs have left, which is the same for every rank of a worker: `transfer` may be
+/// null.
+[[nodiscard]] requests::LoadMessage load_of(std::uint32_t rank, const engine::Engine& engine,
+                                            const transfer::TransferPlane* transfer);
 
 /// One client's requests: names them for the engines, carries what the engines' steps produced to
 /// the link, all of a turn in one write, and takes everything back when the link is lost.
 ///
-///   engine's thread ─ on_step ─► mailbox ─► link's loop ─ send_step… ─► one flush a turn
+///   open ─► (handoffs claimed) ─► submit
+///   engine's thread ─ on_step ─► inbox ─► link's loop ─ send_step… ─► one flush a turn
 ///
 /// A request's id is this link's number in the high 32 bits and its stream in the low ones, so that
 /// no table is asked per token. Lives on its link's loop; the methods that say so may be called
@@ -53,15 +59,19 @@ class WorkerLink final : public requests::WorkerSessionEvents,
                                        std::uint64_t booking,
                                        protocol::GenerateRequest&& request) override;
     void on_cancel(requests::StreamId stream) override;
+    void on_late_cancel(requests::StreamId stream) override;
     void on_fetch(std::uint64_t fetch, const requests::Fetch& what) override;
     void on_lane_unwanted(requests::LaneId lane, const Error& why) override;
     void on_lost(const Error& why) override;
 
   private:
-    /// A request the engine works on, until the engine says that it has ended.
+    /// A request that waits for its handoffs, or that the engine works on until it says that it has
+    /// ended.
     struct Open {
         engine::Engine* engine = nullptr;
         std::uint32_t rank = 0;
+        bool arriving = false;  ///< the engine does not have it yet
+        bool cancelled = false;
     };
     struct Told {
         std::optional<requests::LoadMessage> load;
@@ -73,8 +83,15 @@ class WorkerLink final : public requests::WorkerSessionEvents,
     [[nodiscard]] protocol::RequestId id_of(requests::StreamId stream) const;
     [[nodiscard]] Result<void> admit(requests::StreamId stream, std::uint32_t rank,
                                      protocol::GenerateRequest&& request, const WorkerState& state);
+    [[nodiscard]] Result<void> take(requests::StreamId stream, std::uint32_t rank,
+                                    protocol::GenerateRequest&& request, const WorkerState& state);
+    void arrived(std::uint32_t stream, Result<protocol::GenerateRequest> request);
+    void tell_refusal(std::uint32_t rank, Error& why, const WorkerState& state);
+    /// Takes the request off what is open here.
+    void forget(std::uint32_t stream);
+    void release_handed_off(requests::StreamId stream);
     void receive(std::vector<protocol::StepBatch>&& batches);
-    void note(const protocol::StepEvent& event);
+    void note(const protocol::StepEvent& event, TimePoint now);
     void send_loads_with_step(TimePoint now);
     void send_load_if_changed(const requests::LoadMessage& load, TimePoint now);
     void answer_artifact(std::uint64_t fetch, const requests::Fetch& what);
@@ -88,8 +105,9 @@ class WorkerLink final : public requests::WorkerSessionEvents,
     runtime::Loop& loop_;
     std::shared_ptr<requests::ServerLink> link_;  ///< null once lost; the loop's
     std::uint32_t number_;
-    std::shared_ptr<runtime::Mailbox<protocol::StepBatch>> mailbox_;
-    std::shared_ptr<engine::StepSink> sink_;
+    std::shared_ptr<StepInbox> inbox_;
+    std::unique_ptr<Arrivals> arrivals_;
+    HandedOff handed_off_;
     bool ready_ = false;
     std::unordered_map<std::uint32_t, Open> open_;  ///< by stream; bound: the session's max_streams
     std::vector<Told> told_;                        ///< by rank

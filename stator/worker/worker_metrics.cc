@@ -58,6 +58,14 @@ void WorkerMetrics::ended(std::uint64_t requests) {
     requests_open_.add(-static_cast<double>(requests));
 }
 
+void WorkerMetrics::handoff(std::string_view kind, std::string_view outcome) {
+    registry_
+        .counter("stator_worker_handoffs_total",
+                 "What became of handoffs that requests of links came with or ended with.",
+                 {{"kind", std::string(kind)}, {"outcome", std::string(outcome)}})
+        .add();
+}
+
 void WorkerMetrics::sent(std::uint64_t tokens, std::uint64_t writes) {
     tokens_.add(tokens);
     writes_.add(writes);

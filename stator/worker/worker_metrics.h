@@ -18,6 +18,9 @@ class WorkerMetrics {
     void accepted();
     void refused(ErrorCode why);
     void ended(std::uint64_t requests);
+    /// `kind`: "kv", "embeddings"; `outcome`: "claimed", "cached", "mismatch", "no_transfer",
+    /// "released", or why a claim failed.
+    void handoff(std::string_view kind, std::string_view outcome);
     /// What left for one link in one turn.
     void sent(std::uint64_t tokens, std::uint64_t writes);
     /// `what`: "artifact", "snapshot", "range".

@@ -14,6 +14,8 @@
 #include "stator/engine/echo/echo_engine.h"
 #include "stator/events/subscriber.h"
 #include "stator/requests/link.h"
+#include "stator/worker/fake_engine.h"
+#include "stator/worker/fake_transfer.h"
 #include "stator/worker/recording_client.h"
 
 namespace stator::worker {
@@ -588,6 +590,129 @@ TEST_F(WorkerTest, LoadAndLifecycleArePublished) {
     EXPECT_TRUE(wait([&] { return states.find("draining") != std::string::npos; }));
 }
 
+/// An engine that leaves KV after prefill legs, and goes on from KV that is there.
+void hand_off(FakeTransfer& plane, FakeEngine::Submitted& s) {
+    const auto& q = s.request;
+    if (q.leg != protocol::Leg::kPrefill) return FakeEngine::end(s, FinishReason::kLength);
+    protocol::Handoff h;
+    h.layout = "fake:kv";
+    h.tokens = static_cast<std::uint32_t>(q.prompt.size() - 1);
+    h.content = protocol::kv_content(std::span(q.prompt).first(h.tokens), q.cache_salt);
+    const auto published = plane.publish(plane.reserve(64).value(), h);
+    FakeEngine::end(s, FinishReason::kHandoff, published.value());
+}
+
+TEST_F(WorkerTest, APrefillLegsHandoffIsADecodeLegsBeginning) {
+    const auto plane = std::make_shared<FakeTransfer>();
+    plane->at_once = true;
+    options.transfer = plane;
+    options.roles = {protocol::Role::kPrefill};
+    start();
+    WorkerOptions second = options;
+    second.name = "worker-2";
+    second.roles = {protocol::Role::kDecode};
+    auto decodes = start_worker(second, card(), loops, registry);
+    ASSERT_TRUE(decodes) << decodes.error().message;
+    FakeEngine prefill_engine;
+    FakeEngine decode_engine;
+    for (FakeEngine* engine : {&prefill_engine, &decode_engine}) {
+        engine->on_submit = [&](FakeEngine::Submitted& s) { hand_off(*plane, s); };
+    }
+    auto c = card();
+    c.kv_layout = "fake:kv";
+    worker->set_ready(c, {}, {&prefill_engine});
+    (*decodes)->set_ready(c, {}, {&decode_engine});
+    {
+        Client a(worker->address());
+        Client b((*decodes)->address());
+        ASSERT_TRUE(a.ready());
+        ASSERT_TRUE(b.ready());
+        EXPECT_EQ(a.seen().infos.back().transfer_methods, std::vector<std::string>{"fake"});
+        std::vector<protocol::TokenId> prompt(20'000);
+        for (std::uint32_t i = 0; i < prompt.size(); ++i) prompt[i] = i;
+        const auto first = a.open(prompt, 4, [](auto& q) { q.leg = protocol::Leg::kPrefill; });
+        ASSERT_TRUE(a.wait_end(first));
+        const auto end = a.stream(first).end;
+        ASSERT_EQ(end->finish, FinishReason::kHandoff);
+        const auto whole = b.open(prompt, 4);
+        ASSERT_TRUE(b.wait_end(whole));
+        const auto rest = b.open(prompt, 4, [&](auto& q) {
+            q.leg = protocol::Leg::kDecode;
+            q.handoff = end->handoff;
+        });
+        ASSERT_TRUE(b.wait_end(rest));
+        EXPECT_EQ(b.stream(rest).tokens.size(), 1U);
+        const auto submitted = decode_engine.last();
+        ASSERT_TRUE(submitted.request.kv);
+        EXPECT_EQ(submitted.request.kv->what->id, end->handoff->id);
+        const auto refused = a.open(prompt, 4);
+        ASSERT_TRUE(a.wait_end(refused));
+        EXPECT_EQ(a.stream(refused).end->error->param, "leg");
+    }
+    (*decodes)->stop();
+    worker->stop();
+    // The link that the handoff came by is gone; it was claimed, so that this does nothing.
+    EXPECT_EQ(plane->released().size(), 1U);
+}
+
+TEST_F(WorkerTest, ADrainWaitsForWhatIsArriving) {
+    const auto plane = std::make_shared<FakeTransfer>();
+    options.transfer = plane;
+    options.claim_within = 3s;
+    start();
+    FakeEngine engine;
+    engine.on_submit = [&](FakeEngine::Submitted& s) { hand_off(*plane, s); };
+    auto c = card();
+    c.kv_layout = "fake:kv";
+    worker->set_ready(c, {}, {&engine});
+    Client client(worker->address());
+    ASSERT_TRUE(client.ready());
+    const auto id = client.open({1, 2, 3}, 4, [](auto& q) {
+        q.leg = protocol::Leg::kDecode;
+        auto h = std::make_shared<protocol::Handoff>();
+        h->layout = "fake:kv";
+        h->tokens = 2;
+        h->content = protocol::kv_content(std::span(q.prompt).first(2), 0);
+        q.handoff = h;
+    });
+    ASSERT_TRUE(plane->wait_open(1));
+    std::thread drain([&] { worker->drain(Deadline::after(now(), 30s)); });
+    EXPECT_TRUE(client.wait([](const auto& s) { return !s.go_aways.empty(); }));
+    plane->succeed();
+    drain.join();
+    ASSERT_TRUE(client.wait_end(id));
+    EXPECT_EQ(client.stream(id).end->finish, FinishReason::kLength);
+    worker->stop();
+}
+
+TEST_F(WorkerTest, ARankThatDrainsForTooLongTakesItsClaimsBack) {
+    const auto plane = std::make_shared<FakeTransfer>();
+    options.transfer = plane;
+    start();
+    FakeEngine engine;
+    auto c = card();
+    c.kv_layout = "fake:kv";
+    worker->set_ready(c, {}, {&engine});
+    Client client(worker->address());
+    ASSERT_TRUE(client.ready());
+    const auto id = client.open({1, 2, 3}, 4, [](auto& q) {
+        q.leg = protocol::Leg::kDecode;
+        auto h = std::make_shared<protocol::Handoff>();
+        h->layout = "fake:kv";
+        h->tokens = 2;
+        h->content = protocol::kv_content(std::span(q.prompt).first(2), 0);
+        q.handoff = h;
+    });
+    ASSERT_TRUE(plane->wait_open(1));
+    worker->drain(Deadline::after(now(), 20ms));
+    EXPECT_TRUE(plane->wait_open(0));
+    ASSERT_TRUE(client.wait_end(id));
+    EXPECT_EQ(client.stream(id).end->error->code, ErrorCode::kUnavailable);
+    EXPECT_TRUE(client.stream(id).end->error->retryable);
+    EXPECT_EQ(engine.submitted(), 0U);
+    worker->stop();
+}
+
 TEST_F(WorkerTest, SaysWhatIsWrongWithItsOptions) {
     const auto wrong = [&](const std::function<void(WorkerOptions&)>& change) {
         WorkerOptions o = options;
@@ -598,6 +723,9 @@ TEST_F(WorkerTest, SaysWhatIsWrongWithItsOptions) {
     EXPECT_THAT(wrong([](auto& o) { o.name.clear(); }), testing::HasSubstr("name"));
     EXPECT_THAT(wrong([](auto& o) { o.ranks = 0; }), testing::HasSubstr("ranks"));
     EXPECT_THAT(wrong([](auto& o) { o.roles.clear(); }), testing::HasSubstr("role"));
+    EXPECT_THAT(wrong([](auto& o) { o.roles.push_back(protocol::Role::kPrefill); }),
+                testing::HasSubstr("transfer"));
+    EXPECT_THAT(wrong([](auto& o) { o.claim_within = 0ms; }), testing::HasSubstr("claim_within"));
     EXPECT_THAT(wrong([](auto& o) { o.events_address = "nonsense"; }),
                 testing::HasSubstr("nonsense"));
     EXPECT_NE(wrong([](auto& o) { o.advertise = "no address"; }), "");
