@@ -117,6 +117,13 @@ Result<routing::PoolRouterOptions> router_options(const config::RouterSettings& 
     o.policy.overlap_weight = s.overlap_weight;
     o.policy.temperature = s.temperature;
     o.policy.prefix_blocks = s.prefix_blocks;
+    const auto disaggregation = router::find_disaggregation(s.disaggregation);
+    if (!disaggregation) {
+        return error(ErrorCode::kInvalidArgument,
+                     "--router-disaggregation is {}; it must be conditional, always or never.",
+                     config::in_quotes(s.disaggregation));
+    }
+    o.policy.disaggregation = *disaggregation;
     o.policy.session_slack_s = to_seconds(s.session_slack);
     o.policy.session_ttl_s = to_seconds(s.session_ttl);
     if (auto ok = router::validate(o.policy); !ok) return tl::unexpected(ok.error());

@@ -157,6 +157,12 @@ void add_router(std::vector<Option>& t) {
                     "router.session_ttl", "--router-session-ttl",
                     "How long after its last request a session's worker is remembered.")
                     .range(0, kDay_ms));
+    t.push_back(option<&S::router, &R::disaggregation>(
+                    "router.disaggregation", "--router-disaggregation",
+                    "Whether one worker computes a prompt and another one generates, where there "
+                    "are workers for either: conditional (where it is predicted to be better), "
+                    "always, never.")
+                    .in("choice"));
     t.push_back(option<&S::router, &R::kv_events>(
         "router.kv_events", "--router-kv-events",
         "Follow the workers' KV events, to know which prefixes they hold. Without, what was sent "

@@ -23,6 +23,9 @@ void RankLoad::report(const protocol::LoadReport& load, std::uint64_t booking) {
     kv_used_.store(load.kv_used_tokens, kRelaxed);
     kv_cached_.store(load.kv_cached_tokens, kRelaxed);
     kv_total_.store(load.kv_total_tokens, kRelaxed);
+    unclaimed_handoffs_.store(load.unclaimed_handoffs, kRelaxed);
+    unclaimed_bytes_.store(load.unclaimed_bytes, kRelaxed);
+    unclaimed_limit_.store(load.unclaimed_limit, kRelaxed);
     delta_.store(static_cast<std::int64_t>(unseen_.size()), kRelaxed);
 }
 
@@ -41,6 +44,9 @@ protocol::LoadReport RankLoad::read() const {
     out.kv_used_tokens = kv_used_.load(kRelaxed);
     out.kv_cached_tokens = kv_cached_.load(kRelaxed);
     out.kv_total_tokens = kv_total_.load(kRelaxed);
+    out.unclaimed_handoffs = unclaimed_handoffs_.load(kRelaxed);
+    out.unclaimed_bytes = unclaimed_bytes_.load(kRelaxed);
+    out.unclaimed_limit = unclaimed_limit_.load(kRelaxed);
     const std::int64_t delta = delta_.load(kRelaxed);
     if (delta >= 0) {
         out.waiting += static_cast<std::uint32_t>(delta);

@@ -36,6 +36,9 @@ class RankLoad {
     std::atomic<std::uint64_t> kv_used_{0};
     std::atomic<std::uint64_t> kv_cached_{0};
     std::atomic<std::uint64_t> kv_total_;
+    std::atomic<std::uint32_t> unclaimed_handoffs_{0};
+    std::atomic<std::uint64_t> unclaimed_bytes_{0};
+    std::atomic<std::uint64_t> unclaimed_limit_{0};
 };
 
 }  // namespace stator::fleet

@@ -13,6 +13,7 @@ using protocol::GenerateRequest;
 using protocol::StepEvent;
 using protocol::TokenId;
 using protocol::TokenOutput;
+using Taken = RequestLife::Taken;
 
 constexpr std::uint32_t kVocabulary = 40;
 
@@ -103,7 +104,7 @@ bool run_leg(RequestLife& life, Outcome& seen, std::uint32_t cached, bool quiet)
         StepEvent refusal;
         refusal.finish = FinishReason::kError;
         refusal.error = error(ErrorCode::kOverloaded, "full").value();
-        RC_ASSERT(!life.take(refusal, {}));
+        RC_ASSERT(life.take(refusal, {}) == Taken::kRefused);
         RC_ASSERT(life.refused());
         return false;
     }
@@ -126,7 +127,7 @@ bool run_leg(RequestLife& life, Outcome& seen, std::uint32_t cached, bool quiet)
         if (lost && event.finish && *rc::gen::arbitrary<bool>()) event.finish.reset();
         const bool nothing_came = lost && *rc::gen::arbitrary<bool>();
         if (!nothing_came) {
-            RC_ASSERT(life.take(event, tokens));
+            RC_ASSERT(life.take(event, tokens) == Taken::kPassOn);
             for (const TokenOutput& t : tokens) seen.tokens.push_back(t.token);
         } else {
             event.finish.reset();
@@ -180,7 +181,7 @@ bool give(RequestLife& life, const std::vector<TokenId>& tokens) {
     std::vector<TokenOutput> out;
     for (const TokenId t : tokens) out.push_back({.token = t});
     event.count = static_cast<std::uint32_t>(out.size());
-    return life.take(event, out);
+    return life.take(event, out) == Taken::kPassOn;
 }
 
 TEST(RequestLife, TheFirstLegIsTheRequestItselfWithoutACopy) {
@@ -235,7 +236,7 @@ TEST(RequestLife, RefusalsCostNoMove) {
         StepEvent refusal;
         refusal.finish = FinishReason::kError;
         refusal.error = error(code, "no").value();
-        EXPECT_FALSE(life.take(refusal, {}));
+        EXPECT_EQ(life.take(refusal, {}), Taken::kRefused);
         EXPECT_TRUE(life.refused());
     }
     EXPECT_FALSE(life.ended());
@@ -248,7 +249,7 @@ TEST(RequestLife, AnErrorOfTheRequestItselfIsPassedOn) {
     StepEvent refusal;
     refusal.finish = FinishReason::kError;
     refusal.error = error(ErrorCode::kInvalidArgument, "no such token").value();
-    EXPECT_TRUE(life.take(refusal, {}));
+    EXPECT_EQ(life.take(refusal, {}), Taken::kPassOn);
     EXPECT_TRUE(life.ended());
     EXPECT_EQ(refusal.prompt_tokens, 3U);
 }
@@ -260,7 +261,7 @@ TEST(RequestLife, AWorkerThatGivesUpMidwayIsALoss) {
     StepEvent end;
     end.finish = FinishReason::kError;
     end.error = error(ErrorCode::kAborted, "the grace time is over").value();
-    EXPECT_FALSE(life.take(end, {}));
+    EXPECT_EQ(life.take(end, {}), Taken::kLost);
     EXPECT_FALSE(life.refused());
     EXPECT_EQ(life.lost(*end.error), std::nullopt);
     EXPECT_EQ(life.next_request()->max_tokens, 7U);

@@ -25,7 +25,7 @@ struct Replica {
                                protocol::Role role = protocol::Role::kAggregated) {
         router::RankDescription d;
         d.name = name;
-        d.role = role;
+        d.roles = role;
         d.prefill = {.base_s = 0.01, .per_token_s = 1e-4};
         const router::RankIndex rank = router.add_rank(std::move(d));
         peers.ranks_changed();

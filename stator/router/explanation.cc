@@ -81,6 +81,21 @@ std::string to_json(const Explanation& e, std::size_t most_ranks) {
         w.key("refused").string(e.refused->message);
         w.key("refusal").string(to_string(e.refused->code));
     }
+    if (e.whole || e.split) {
+        w.key("disaggregation").string(to_string(e.disaggregation));
+        w.key("alternatives").begin_object();
+        const auto alternative = [&](std::string_view name, const auto& entry) {
+            w.key(name);
+            if (entry) {
+                write_entry(w, *entry, e.policy);
+            } else {
+                w.null();
+            }
+        };
+        alternative("whole", e.whole);
+        alternative("prefill_and_decode", e.split);
+        w.end_object();
+    }
     w.key("fallbacks").begin_array();
     for (const std::string& name : e.fallbacks) w.string(name);
     w.end_array();

@@ -11,7 +11,8 @@
 
 namespace stator::router {
 
-/// Everything about one decision, for people: all ranks of the role, taken or not.
+/// Everything about one decision, for people: all ranks that could take it, taken or
+/// not. One that could compute the prompt alone, or all, is there twice.
 struct Explanation {
     struct Entry {
         std::string worker;         ///< the rank's stable name
@@ -26,6 +27,10 @@ struct Explanation {
     bool by_session = false;
     /// Engines keep KV that the index does not follow: cached tokens are at most so many.
     bool upper_bound = false;
+    // Where it could be split: what each of the two ways would be at best.
+    Disaggregation disaggregation = Disaggregation::kConditional;
+    std::optional<Entry> whole;
+    std::optional<Entry> split;
     std::vector<std::string> fallbacks;
     std::optional<Error> refused;
     std::vector<Entry> ranks;  ///< best first, then those excluded

@@ -51,6 +51,26 @@ std::optional<Policy> find_policy(std::string_view name) {
     return std::nullopt;
 }
 
+std::string_view to_string(Disaggregation disaggregation) {
+    switch (disaggregation) {
+        case Disaggregation::kConditional:
+            return "conditional";
+        case Disaggregation::kAlways:
+            return "always";
+        case Disaggregation::kNever:
+            return "never";
+    }
+    return "unknown";
+}
+
+std::optional<Disaggregation> find_disaggregation(std::string_view name) {
+    for (const auto d :
+         {Disaggregation::kConditional, Disaggregation::kAlways, Disaggregation::kNever}) {
+        if (to_string(d) == name) return d;
+    }
+    return std::nullopt;
+}
+
 Result<void> validate(const PolicyOptions& o) {
     constexpr double kMost = 1e6;
     const std::array<Bound, 12> bounds{{

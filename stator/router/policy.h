@@ -24,6 +24,16 @@ enum class Policy : std::uint8_t {
 [[nodiscard]] std::span<const Policy> all_policies();
 [[nodiscard]] std::optional<Policy> find_policy(std::string_view name);
 
+/// Whether the prompt of a request that may be split is computed by another rank than the one that
+/// generates.
+enum class Disaggregation : std::uint8_t {
+    kConditional = 1,  ///< where it is predicted to be better
+    kAlways,           ///< where there are ranks for it
+    kNever,
+};
+[[nodiscard]] std::string_view to_string(Disaggregation disaggregation);
+[[nodiscard]] std::optional<Disaggregation> find_disaggregation(std::string_view name);
+
 /// A policy and all that can be set about it. Plain data: it can be replaced while requests run.
 struct PolicyOptions {
     Policy policy = Policy::kExpectedTtft;
@@ -65,6 +75,7 @@ struct PolicyOptions {
     std::uint32_t max_sessions = 100'000;  ///< beyond: the least recently used is forgotten
     /// Refuse a request whose KV no decode rank is predicted to have room for.
     bool refuse_without_kv_room = true;
+    Disaggregation disaggregation = Disaggregation::kConditional;
 
     bool operator==(const PolicyOptions&) const = default;
 };

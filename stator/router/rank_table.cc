@@ -43,8 +43,8 @@ RankIndex RankTable::add(RankDescription description) {
         grow_all(c.total, c.anchor, c.head, c.level_work[0], c.level_work[1], c.level_work[2],
                  c.foreign, c.scale, c.base, c.per_token, c.per_token_context, c.step,
                  c.relative_std, c.onboarding, c.requests, c.own, c.running_limit, c.limit,
-                 c.decoding, c.kv_tokens, c.kv_total, c.kv_room, c.role, c.distrusted, c.zone,
-                 c.name_hash);
+                 c.decoding, c.kv_tokens, c.kv_total, c.kv_room, c.roles, c.handoffs_full,
+                 c.distrusted, c.zone, c.site, c.host, c.name_hash);
     }
     const RankIndex rank = free_.back();
     free_.pop_back();
@@ -66,10 +66,12 @@ void RankTable::describe(RankIndex rank, RankDescription description) {
     if (!r.description.avoid.empty()) ++avoided_;
     const RankDescription& d = r.description;
     Columns& c = columns_;
-    set_role(rank, r.present && d.open ? std::to_underlying(d.role) : 0);
+    set_roles(rank, r.present && d.open ? d.roles.bits() : 0);
     c.distrusted[rank] = d.distrusted ? 1 : 0;
     c.onboarding[rank] = narrow(d.onboarding_s_per_token);
     c.zone[rank] = zone_number(d.zone);
+    c.site[rank] = site_number(d);
+    c.host[rank] = d.host.empty() ? 0 : hash_of(d.host) | 1U;
     c.name_hash[rank] = hash_of(d.name);
     refresh_speed(rank);
     refresh_step(rank);
@@ -83,7 +85,8 @@ void RankTable::remove(RankIndex rank) {
     if (!r.description.avoid.empty()) --avoided_;
     r = Rank{};
     Columns& c = columns_;
-    set_role(rank, 0);
+    set_roles(rank, 0);
+    c.handoffs_full[rank] = 0;
     c.total[rank] = c.anchor[rank] = c.head[rank] = 0;
     for (auto& level : c.level_work) level[rank] = 0;
     c.foreign[rank] = c.step[rank] = c.decoding[rank] = c.kv_tokens[rank] = c.kv_total[rank] = 0;
@@ -91,16 +94,44 @@ void RankTable::remove(RankIndex rank) {
     free_.push_back(rank);
 }
 
-void RankTable::set_role(RankIndex rank, std::uint8_t role) {
-    const auto prefills = [](std::uint8_t which) {
-        return which == std::to_underlying(protocol::Role::kAggregated) ||
-                       which == std::to_underlying(protocol::Role::kPrefill)
-                   ? std::size_t{1}
-                   : 0;
+void RankTable::set_roles(RankIndex rank, std::uint8_t roles) {
+    using protocol::Role;
+    constexpr std::uint8_t kPrefill = Roles(Role::kPrefill).bits();
+    constexpr std::uint8_t kDecode = Roles(Role::kDecode).bits();
+    constexpr std::uint8_t kComputes = Roles{Role::kAggregated, Role::kPrefill}.bits();
+    std::uint8_t& now = columns_.roles[rank];
+    const auto count = [&](std::size_t& ranks, std::uint8_t those) {
+        if ((now & those) != 0) --ranks;
+        if ((roles & those) != 0) ++ranks;
     };
-    std::uint8_t& now = columns_.role[rank];
-    prefill_ranks_ += prefills(role) - prefills(now);
-    now = role;
+    count(prefill_ranks_, kComputes);
+    count(split_prefill_ranks_, kPrefill);
+    count(decode_ranks_, kDecode);
+    now = roles;
+}
+
+std::uint32_t RankTable::site_number(const RankDescription& d) {
+    constexpr std::size_t kMostMethods = 32;
+    Site site{.zone = zone_number(d.zone), .methods = 0, .host_known = !d.host.empty()};
+    for (const std::string& method : d.transfer_methods) {
+        auto at = std::ranges::find(methods_, method);
+        if (at == methods_.end()) {
+            if (methods_.size() == kMostMethods) continue;
+            at = methods_.insert(at, method);
+        }
+        site.methods |= 1U << static_cast<unsigned>(at - methods_.begin());
+    }
+    const auto known = std::ranges::find(sites_, site);
+    const auto number = static_cast<std::uint32_t>(known - sites_.begin());
+    if (known == sites_.end()) sites_.push_back(site);
+    return number;
+}
+
+bool RankTable::connected(const Site& from, const Site& to, bool same_host) {
+    if (from.methods == 0 || to.methods == 0) return true;
+    const bool apart = from.host_known && to.host_known && !same_host;
+    const std::uint32_t shm = apart ? 1U : 0U;
+    return (from.methods & to.methods & ~shm) != 0;
 }
 
 std::uint32_t RankTable::zone_number(const std::string& zone) {
@@ -190,6 +221,10 @@ void RankTable::report(RankIndex rank, const protocol::LoadReport& load) {
     // A few wait for the next step, whatever room there is.
     const bool short_of_it =
         load.kv_total_tokens > 0 && load.waiting > std::max(1U, load.running_limit / 8);
+    // Some of it is on its way to whoever was chosen already.
+    constexpr std::uint64_t kPercent = 85;
+    c.handoffs_full[rank] =
+        load.unclaimed_limit > 0 && load.unclaimed_bytes / kPercent >= load.unclaimed_limit / 100;
     const float used = static_cast<float>(load.kv_used_tokens);
     c.kv_room[rank] = short_of_it ? std::max(0.0F, c.kv_total[rank] - used) : kPlenty;
 }

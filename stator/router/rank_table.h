@@ -15,7 +15,7 @@ namespace stator::router {
 /// What the fleet knows of a rank, apart from its load.
 struct RankDescription {
     std::string name;  ///< stable: survives restarts; "worker/rank"
-    protocol::Role role = protocol::Role::kAggregated;
+    Roles roles = protocol::Role::kAggregated;
     estimate::PrefillTime prefill;  ///< priors of its pool; must be valid
     estimate::DecodeStepTime step;
     /// How far off the priors may be, as the standard deviation of a logarithm: 0.25 where they
@@ -31,8 +31,12 @@ struct RankDescription {
     std::vector<Label> taints;            ///< exclude it unless tolerated
     std::vector<Label> avoid;             ///< others are preferred unless these are tolerated
     std::string zone;                     ///< handoffs within one are cheap; empty = any
-    bool open = true;                     ///< takes requests
-    bool distrusted = false;              ///< overlaps of it are not believed
+    std::string host;                     ///< and within one of these cheaper; empty = unknown
+    /// By which handoffs can be moved: two ranks need one in common, and "shm" one host. Empty =
+    /// not said: any.
+    std::vector<std::string> transfer_methods;
+    bool open = true;         ///< takes requests
+    bool distrusted = false;  ///< overlaps of it are not believed
 };
 
 /// The load of every rank, side by side: columns, since each decision reads all ranks. A rank's
@@ -114,9 +118,12 @@ class RankTable {
         std::vector<float> kv_tokens;      ///< that these need, and those booked
         std::vector<float> kv_total;       ///< 0 = unknown
         std::vector<float> kv_room;        ///< tokens left, where requests wait for some there
-        std::vector<std::uint8_t> role;    ///< 0 = gone or closed
+        std::vector<std::uint8_t> roles;   ///< Roles::bits(); 0 = gone or closed
+        std::vector<std::uint8_t> handoffs_full;  ///< nobody takes what its legs have left
         std::vector<std::uint8_t> distrusted;
         std::vector<std::uint32_t> zone;  ///< number of the zone's name; 0 = any
+        std::vector<std::uint32_t> site;  ///< number of its Site
+        std::vector<std::uint64_t> host;  ///< hash of the host's name; 0 = unknown
         std::vector<std::uint64_t> name_hash;
     };
     [[nodiscard]] const Columns& columns() const { return columns_; }
@@ -125,10 +132,24 @@ class RankTable {
     void refresh_step(RankIndex rank);
     /// Prompt tokens of our bookings that the engine's waiting tokens may contain.
     void note_own_waiting(RankIndex rank, std::uint64_t tokens);
-    /// One more than there are names of zones: their numbers go from 0, which is any.
-    [[nodiscard]] std::size_t zones() const { return zones_.size() + 1; }
-    /// Ranks that compute prompts and take requests.
-    [[nodiscard]] std::size_t prefill_ranks() const { return prefill_ranks_; }
+    /// What of a rank's place decides how its handoffs can travel; as few as there are different
+    /// ones.
+    struct Site {
+        std::uint32_t zone = 0;
+        std::uint32_t methods = 0;  ///< a bit for each; 0 = any. The lowest is "shm".
+        bool host_known = false;
+        bool operator==(const Site&) const = default;
+    };
+    [[nodiscard]] const std::vector<Site>& sites() const { return sites_; }
+    /// Whether a handoff gets from one to the other.
+    [[nodiscard]] static bool connected(const Site& from, const Site& to, bool same_host);
+    /// Ranks that compute prompts and take requests; those that decode do where there are no
+    /// others.
+    [[nodiscard]] std::size_t prefill_ranks() const {
+        return prefill_ranks_ > 0 ? prefill_ranks_ : decode_ranks_;
+    }
+    /// Whether a prompt could be computed by one rank and its output by another.
+    [[nodiscard]] bool can_split() const { return split_prefill_ranks_ > 0 && decode_ranks_ > 0; }
     [[nodiscard]] bool any_taints() const { return tainted_ > 0; }
     [[nodiscard]] bool any_avoided() const { return avoided_ > 0; }
 
@@ -152,7 +173,8 @@ class RankTable {
     void take_out(RankIndex rank, std::size_t at, double now_s);
     void refresh_speed(RankIndex rank);
     void learn_of_pool(double observed_s, double prior_s, double weight);
-    void set_role(RankIndex rank, std::uint8_t role);
+    void set_roles(RankIndex rank, std::uint8_t roles);
+    [[nodiscard]] std::uint32_t site_number(const RankDescription& description);
     [[nodiscard]] std::uint32_t zone_number(const std::string& zone);
 
     std::vector<Rank> ranks_;
@@ -163,7 +185,11 @@ class RankTable {
     Columns columns_;
     std::size_t tainted_ = 0;
     std::size_t avoided_ = 0;
-    std::size_t prefill_ranks_ = 0;
+    std::size_t prefill_ranks_ = 0;        ///< of role aggregated or prefill
+    std::size_t split_prefill_ranks_ = 0;  ///< of role prefill
+    std::size_t decode_ranks_ = 0;
+    std::vector<Site> sites_;
+    std::vector<std::string> methods_{"shm"};
 };
 
 }  // namespace stator::router

@@ -2,9 +2,11 @@
 
 #include <chrono>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "stator/base/strong.h"
@@ -30,6 +32,36 @@ struct Overlap {
     bool operator==(const Overlap&) const = default;
 };
 
+/// What a rank does: one or several of the roles.
+class Roles {
+  public:
+    constexpr Roles() = default;
+    // NOLINTNEXTLINE(google-explicit-constructor): a role is a set of one
+    constexpr Roles(protocol::Role role) : bits_(bit(role)) {}
+    constexpr Roles(std::initializer_list<protocol::Role> roles) {
+        for (const auto role : roles) add(role);
+    }
+    constexpr void add(protocol::Role role) { bits_ |= bit(role); }
+    constexpr void remove(protocol::Role role) { bits_ &= static_cast<std::uint8_t>(~bit(role)); }
+    [[nodiscard]] constexpr bool has(protocol::Role role) const { return (bits_ & bit(role)) != 0; }
+    /// One bit a role; 0 = none.
+    [[nodiscard]] constexpr std::uint8_t bits() const { return bits_; }
+    /// Of ranks that take what is asked of `role`: whole requests (kAggregated) go to those that
+    /// decode, too.
+    [[nodiscard]] static constexpr std::uint8_t takers(protocol::Role role) {
+        const std::uint8_t also =
+            role == protocol::Role::kAggregated ? bit(protocol::Role::kDecode) : 0;
+        return bit(role) | also;
+    }
+    bool operator==(const Roles&) const = default;
+
+  private:
+    [[nodiscard]] static constexpr std::uint8_t bit(protocol::Role role) {
+        return static_cast<std::uint8_t>(1U << std::to_underlying(role));
+    }
+    std::uint8_t bits_ = 0;
+};
+
 /// A label that a rank bears and a request may ask for or tolerate, as "zone=a" or "gpu=old".
 using Label = std::string;
 
@@ -43,14 +75,19 @@ struct RouteRequest {
     std::span<const std::uint64_t> blocks;
     /// Ranks that hold some of the prefix; those not named hold none. Each rank once.
     std::span<const Overlap> overlaps;
+    /// The leg: kAggregated is a whole request.
     protocol::Role role = protocol::Role::kAggregated;
     /// With role kPrefill: a decode rank is chosen and booked together with it.
     bool pair = false;
+    /// With role kAggregated: such a pair instead, where PolicyOptions::disaggregation says so.
+    bool split = false;
     std::int32_t priority = 0;  ///< higher goes first
     std::uint32_t adapter = 0;  ///< LoRA adapter; 0 = the model itself
     std::uint64_t session = 0;  ///< 0 = none
     bool session_hard = false;  ///< the session's rank and no other while it can take requests
-    double encode_s = 0.0;      ///< media to encode before the prompt, at a usual rank
+    /// Media to encode, at a usual rank: before the prompt, or (kEncode) instead of one. Ranks in
+    /// `overlaps` of a kEncode leg hold the embeddings.
+    double encode_s = 0.0;
     std::optional<RankIndex> pinned;  ///< policy direct, or any: this rank alone
     /// Book only where prompts of no more seconds are before it; else it is to come again: then
     /// Decision::booking is 0.

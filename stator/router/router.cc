@@ -125,12 +125,61 @@ Result<Decision> Router::decide(const RouteRequest& request, Nanos now) {
                            "the policy direct goes where the request says: name a worker in the "
                            "header x-stator-worker");
     }
+    if (!splits(request)) return decide_one(request, now);
+    RouteRequest pair = request;
+    pair.role = Role::kPrefill;
+    pair.pair = true;
+    auto split = decide_one(pair, now);
+    if (options_.disaggregation == Disaggregation::kAlways) {
+        // Without a rank for it, or when those that there are have refused, it still is served.
+        const bool last = split || (split.error().code != ErrorCode::kUnavailable &&
+                                    request.excluded.empty() && !request.pinned);
+        if (last) return split;
+    }
+    auto whole = decide_one(request, now);
+    if (!split) {
+        if (!whole && !request.pinned) return split;
+        return whole;
+    }
+    if (!whole) return split;
+    return is_better(*split, *whole, request) ? std::move(split) : std::move(whole);
+}
+
+bool Router::splits(const RouteRequest& request) const {
+    return request.split && request.role == Role::kAggregated &&
+           options_.disaggregation != Disaggregation::kNever && table_.can_split();
+}
+
+/// By what the policy charges for the two, where that is seconds; else by their first tokens.
+bool Router::is_better(const Decision& split, const Decision& whole,
+                       const RouteRequest& request) const {
+    if (request.session_hard && split.by_session != whole.by_session) return split.by_session;
+    if (options_.policy != Policy::kExpectedTtft) {
+        return split.chosen.ttft_s() < whole.chosen.ttft_s();
+    }
+    const double kept = (split.by_session ? options_.session_slack_s : 0) -
+                        (whole.by_session ? options_.session_slack_s : 0);
+    return split.chosen.cost - kept < whole.chosen.cost;
+}
+
+/// One way: as the request's role says.
+Result<Decision> Router::decide_one(const RouteRequest& request, Nanos now) {
     scorer_.prepare(table_, active_, request);
+    if (request.role == Role::kDecode) {
+        freed_.clear();
+        for (RankIndex d = 0; d < table_.size(); ++d) {
+            if (scorer_.exclusion(d) == Exclusion::kNone && !has_room(d, request, seconds(now))) {
+                scorer_.exclude(d, Exclusion::kFull);
+            }
+        }
+    }
     scorer_.score(table_, active_, options_, request, seconds(now), turn_, random_);
     if (request.pair) {
         if (auto ok = add_decode_costs(request, now); !ok) {
             return tl::unexpected(std::move(ok.error()));
         }
+    } else if (splits(request)) {
+        add_own_decode_costs(request, now);
     }
     Decision decision;
     const RankIndex rank = pick(request, seconds(now), now, decision);
@@ -139,7 +188,7 @@ Result<Decision> Router::decide(const RouteRequest& request, Nanos now) {
     list_fallbacks(decision);
     decision.ttft_std_s = scorer_.std_s(table_, decision.chosen);
     if (request.pair) {
-        const Decoder& decoder = decoders_[table_.columns().zone[rank]];
+        const Decoder decoder = decoder_for(rank);
         decision.chosen.decode_rank = decoder.rank;
         decision.chosen.handoff_s = decoder.handoff_s;
     }
@@ -299,22 +348,26 @@ void Router::list_fallbacks(Decision& decision) const {
 }
 
 /// Adds to each prefill rank's cost what the best decode rank for it costs: the handoff, its steps,
-/// and what those already there lose. Between zones a handoff takes twice as long. What is best
-/// depends on the prefill rank's zone alone.
+/// and what those already there lose. What is best depends on the prefill rank's site and host
+/// alone.
 Result<void> Router::add_decode_costs(const RouteRequest& request, Nanos now) {
     std::vector<double>& costs = scorer_.costs();
+    decoders_.assign(table_.sites().size(), Decoders{});
+    decoders_on_.clear();
     const auto least = std::ranges::min_element(costs);
     if (least == costs.end() || *least >= Scorer::kNever) return {};  // nobody computes the prompt
     const auto first = static_cast<RankIndex>(least - costs.begin());
     const Candidate best = scorer_.candidate(table_, options_, request, first, seconds(now));
     freed_.clear();
-    decoders_.assign(table_.zones(), Decoder{});
     const RankTable::Columns& c = table_.columns();
     bool there = false;
+    bool room = false;
     for (RankIndex d = 0; d < table_.size(); ++d) {
-        if (c.role[d] != std::to_underlying(Role::kDecode)) continue;
+        if ((c.roles[d] & Roles::takers(Role::kDecode)) == 0) continue;
+        if (std::ranges::find(request.excluded, d) != request.excluded.end()) continue;
         there = true;
         if (!has_room(d, request, seconds(now) + best.ttft_s())) continue;
+        room = true;
         consider_decoder(d, request);
     }
     if (!there)
@@ -322,33 +375,89 @@ Result<void> Router::add_decode_costs(const RouteRequest& request, Nanos now) {
     bool any = false;
     for (RankIndex r = 0; r < costs.size(); ++r) {
         if (costs[r] >= Scorer::kNever) continue;
-        const Decoder& decoder = decoders_[c.zone[r]];
+        const Decoder decoder = decoder_for(r);
         costs[r] = decoder.rank == kNoRank ? Scorer::kNever : costs[r] + decoder.cost;
         any = any || decoder.rank != kNoRank;
     }
     if (any) return {};
+    if (room) {
+        return tl::unexpected(
+            refusal(ErrorCode::kUnavailable, "no decode worker can be reached by a handoff"));
+    }
     return tl::unexpected(
         refusal(ErrorCode::kOverloaded, "no decode worker will have room for the request"));
 }
 
-void Router::consider_decoder(RankIndex rank, const RouteRequest& request) {
+/// What a whole request costs once it decodes, so that it compares with a pair.
+void Router::add_own_decode_costs(const RouteRequest& request, Nanos now) {
+    std::vector<double>& costs = scorer_.costs();
+    if (options_.policy != Policy::kExpectedTtft) return;
     const RankTable::Columns& c = table_.columns();
-    const RankDescription& r = table_.description(rank);
+    freed_.clear();
+    for (RankIndex r = 0; r < costs.size(); ++r) {
+        if (costs[r] >= Scorer::kNever) continue;
+        const bool decodes = (c.roles[r] & Roles::takers(Role::kDecode)) != 0;
+        if (decodes && !has_room(r, request, seconds(now))) {
+            scorer_.exclude(r, Exclusion::kFull);
+            costs[r] = Scorer::kNever;
+            continue;
+        }
+        // Those that decode make a step anyway: what its base takes is no harm to them.
+        const double base = std::min(static_cast<double>(c.base[r]), double{c.step[r]});
+        costs[r] += decode_cost(r, request).rest - options_.itl_weight * c.decoding[r] * base;
+    }
+}
+
+Router::DecodeCost Router::decode_cost(RankIndex rank, const RouteRequest& request) const {
+    const RankTable::Columns& c = table_.columns();
     const double needed =
         request.prompt_tokens + static_cast<double>(request.expected_output_tokens);
     const double with = table_.speed(rank).step_s(c.decoding[rank] + 1, c.kv_tokens[rank] + needed);
     const double harm = options_.itl_weight * c.decoding[rank] * (with - c.step[rank]) *
                         request.expected_output_tokens;
     const double memory = c.kv_total[rank] > 0 ? 0.001 * c.kv_tokens[rank] / c.kv_total[rank] : 0;
-    const double handoff = r.handoff_latency_s + r.handoff_s_per_token * request.prompt_tokens;
-    const double rest = with + std::max(0.0, harm) + memory + 1e-6 * c.own[rank];
-    for (std::uint32_t zone = 0; zone < decoders_.size(); ++zone) {
-        const bool crosses = zone != 0 && c.zone[rank] != 0 && c.zone[rank] != zone;
-        const double takes = handoff * (crosses ? 2 : 1);
-        Decoder& best = decoders_[zone];
-        if (takes + rest >= best.cost) continue;
-        best = {rank, takes + rest, takes + with};
+    return {with, with + std::max(0.0, harm) + memory + 1e-6 * c.own[rank]};
+}
+
+double Router::usual_handoff_s(RankIndex decode_rank, double tokens) const {
+    const RankDescription& d = table_.description(decode_rank);
+    return d.handoff_latency_s + d.handoff_s_per_token * tokens;
+}
+
+HandoffWay Router::way(RankIndex from, RankIndex to) const {
+    const RankTable::Columns& c = table_.columns();
+    return {c.zone[from], c.zone[to], c.host[from] != 0 && c.host[from] == c.host[to]};
+}
+
+void Router::consider_decoder(RankIndex rank, const RouteRequest& request) {
+    const RankTable::Columns& c = table_.columns();
+    const auto [step, rest] = decode_cost(rank, request);
+    const double usual = usual_handoff_s(rank, request.prompt_tokens);
+    const double waits = 0.5 * c.step[rank];  // for the end of the step under way
+    const RankTable::Site& here = table_.sites()[c.site[rank]];
+    for (std::size_t s = 0; s < decoders_.size(); ++s) {
+        const RankTable::Site& site = table_.sites()[s];
+        if (!RankTable::connected(site, here, false)) continue;
+        const double takes = waits + handoffs_.seconds({site.zone, here.zone, false}, usual);
+        decoders_[s].consider({rank, takes + rest, takes + step});
     }
+    if (c.host[rank] == 0) return;
+    const double takes = waits + handoffs_.seconds({here.zone, here.zone, true}, usual);
+    decoders_on_[c.host[rank]].consider({rank, takes + rest, takes + step});
+}
+
+/// After add_decode_costs().
+Router::Decoder Router::decoder_for(RankIndex rank) const {
+    const RankTable::Columns& c = table_.columns();
+    if (c.site[rank] >= decoders_.size()) return {};
+    Decoder best = decoders_[c.site[rank]].other_than(rank);
+    if (c.host[rank] == 0) return best;
+    const auto beside = decoders_on_.find(c.host[rank]);
+    if (beside == decoders_on_.end()) return best;
+    const Decoder& near = beside->second.other_than(rank);
+    if (near.rank == kNoRank || near.cost >= best.cost) return best;
+    const std::vector<RankTable::Site>& sites = table_.sites();
+    return RankTable::connected(sites[c.site[rank]], sites[c.site[near.rank]], true) ? near : best;
 }
 
 /// A place, and KV memory at the time of the handoff.
@@ -436,7 +545,8 @@ BookingId Router::enter(const RouteRequest& request, const Decision& decision, N
         queue_work(b, prior, seconds(now));
     } else {
         b.prefilled = true;
-        ++accounts_[b.rank].own_decoding;
+        b.encodes = request.role == Role::kEncode;
+        if (!b.encodes) ++accounts_[b.rank].own_decoding;
     }
     open(b.rank, b.id, b.decode_rank == kNoRank ? b.kv_tokens : b.prompt_tokens);
     if (b.decode_rank != kNoRank) open(b.decode_rank, b.id, b.kv_tokens);
@@ -608,6 +718,7 @@ void Router::on_first_token(BookingId id, std::uint32_t cached_tokens, Nanos now
     Booking* const b = find(id);
     if (b == nullptr || b->prefilled || b->peers) return;
     finish_prefill(*b, cached_tokens, true, seconds(now));
+    if (b->decode_rank != kNoRank) b->prefill_end_s = seconds(now);
     if (sink_ != nullptr) sink_->first_token(id.value, cached_tokens, now);
 }
 
@@ -633,12 +744,24 @@ void Router::finish_prefill(Booking& b, std::uint32_t cached_tokens, bool learn,
     }
 }
 
+void Router::on_handed_over(BookingId id, Nanos now) {
+    Booking* const b = find(id);
+    if (b == nullptr || b->peers || b->decode_rank == kNoRank || b->prefill_end_s <= 0) return;
+    const double took = seconds(now) - std::exchange(b->prefill_end_s, 0);
+    const double step = static_cast<double>(table_.columns().step[b->decode_rank]);
+    const double usual = usual_handoff_s(b->decode_rank, b->prompt_tokens);
+    handoffs_.observe(way(b->rank, b->decode_rank), usual, std::max(took - step, usual / 100),
+                      table_.description(b->decode_rank).prior_std);
+}
+
 void Router::on_end(BookingId id, Nanos now) {
     Booking* const b = find(id);
     if (b == nullptr) return;
     remove_prefix(*b);
     const RankIndex decoder = b->decode_rank != kNoRank ? b->decode_rank : b->rank;
-    if (b->prefilled) {
+    if (b->encodes) {
+        // Nobody waits for its tokens.
+    } else if (b->prefilled) {
         --accounts_[decoder].own_decoding;
     } else {
         table_.withdraw(b->rank, b->id, std::max(seconds(now), table_.latest_s(b->rank)));

@@ -5,12 +5,14 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "stator/base/error.h"
 #include "stator/protocol/load.h"
 #include "stator/router/active_prefixes.h"
 #include "stator/router/explanation.h"
+#include "stator/router/handoff_times.h"
 #include "stator/router/policy.h"
 #include "stator/router/rank_table.h"
 #include "stator/router/route.h"
@@ -54,6 +56,9 @@ class Router {
     /// Its prompt is computed; of a pair: the decode rank goes on. `cached_tokens`: of the prompt,
     /// as the engine says.
     void on_first_token(BookingId booking, std::uint32_t cached_tokens, Nanos now);
+    /// Of a pair whose prompt is computed: the first token came from the decode rank. Learns how
+    /// long a handoff takes.
+    void on_handed_over(BookingId booking, Nanos now);
     /// It has ended, or was refused, or its rank was lost. Unknown ones are ignored.
     void on_end(BookingId booking, Nanos now);
 
@@ -87,8 +92,10 @@ class Router {
         std::uint32_t prompt_tokens = 0;
         std::uint32_t uncached_tokens = 0;
         std::uint32_t kv_tokens = 0;
-        double end_s = 0;  ///< predicted
+        double end_s = 0;          ///< predicted
+        double prefill_end_s = 0;  ///< of a pair; 0 = not yet, or learned from already
         bool prefilled = false;
+        bool encodes = false;
         bool peers = false;  ///< another router's: `blocks` are the places of ActivePrefixes
         std::vector<std::uint64_t> blocks;
     };
@@ -104,14 +111,36 @@ class Router {
         std::uint64_t waiting_tokens = 0;  ///< prompts of bookings without a first token
     };
 
-    /// The best decode rank for a prompt that is computed in one zone.
+    /// A decode rank for a prompt that is computed elsewhere.
     struct Decoder {
         RankIndex rank = kNoRank;
         double cost = Scorer::kNever;
         double handoff_s = 0;  ///< and the first step there
     };
+    /// The best ones for prompts that are computed at one site, or on one host: the second one is
+    /// for the rank that would be its own decoder.
+    struct Decoders {
+        Decoder first;
+        Decoder second;
+        void consider(const Decoder& d) {
+            if (d.cost < first.cost) {
+                second = std::exchange(first, d);
+            } else if (d.cost < second.cost) {
+                second = d;
+            }
+        }
+        [[nodiscard]] const Decoder& other_than(RankIndex rank) const {
+            return first.rank == rank ? second : first;
+        }
+    };
 
     [[nodiscard]] Result<Decision> decide(const RouteRequest& request, Nanos now);
+    [[nodiscard]] bool splits(const RouteRequest& request) const;
+    [[nodiscard]] Result<Decision> decide_one(const RouteRequest& request, Nanos now);
+    [[nodiscard]] bool is_better(const Decision& split, const Decision& whole,
+                                 const RouteRequest& request) const;
+    [[nodiscard]] Explanation::Entry entry(const Candidate& c) const;
+    void list_ranks(const RouteRequest& request, bool decided, Nanos now, Explanation& out);
     [[nodiscard]] std::string why_excluded(const RouteRequest& request, RankIndex rank) const;
     [[nodiscard]] Error no_candidate(const RouteRequest& request) const;
     [[nodiscard]] RankIndex pick(const RouteRequest& request, double now_s, Nanos now,
@@ -121,7 +150,16 @@ class Router {
     [[nodiscard]] RankIndex power_of_two();
     [[nodiscard]] RankIndex softmax(double least);
     [[nodiscard]] Result<void> add_decode_costs(const RouteRequest& request, Nanos now);
+    void add_own_decode_costs(const RouteRequest& request, Nanos now);
     void consider_decoder(RankIndex rank, const RouteRequest& request);
+    [[nodiscard]] Decoder decoder_for(RankIndex rank) const;
+    struct DecodeCost {
+        double step_s = 0;  ///< the first one
+        double rest = 0;    ///< and what else is charged
+    };
+    [[nodiscard]] DecodeCost decode_cost(RankIndex rank, const RouteRequest& request) const;
+    [[nodiscard]] double usual_handoff_s(RankIndex decode_rank, double tokens) const;
+    [[nodiscard]] HandoffWay way(RankIndex from, RankIndex to) const;
     [[nodiscard]] bool has_room(RankIndex rank, const RouteRequest& request, double when_s);
     void count_freed(double when_s);
     BookingId enter(const RouteRequest& request, const Decision& decision, Nanos now);
@@ -156,8 +194,10 @@ class Router {
     std::vector<Account> accounts_;
     std::vector<Booking> bookings_;
     std::vector<std::uint32_t> free_;
-    std::vector<float> freed_;       ///< of count_freed()
-    std::vector<Decoder> decoders_;  ///< for prompts computed in each zone
+    std::vector<float> freed_;        ///< of count_freed()
+    std::vector<Decoders> decoders_;  ///< for prompts computed at each site
+    std::unordered_map<std::uint64_t, Decoders> decoders_on_;  ///< and on each host
+    HandoffTimes handoffs_;
     std::uint64_t serial_ = 0;
     std::uint64_t turn_ = 0;
     std::size_t live_ = 0;   ///< ours

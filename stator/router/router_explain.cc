@@ -39,41 +39,62 @@ Explanation Router::explain(const RouteRequest& request, Nanos now) {
     Explanation out;
     out.policy = options_.policy;
     out.prompt_tokens = request.prompt_tokens;
+    out.disaggregation = options_.disaggregation;
     const std::minstd_rand before = random_;
     auto decision = decide(request, now);
     random_ = before;  // what book() would do
-    const auto name = [&](RankIndex r) {
-        return r == kNoRank ? std::string() : table_.description(r).name;
-    };
     if (decision) {
-        const Candidate& c = decision->chosen;
-        out.chosen = Explanation::Entry{name(c.rank), name(c.decode_rank), c, {}};
+        out.chosen = entry(decision->chosen);
         out.ttft_std_s = decision->ttft_std_s;
         out.by_session = decision->by_session;
-        for (const RankIndex r : decision->fallbacks) out.fallbacks.push_back(name(r));
+        for (const RankIndex r : decision->fallbacks) {
+            out.fallbacks.push_back(table_.description(r).name);
+        }
     } else {
         out.refused = std::move(decision.error());
     }
     if (options_.policy == Policy::kDirect && !request.pinned) return out;
-    for (RankIndex r = 0; r < table_.size(); ++r) {
-        if (!table_.present(r) || table_.description(r).role != request.role) continue;
-        Explanation::Entry e;
-        e.worker = name(r);
-        e.excluded = why_excluded(request, r);
-        e.candidate = scorer_.candidate(table_, options_, request, r,
-                                        static_cast<double>(now.count()) * 1e-9);
-        if (request.pair && out.chosen && e.excluded.empty()) {
-            const Decoder& decoder = decoders_[table_.columns().zone[r]];
-            e.decode_worker = name(decoder.rank);
-            e.candidate.decode_rank = decoder.rank;
-            e.candidate.handoff_s = decoder.handoff_s;
-        }
-        out.ranks.push_back(std::move(e));
+    if (splits(request)) {
+        RouteRequest pair = request;
+        pair.role = protocol::Role::kPrefill;
+        pair.pair = true;
+        const auto split = decide_one(pair, now);
+        if (split) out.split = entry(split->chosen);
+        list_ranks(pair, split.has_value(), now, out);
+        const auto whole = decide_one(request, now);
+        random_ = before;
+        if (whole) out.whole = entry(whole->chosen);
     }
+    list_ranks(request, out.chosen.has_value(), now, out);
     std::ranges::sort(out.ranks, {}, [](const Explanation::Entry& e) {
         return std::tuple(!e.excluded.empty(), e.candidate.cost, e.candidate.rank);
     });
     return out;
+}
+
+Explanation::Entry Router::entry(const Candidate& c) const {
+    const auto name = [&](RankIndex r) {
+        return r == kNoRank ? std::string() : table_.description(r).name;
+    };
+    return {name(c.rank), name(c.decode_rank), c, {}};
+}
+
+/// What was scored last.
+void Router::list_ranks(const RouteRequest& request, bool decided, Nanos now, Explanation& out) {
+    for (RankIndex r = 0; r < table_.size(); ++r) {
+        const std::uint8_t does = table_.description(r).roles.bits();
+        if (!table_.present(r) || (does & Roles::takers(request.role)) == 0) continue;
+        Candidate c = scorer_.candidate(table_, options_, request, r,
+                                        static_cast<double>(now.count()) * 1e-9);
+        const std::string excluded = why_excluded(request, r);
+        if (request.pair && decided && excluded.empty()) {
+            const Decoder decoder = decoder_for(r);
+            c.decode_rank = decoder.rank;
+            c.handoff_s = decoder.handoff_s;
+        }
+        out.ranks.push_back(entry(c));
+        out.ranks.back().excluded = excluded;
+    }
 }
 
 }  // namespace stator::router

@@ -19,7 +19,7 @@ using testing::HasSubstr;
 RankDescription rank(std::string name, Role role = Role::kAggregated) {
     RankDescription d;
     d.name = std::move(name);
-    d.role = role;
+    d.roles = role;
     d.prefill = {0.01, 1e-4, 0};  // 10,000 tokens a second
     d.step = {0.01, 1e-4, 0};
     return d;

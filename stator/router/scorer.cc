@@ -43,7 +43,9 @@ void Scorer::prepare(const RankTable& table, ActivePrefixes& active, const Route
     host_.assign(n, 0);
     slow_.assign(n, 0);
     active_depth_.assign(n, 0);
-    const auto role = std::to_underlying(request.role);
+    const std::uint8_t takers = Roles::takers(request.role);
+    const bool leaves_handoff =
+        request.role == protocol::Role::kPrefill || request.role == protocol::Role::kEncode;
     for (std::size_t r = 0; r < n; ++r) {
         std::uint32_t limit = c.limit[r];
         if (request.most_queue_s) {
@@ -51,10 +53,11 @@ void Scorer::prepare(const RankTable& table, ActivePrefixes& active, const Route
         }
         const bool no_room =
             request.most_queue_s && c.kv_room[r] < static_cast<float>(request.prompt_tokens);
-        const bool full = (limit != 0 && c.requests[r] >= limit) || no_room;
+        const bool full = (limit != 0 && c.requests[r] >= limit) || no_room ||
+                          (leaves_handoff && c.handoffs_full[r] != 0);
         excluded_[r] = static_cast<std::uint8_t>(
-            c.role[r] != role ? Exclusion::kOtherRole
-                              : (full ? Exclusion::kFull : Exclusion::kNone));
+            (c.roles[r] & takers) == 0 ? Exclusion::kOtherRole
+                                       : (full ? Exclusion::kFull : Exclusion::kNone));
     }
     constrain(table, request);
 
@@ -157,6 +160,17 @@ void Scorer::expected_ttft(const RankTable::Columns& c, const PolicyOptions& opt
 /// cost = overlap_weight · potential prefill blocks + potential decode blocks, where both are what
 /// the rank would have with this request: prompt tokens not cached of all requests without a first
 /// token, in blocks, and distinct blocks of all active requests.
+/// What is queued there, and the item itself unless its embeddings are kept there.
+void Scorer::encode(const RankTable::Columns& c, const RouteRequest& request) {
+    const double item = std::max(request.encode_s, 1e-3);
+    for (std::size_t r = 0; r < cost_.size(); ++r) {
+        cost_[r] = excluded_[r] == 0 ? item * (1 + c.requests[r]) : kNever;
+    }
+    for (const Overlap& o : request.overlaps) {
+        if (o.rank < cost_.size() && excluded_[o.rank] == 0) cost_[o.rank] -= item;
+    }
+}
+
 void Scorer::dynamo(const ActivePrefixes& active, const PolicyOptions& options,
                     const RouteRequest& request) {
     const auto block = static_cast<double>(request.block_tokens);
@@ -186,8 +200,8 @@ void Scorer::score(const RankTable& table, const ActivePrefixes& active,
     };
     switch (options.policy) {
         case Policy::kExpectedTtft:
-            if (request.role == protocol::Role::kDecode ||
-                request.role == protocol::Role::kEncode) {
+            if (request.role == protocol::Role::kEncode) return encode(c, request);
+            if (request.role == protocol::Role::kDecode) {
                 // Nothing of the prompt is computed there.
                 return each([&](std::size_t r) {
                     return static_cast<double>(c.step[r]) + 1e-3 * c.requests[r];
@@ -242,6 +256,15 @@ Candidate Scorer::candidate(const RankTable& table, const PolicyOptions& options
     out.cached_tokens = static_cast<std::uint32_t>(cached_[rank]);
     out.queue_s = table.queue_s(rank, RankTable::level_of(request.priority), now_s) +
                   0.5 * static_cast<double>(c.step[rank]);
+    if (request.role == protocol::Role::kEncode) {
+        out.queue_s = request.encode_s * c.requests[rank];
+        const bool held =
+            std::ranges::find(request.overlaps, rank, &Overlap::rank) != request.overlaps.end();
+        out.encode_s = held ? 0 : request.encode_s;
+        out.cached_tokens = 0;
+        out.cost = cost_[rank];
+        return out;
+    }
     const double cached = cached_[rank];
     out.prefill_s = table.speed(rank).prefill_s(request.prompt_tokens - cached, cached);
     out.onboarding_s = static_cast<double>(slow_[rank]) * c.onboarding[rank];

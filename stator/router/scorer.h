@@ -41,6 +41,10 @@ class Scorer {
     [[nodiscard]] Exclusion exclusion(RankIndex rank) const {
         return static_cast<Exclusion>(excluded_[rank]);
     }
+    /// After prepare(), before score().
+    void exclude(RankIndex rank, Exclusion why) {
+        if (excluded_[rank] == 0) excluded_[rank] = static_cast<std::uint8_t>(why);
+    }
     [[nodiscard]] double std_s(const RankTable& table, const Candidate& candidate) const;
     /// One rank's seconds, part by part.
     [[nodiscard]] Candidate candidate(const RankTable& table, const PolicyOptions& options,
@@ -55,6 +59,7 @@ class Scorer {
   private:
     void expected_ttft(const RankTable::Columns& c, const PolicyOptions& options,
                        const RouteRequest& request, double now_s);
+    void encode(const RankTable::Columns& c, const RouteRequest& request);
     void dynamo(const ActivePrefixes& active, const PolicyOptions& options,
                 const RouteRequest& request);
     void constrain(const RankTable& table, const RouteRequest& request);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "stator/fleet/fleet.h"
 #include "stator/runtime/loop.h"
@@ -26,12 +27,16 @@ inline protocol::ModelCard card() {
 class FakeWorker final : public fleet::Worker {
   public:
     FakeWorker(std::string name, runtime::Loop& loop,
-               std::map<std::string, std::string> labels = {})
+               std::map<std::string, std::string> labels = {},
+               std::vector<protocol::Role> roles = {protocol::Role::kAggregated},
+               std::vector<std::string> transfer_methods = {}, std::string media_digest = {})
         : loop_(loop) {
         protocol::WorkerInfo info;
         info.name = std::move(name);
-        info.roles = {protocol::Role::kAggregated};
+        info.roles = std::move(roles);
         info.card = card();
+        info.card.media_digest = std::move(media_digest);
+        info.transfer_methods = std::move(transfer_methods);
         info.ranks = {{0, 8, 8, 100'000}};
         info.labels = std::move(labels);
         info_ = std::make_shared<protocol::WorkerInfo>(std::move(info));

@@ -11,20 +11,29 @@
 namespace stator::routing {
 namespace {
 
+using protocol::Leg;
+using protocol::Role;
+
 /// Loads older than this are read again before a decision.
 constexpr std::chrono::milliseconds kLoadsKeep{2};
 /// Of a small fleet they are always read: it costs less than a microsecond.
 constexpr std::size_t kSmallFleet = 64;
 /// Workers don't say how fast they are: the priors may be ten times off.
 constexpr double kGuess = 1.5;
+/// The same of handoffs, which takes some to be made: then it is learned.
+constexpr double kHandoffLatency_s = 0.002;
+constexpr double kHandoffPerToken_s = 1e-5;
+/// Of a media item, before one was encoded.
+constexpr double kUsualEncode_s = 0.2;
 
 /// In a header, which clients bound.
 constexpr std::size_t kExplainedRanks = 8;
 
 /// Among equals the choice may have been another one than that explained.
-void note_choice(router::Explanation& explanation, router::RankIndex rank) {
+void note_choice(router::Explanation& explanation, const router::Candidate& chosen) {
     const auto at = std::ranges::find_if(explanation.ranks, [&](const auto& entry) {
-        return entry.candidate.rank == rank && entry.excluded.empty();
+        return entry.candidate.rank == chosen.rank &&
+               entry.candidate.decode_rank == chosen.decode_rank && entry.excluded.empty();
     });
     if (at != explanation.ranks.end()) explanation.chosen = *at;
 }
@@ -67,9 +76,15 @@ router::RankDescription PoolRouter::describe(const PoolRank& rank) {
     router::RankDescription d;
     d.name = fmt::format("{}/{}", info->name, rank.rank);
     d.prior_std = kGuess;
-    d.role = info->roles.empty() ? protocol::Role::kAggregated : info->roles.front();
+    d.handoff_latency_s = kHandoffLatency_s;
+    d.handoff_s_per_token = kHandoffPerToken_s;
+    d.transfer_methods = info->transfer_methods;
+    if (d.transfer_methods.empty()) d.transfer_methods = {"none"};
+    std::string rack;
     for (const auto& [key, value] : info->labels) {
         if (key == "zone") d.zone = value;
+        if (key == "rack") rack = value;
+        if (key == "host") d.host = value;
         if (key == "taint") {
             d.taints.push_back(value);
         } else if (key == "avoid") {
@@ -78,13 +93,62 @@ router::RankDescription PoolRouter::describe(const PoolRank& rank) {
             d.labels.push_back(key + "=" + value);
         }
     }
+    if (!rack.empty()) d.zone += "/" + rack;
     return d;
+}
+
+/// Under the lock. What of a worker's roles it can have here.
+router::Roles PoolRouter::roles_of(const PoolRank& rank, std::string& concern) const {
+    const auto info = rank.worker->info();
+    router::Roles roles;
+    for (const Role role : info->roles) roles.add(role);
+    if (info->roles.empty()) roles.add(Role::kAggregated);
+    concern.clear();
+    if (roles.has(Role::kPrefill) && info->transfer_methods.empty()) {
+        roles.remove(Role::kPrefill);
+        concern = "it computes no prompts for others: it has no way to hand them over";
+    }
+    if (roles.has(Role::kEncode) && info->card.media_digest != media_digest_) {
+        roles.remove(Role::kEncode);
+        concern = fmt::format("it encodes no media: its encoder is {}, that of the pool is {}",
+                              info->card.media_digest, media_digest_);
+    }
+    return roles;
+}
+
+/// Under the lock. The first encode rank that came says which encoder the pool has.
+void PoolRouter::settle_roles(std::span<const PoolRank> ranks) {
+    const auto encodes_with = [](const PoolRank& rank, const std::string& digest) {
+        const auto info = rank.worker->info();
+        return std::ranges::find(info->roles, Role::kEncode) != info->roles.end() &&
+               (digest.empty() || info->card.media_digest == digest);
+    };
+    const bool still = !media_digest_.empty() && std::ranges::any_of(ranks, [&](const auto& rank) {
+        return encodes_with(rank, media_digest_);
+    });
+    if (!still) {
+        const auto first =
+            std::ranges::find_if(ranks, [&](const auto& rank) { return encodes_with(rank, {}); });
+        media_digest_ = first == ranks.end() ? "" : first->worker->info()->card.media_digest;
+    }
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+        Member& m = members_[i];
+        if (!m.rank.worker || !m.stays) continue;
+        const auto rank = static_cast<router::RankIndex>(i);
+        const router::Roles roles = roles_of(m.rank, m.concern);
+        if (router_.ranks().description(rank).roles == roles) continue;
+        router::RankDescription d = router_.ranks().description(rank);
+        d.roles = roles;
+        router_.describe(rank, std::move(d));
+    }
 }
 
 router::RankIndex PoolRouter::add(const PoolRank& rank) {
     const router::RankIndex index = router_.add_rank(describe(rank));
     if (index >= members_.size()) members_.resize(index + 1);
-    members_[index] = {rank, std::nullopt, nullptr, true};
+    members_[index] = Member{};
+    members_[index].rank = rank;
+    members_[index].stays = true;
     audit_.reset(index);
     if (index_) members_[index].slot = index_->add_rank(index);
     router_.on_report(index, rank.worker->load(rank.rank), router::BookingId(last_booking_));
@@ -113,8 +177,10 @@ std::vector<router::RankIndex> PoolRouter::set_ranks(std::span<const PoolRank> r
             Member& m = members_[i];
             if (!m.rank.worker || m.stays) continue;
             router_.remove_rank(static_cast<router::RankIndex>(i), now());
+            embeddings_.forget(static_cast<router::RankIndex>(i));
             gone.push_back(m.rank.worker);
         }
+        settle_roles(ranks);
     }
     // The subscriptions first, then the slots: nothing is written to a slot that another has.
     std::erase_if(following_,
@@ -224,7 +290,7 @@ router::RouteRequest PoolRouter::route_request(const protocol::GenerateRequest& 
 
 Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
                                  std::span<const router::RankIndex> excluded,
-                                 const std::optional<Hold>& hold) {
+                                 const std::optional<Hold>& hold, bool may_split) {
     thread_local std::vector<tokens::SequenceHash> blocks;
     thread_local std::vector<router::Overlap> overlaps;
     const TimePoint begin = clock_.now();
@@ -232,13 +298,14 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
     if (index_ && index_->tidy(begin)) show_index();
     router::RouteRequest r = route_request(request, blocks, overlaps);
     r.excluded = excluded;
+    r.split = may_split;
     if (hold) {
         r.most_queue_s = hold->queue_s;
         r.most_waiting_share = hold->waiting_share;
         if (!request.deadline.is_never()) r.deadline = now() + request.deadline.left(begin);
     }
 
-    std::optional<index::RankSlot> predicted;
+    std::array<std::optional<index::RankSlot>, 2> predicted;
     Route route;
     {
         const std::scoped_lock lock(mutex_);
@@ -259,18 +326,23 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
             decision = router_.book(r, now());
         }
         if (explanation) {
-            if (decision) note_choice(*explanation, decision->chosen.rank);
+            if (decision) note_choice(*explanation, decision->chosen);
             request.hints->explanation = router::to_json(*explanation, kExplainedRanks);
         }
         if (!decision) return tl::unexpected(decision.error());
         if (decision->booking.value == 0) return route;
         route.rank = decision->chosen.rank;
+        route.decode_rank = decision->chosen.decode_rank;
+        if (route.decode_rank != router::kNoRank) route.leg = Leg::kPrefill;
         route.booking = decision->booking;
         route.cached_tokens = decision->chosen.cached_tokens;
         route.ttft_s = decision->chosen.ttft_s();
         last_booking_ = decision->booking.value;
         const Member& m = members_[route.rank];
-        if (!m.writer) predicted = m.slot;
+        if (!m.writer) predicted[0] = m.slot;
+        if (route.leg == Leg::kPrefill && !members_[route.decode_rank].writer) {
+            predicted[1] = members_[route.decode_rank].slot;
+        }
         const auto held = std::ranges::find(overlaps, route.rank, &router::Overlap::rank);
         if (m.writer && m.writer->is_live(m.rank.rank) && !upper_bound) {
             settle_snapshot(route.rank);
@@ -281,11 +353,57 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         route.prompt_tokens = r.prompt_tokens;
     }
     wake();
-    if (predicted) {
-        index_->predict(*predicted, blocks, begin + options_.predict_ttl,
-                        tenant_number(request.tenant));
+    for (const auto& slot : predicted) {
+        if (!slot) continue;
+        index_->predict(*slot, blocks, begin + options_.predict_ttl, tenant_number(request.tenant));
     }
     metrics_.decision_seconds.observe(to_seconds(clock_.now() - begin));
+    return route;
+}
+
+Result<Route> PoolRouter::choose_decode(const protocol::GenerateRequest& request,
+                                        std::span<const router::RankIndex> excluded) {
+    router::RouteRequest r = route_request(request, {}, {});
+    r.role = Role::kDecode;
+    r.session = 0;  // that is where its prompt was computed
+    r.excluded = excluded;
+    return book_leg(r, Leg::kDecode);
+}
+
+Result<Route> PoolRouter::choose_encode(const protocol::Digest& item,
+                                        std::span<const router::RankIndex> excluded) {
+    std::vector<router::Overlap> holders;
+    router::RouteRequest r;
+    r.role = Role::kEncode;
+    r.expected_output_tokens = 0;
+    r.excluded = excluded;
+    {
+        const std::scoped_lock lock(mutex_);
+        embeddings_.find(item, holders);
+        r.encode_s = encode_s_ > 0 ? encode_s_ : kUsualEncode_s;
+    }
+    r.overlaps = holders;
+    auto route = book_leg(r, Leg::kEncode);
+    if (!route) return route;
+    route->held = std::ranges::find(holders, route->rank, &router::Overlap::rank) != holders.end();
+    return route;
+}
+
+Result<Route> PoolRouter::book_leg(const router::RouteRequest& request, Leg leg) {
+    Route route;
+    {
+        const std::scoped_lock lock(mutex_);
+        refresh_loads(clock_.now());
+        auto decision = router_.book(request, now());
+        if (!decision) return tl::unexpected(std::move(decision.error()));
+        route.rank = decision->chosen.rank;
+        route.leg = leg;
+        route.booking = decision->booking;
+        route.prompt_tokens = request.prompt_tokens;
+        route.items_before = router_.ranks().columns().requests[route.rank] - 1;
+        last_booking_ = decision->booking.value;
+    }
+    wake();
     return route;
 }
 
@@ -299,6 +417,7 @@ Result<std::string> PoolRouter::explain(const protocol::GenerateRequest& request
     if (request.hints) {
         if (auto ok = pin(*request.hints, r); !ok) return tl::unexpected(ok.error());
     }
+    r.split = request.leg == Leg::kWhole && request.resumed_tokens == 0;
     auto explanation = router_.explain(r, now());
     explanation.upper_bound = upper_bound;
     return router::to_json(explanation);
@@ -370,6 +489,12 @@ Result<void> PoolRouter::pin(const protocol::RouteHints& hints, router::RouteReq
 }
 
 void PoolRouter::first_token(const Route& route, std::uint32_t cached_tokens, TimePoint chosen_at) {
+    prompt_computed(route, cached_tokens);
+    if (route.ttft_s > 0)
+        metrics_.ttft_error.observe(to_seconds(clock_.now() - chosen_at) / route.ttft_s);
+}
+
+void PoolRouter::prompt_computed(const Route& route, std::uint32_t cached_tokens) {
     bool resync = false;
     {
         const std::scoped_lock lock(mutex_);
@@ -381,8 +506,26 @@ void PoolRouter::first_token(const Route& route, std::uint32_t cached_tokens, Ti
     metrics_.predicted_tokens.add(route.cached_tokens);
     metrics_.cached_tokens.add(cached_tokens);
     metrics_.prompt_tokens.add(route.prompt_tokens);
+}
+
+void PoolRouter::handed_over(const Route& route, TimePoint chosen_at) {
+    {
+        const std::scoped_lock lock(mutex_);
+        router_.on_handed_over(route.booking, now());
+    }
     if (route.ttft_s > 0)
         metrics_.ttft_error.observe(to_seconds(clock_.now() - chosen_at) / route.ttft_s);
+}
+
+void PoolRouter::encoded(const Route& route, const protocol::Digest& item, TimePoint chosen_at) {
+    constexpr double kShare = 0.1;
+    const double took = to_seconds(clock_.now() - chosen_at) / (1.0 + route.items_before);
+    const std::scoped_lock lock(mutex_);
+    if (route.rank < members_.size() && members_[route.rank].rank.worker) {
+        embeddings_.add(item, route.rank);
+    }
+    if (route.held) return;
+    encode_s_ = encode_s_ > 0 ? (1 - kShare) * encode_s_ + kShare * took : took;
 }
 
 /// Under the lock. True: what the rank holds is to be fetched again.
@@ -592,6 +735,9 @@ std::vector<std::string> PoolRouter::concerns() const {
         const auto rank = static_cast<router::RankIndex>(i);
         const auto verdict = audit_.verdict(rank);
         const std::string& name = router_.ranks().description(rank).name;
+        if (!members_[i].concern.empty()) {
+            out.push_back(fmt::format("{}: {}", name, members_[i].concern));
+        }
         const std::string_view why = router::to_string(verdict.finding);
         switch (verdict.trust) {
             case router::Trust::kTrusted:

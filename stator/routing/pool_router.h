@@ -20,6 +20,7 @@
 #include "stator/protocol/worker_info.h"
 #include "stator/replicas/journal.h"
 #include "stator/replicas/peer_table.h"
+#include "stator/router/embedding_holders.h"
 #include "stator/router/overlap_audit.h"
 #include "stator/router/router.h"
 #include "stator/routing/kv_feed.h"
@@ -53,6 +54,10 @@ struct Hold {
 /// Where a request goes, booked.
 struct Route {
     router::RankIndex rank = router::kNoRank;
+    /// What the rank is to compute.
+    protocol::Leg leg = protocol::Leg::kWhole;
+    /// Of a kPrefill leg: booked with it, for the decode leg.
+    router::RankIndex decode_rank = router::kNoRank;
     router::BookingId booking;
     std::uint32_t cached_tokens = 0;  ///< predicted
     double ttft_s = 0;                ///< predicted, from the booking on
@@ -61,6 +66,9 @@ struct Route {
     std::uint32_t held_tokens = 0;  ///< by the rank's events alone
     std::uint32_t prompt_tokens = 0;
     std::uint32_t resyncs_done = 0;
+    // Of a kEncode leg.
+    std::uint32_t items_before = 0;
+    bool held = false;
 };
 
 /// Chooses ranks of one pool by what they hold and what they have to do, and keeps account of what
@@ -80,12 +88,28 @@ class PoolRouter {
 
     /// Chooses and books; end it with ended(). `excluded`: not these. With `hold` its deadline is
     /// looked at, and Route::booking is 0 where the best rank has more before it: nothing is
-    /// booked, it is to be asked for again. Errors as Router::book().
+    /// booked, it is to be asked for again. Errors as Router::book(). `may_split`: Route::leg may
+    /// be kPrefill, with a decode rank booked too, where that is better (PolicyOptions::
+    /// disaggregation).
     [[nodiscard]] Result<Route> choose(const protocol::GenerateRequest& request,
                                        std::span<const router::RankIndex> excluded,
-                                       const std::optional<Hold>& hold = std::nullopt);
+                                       const std::optional<Hold>& hold = std::nullopt,
+                                       bool may_split = false);
+    /// A decode rank for a prompt that is computed already.
+    [[nodiscard]] Result<Route> choose_decode(const protocol::GenerateRequest& request,
+                                              std::span<const router::RankIndex> excluded);
+    /// An encode rank for a media item: one that holds its embeddings, unless encoding it again
+    /// elsewhere is sooner.
+    [[nodiscard]] Result<Route> choose_encode(const protocol::Digest& item,
+                                              std::span<const router::RankIndex> excluded);
     /// The first token has come; `cached_tokens`: of the prompt, as the engine says.
     void first_token(const Route& route, std::uint32_t cached_tokens, TimePoint chosen_at);
+    /// The same in two parts, of a pair: the prefill leg has ended …
+    void prompt_computed(const Route& route, std::uint32_t cached_tokens);
+    /// … and its decode leg has given the first token.
+    void handed_over(const Route& route, TimePoint chosen_at);
+    /// An encode leg has ended with the item's embeddings.
+    void encoded(const Route& route, const protocol::Digest& item, TimePoint chosen_at);
     void ended(router::BookingId booking);
 
     [[nodiscard]] Result<void> set_policy(router::PolicyOptions policy);
@@ -177,6 +201,7 @@ class PoolRouter {
         std::shared_ptr<IndexWriter> writer;  ///< null: publishes no events
         bool stays = false;
         bool resyncing = false;  ///< its snapshot is on its way
+        std::string concern;     ///< a role that it can't have, and why; empty: none
         std::uint64_t orphans = 0;
     };
     struct Following {
@@ -189,6 +214,9 @@ class PoolRouter {
     void wake();
     void show_peers();
     [[nodiscard]] static router::RankDescription describe(const PoolRank& rank);
+    [[nodiscard]] router::Roles roles_of(const PoolRank& rank, std::string& concern) const;
+    void settle_roles(std::span<const PoolRank> ranks);
+    [[nodiscard]] Result<Route> book_leg(const router::RouteRequest& request, protocol::Leg leg);
     router::RankIndex add(const PoolRank& rank);
     void follow_events();
     void refresh_loads(TimePoint now);
@@ -221,6 +249,9 @@ class PoolRouter {
     replicas::PeerTable peers_{router_};
     replicas::PeerCounters told_;  ///< of the counters
     router::OverlapAudit audit_;
+    router::EmbeddingHolders embeddings_;
+    std::string media_digest_;     ///< that encode ranks must have; empty: there are none
+    double encode_s_ = 0;          ///< an item, as learned; 0 = not yet
     std::vector<Member> members_;  ///< by RankIndex; no worker: gone
     TimePoint loads_at_;
     std::uint64_t last_booking_ = 0;

@@ -38,7 +38,8 @@ index::IndexOptions room(const Scenario& scenario, Role role) {
     std::uint64_t ranks = 0;
     std::uint64_t blocks = 0;
     const auto add = [&](const Group& g, std::uint64_t workers) {
-        if (g.role != role) return;
+        const bool one = scenario.splits() && g.role != Role::kEncode;
+        if (one ? role != Role::kAggregated : g.role != role) return;
         ranks += workers;
         blocks += workers * all_blocks(g);
     };
@@ -62,8 +63,9 @@ CacheIndex::CacheIndex(const Scenario& scenario, Fleet& fleet, std::uint64_t see
 
 void CacheIndex::open_pools() {
     for (const Role role : {Role::kAggregated, Role::kPrefill}) {
-        const auto first = std::ranges::find(scenario_.groups, role, &Group::role);
-        if (first == scenario_.groups.end()) continue;
+        const auto first = std::ranges::find_if(
+            scenario_.groups, [&](const Group& g) { return &pool_of(g.role) == &pool_of(role); });
+        if (first == scenario_.groups.end() || pool_of(role).index) continue;
         Pool& pool = pool_of(role);
         pool.index = std::make_unique<PrefixIndex>(room(scenario_, role));
         pool.block_tokens = first->core.block_tokens;

@@ -79,7 +79,14 @@ class CacheIndex {
         std::vector<std::uint32_t> workers;  ///< by slot
     };
 
-    [[nodiscard]] Pool& pool_of(protocol::Role role) { return pools_[std::to_underlying(role)]; }
+    /// Where the router decides whether a prompt gets a worker of its own, all that compute some
+    /// are one pool.
+    [[nodiscard]] Pool& pool_of(protocol::Role role) {
+        if (scenario_.splits() && role != protocol::Role::kEncode) {
+            role = protocol::Role::kAggregated;
+        }
+        return pools_[std::to_underlying(role)];
+    }
     [[nodiscard]] Pool& pool_of(std::uint32_t worker) {
         return pool_of(fleet_.group_of(worker).role);
     }

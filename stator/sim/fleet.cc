@@ -31,13 +31,13 @@ std::uint32_t Fleet::make(std::size_t group) {
     if (g.speed_noise > 0) {
         w.speed *= std::exp(std::normal_distribution<double>(0, g.speed_noise)(random_));
     }
-    by_role_[std::to_underlying(g.role)].push_back(index);
+    for (const Role role : {Role::kAggregated, Role::kPrefill, Role::kDecode, Role::kEncode}) {
+        if (g.roles.has(role)) by_role_[std::to_underlying(role)].push_back(index);
+    }
     return index;
 }
 
-bool Fleet::has(Role role) const {
-    return std::ranges::any_of(scenario_.groups, [&](const Group& g) { return g.role == role; });
-}
+bool Fleet::has(Role role) const { return scenario_.has(role); }
 
 std::uint32_t Fleet::up(std::size_t group) const {
     return static_cast<std::uint32_t>(std::ranges::count_if(
@@ -45,8 +45,10 @@ std::uint32_t Fleet::up(std::size_t group) const {
 }
 
 bool Fleet::anybody_up(Role role) const {
-    return std::ranges::any_of(by_role_[std::to_underlying(role)],
-                               [&](std::uint32_t w) { return workers_[w].up; });
+    const std::uint8_t takers = router::Roles::takers(role);
+    return std::ranges::any_of(workers_, [&](const SimWorker& w) {
+        return w.up && (scenario_.groups[w.group].roles.bits() & takers) != 0;
+    });
 }
 
 std::vector<std::uint32_t> Fleet::resize(std::size_t group, std::uint32_t workers) {

@@ -127,6 +127,15 @@ report::Report FleetSim::run() {
     if (moved_ > 0) {
         collector_.set_fact("moved to another worker", fmt::format("{} requests", moved_));
     }
+    if (break_even_.decisions() > 0) {
+        const BreakEven::Size size = break_even_.size();
+        collector_.set_fact(
+            "disaggregation",
+            fmt::format("{} of {} prompts had a worker of their own; from {} tokens to compute on, "
+                        "but for {:.1f} %",
+                        break_even_.splits(), break_even_.decisions(), size.tokens,
+                        size.wrong_percent));
+    }
     if (const auto error = routing_.median_error_percent()) {
         collector_.set_fact("predicted TTFT",
                             fmt::format("median error {:.1f} %, median bias {:+.1f} %", *error,
@@ -252,7 +261,10 @@ void FleetSim::start(std::uint32_t place) {
 Leg FleetSim::first_leg(const Live& live) const {
     if (!live.spec.images.empty() && !live.encoded && fleet_.has(Role::kEncode))
         return Leg::kEncode;
-    return fleet_.has(Role::kPrefill) ? Leg::kPrefill : Leg::kWhole;
+    return fleet_.has(Role::kPrefill) && !scenario_.splits() &&
+                   scenario_.router.disaggregation != router::Disaggregation::kNever
+               ? Leg::kPrefill
+               : Leg::kWhole;
 }
 
 void FleetSim::end(std::uint32_t place, Outcome outcome, std::string reason) {

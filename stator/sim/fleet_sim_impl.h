@@ -8,6 +8,7 @@
 
 #include "stator/report/collector.h"
 #include "stator/router/admission_queue.h"
+#include "stator/sim/break_even.h"
 #include "stator/sim/event_queue.h"
 #include "stator/sim/fleet.h"
 #include "stator/sim/fleet_sim.h"
@@ -50,6 +51,7 @@ struct Live {
     std::uint64_t prefill_id = 0;
     std::uint32_t moves = 0;
     double last_token = 0;
+    std::vector<engine::mock::CoreImage> images;  ///< of its encode leg
     bool encoded = false;
     bool counted = false;  ///< its input is in the record
     bool started = false;
@@ -147,6 +149,7 @@ class FleetSim {
     std::vector<CoreOutput> step_outputs_;
     Progress progress_;
     std::uint64_t moved_ = 0;
+    BreakEven break_even_;
     router::AdmissionQueue queue_;
     bool drain_ordered_ = false;
     std::optional<Nanos> replicas_at_;  ///< ordered: they have something to tell each other

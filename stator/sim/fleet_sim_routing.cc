@@ -32,9 +32,9 @@ void rename_blocks(CoreRequest& request) {
 
 /// The size of the blocks that workers for this leg cut prompts into: the first group's.
 std::uint32_t FleetSim::block_tokens(Leg leg) const {
-    const Role role = role_of(leg);
+    const std::uint8_t takers = router::Roles::takers(role_of(leg));
     for (const Group& g : scenario_.groups) {
-        if (g.role == role) return g.core.block_tokens;
+        if ((g.roles.bits() & takers) != 0) return g.core.block_tokens;
     }
     return 1;
 }
@@ -113,6 +113,15 @@ void FleetSim::sent(std::uint32_t place, const router::Decision& decision) {
     live.worker = decision.chosen.rank;
     live.decoder = decision.chosen.decode_rank;
     live.booking = decision.booking;
+    if (live.leg == Leg::kEncode) live.images = live.request.images;
+    if (live.leg == Leg::kWhole && scenario_.splits()) {
+        const bool split = live.decoder != kNobody;
+        if (split) live.leg = live.request.leg = Leg::kPrefill;
+        const auto block = block_tokens(live.leg);
+        const auto prompt = static_cast<std::uint32_t>(live.request.blocks.size() * block +
+                                                       live.request.tail.size());
+        break_even_.note(prompt - std::min(prompt, decision.chosen.cached_tokens), split);
+    }
     live.sample = routing_.sample_of(decision);
     const bool whole = live.leg == Leg::kWhole || live.decoder != kNobody;
     if (whole && live.moves == 0 && live.tried.empty()) {

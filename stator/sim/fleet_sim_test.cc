@@ -171,6 +171,7 @@ fleet:
   - {name: p, role: prefill, workers: 2, step_time: {form: constant, step_ms: 20}}
   - {name: d, role: decode, workers: 2, step_time: {form: constant, step_ms: 10},
      handoff_gb_per_s: 1, kv_bytes_per_token: 100000, handoff_latency: 1ms}
+router: {disaggregation: always}
 workload: {requests: 1, isl: 101, osl: 5, images: 1, image_size: 280}
 )");
     // Encode 4 + 1, prefill 20, handoff 1 + 200 tokens × 0.1 ms, decode 10.
@@ -181,10 +182,40 @@ workload: {requests: 1, isl: 101, osl: 5, images: 1, image_size: 280}
 fleet:
   - {name: p, role: prefill, workers: 2, blocks: 300, step_time: {form: constant, step_ms: 5}}
   - {name: d, role: decode, workers: 2, blocks: 300, max_running: 4, max_waiting: 2}
+router: {disaggregation: always}
 workload: {kind: shared-prefix, requests: 500, rate: 80, isl: 300, prefix: 200, osl: 20}
 )");
     EXPECT_EQ(many.count(Outcome::kOk) + many.count(Outcome::kRefused), 500U);
     EXPECT_GT(many.count(Outcome::kOk), 100U);
+}
+
+TEST(FleetSim, ConditionalSplitsLongPromptsAlone) {
+    const std::string text = R"(
+fleet:
+  - {name: p, role: prefill, workers: 2, preset: llama-3.1-8b-fp8-h100}
+  - {name: d, role: decode, workers: 2, preset: llama-3.1-8b-fp8-h100}
+workload: {requests: 400, rate: 10, isl: 3000, isl_cv: 1.5, osl: 200}
+)";
+    const Report r = run(text);
+    EXPECT_EQ(r.count(Outcome::kOk), 400U);
+    const auto fact = std::ranges::find(r.facts, "disaggregation", &report::Fact::key);
+    ASSERT_NE(fact, r.facts.end());
+    unsigned split = 0;
+    unsigned all = 0;
+    ASSERT_EQ(std::sscanf(fact->value.c_str(), "%u of %u", &split, &all), 2) << fact->value;
+    EXPECT_EQ(all, 400U);
+    EXPECT_GT(split, 40U);
+    EXPECT_LT(split, 400U);
+    const Report never = run(text + "router: {disaggregation: never}\n");
+    EXPECT_EQ(never.count(Outcome::kOk), 400U);
+}
+
+TEST(FleetSim, WorkersMayHaveSeveralRoles) {
+    const Report r = run(R"(
+fleet: {role: aggregated+prefill+decode, workers: 3, preset: llama-3.1-8b-fp8-h100}
+workload: {requests: 200, rate: 10, isl: 2000, osl: 100}
+)");
+    EXPECT_EQ(r.count(Outcome::kOk), 200U);
 }
 
 TEST(FleetSim, StoppedRunsKeepWhatTheyHave) {

@@ -76,6 +76,13 @@ void FleetSim::output(const CoreOutput& out) {
         }
         tell(n);
     }
+    if (out.has_token && live.leg == Leg::kDecode && live.booking.value != 0 &&
+        live.prefiller != kNobody) {
+        Notice n;
+        n.kind = Notice::Kind::kHandedOver;
+        n.booking = live.booking;
+        tell(n);
+    }
     if (out.has_token) {
         const double at = seconds(now_ + scenario_.response_delay);
         if (live.record.output_tokens++ == 0) {
@@ -104,6 +111,7 @@ void FleetSim::leg_ended(std::uint32_t place, const CoreOutput&) {
             return go_on_with_decode(place);
         case Leg::kEncode:
             live.encoded = true;
+            routing_.encoded(live.worker, live.images);
             live.leg = Leg::kWhole;
             unbook(live);
             events_.add(now_ + fleet_.group_of(live.worker).core.handoff_latency,

@@ -78,6 +78,10 @@ void Replicas::on_first_token(BookingId booking, std::uint32_t cached_tokens, Na
     flush_soon(replica_of(booking), now);
 }
 
+void Replicas::on_handed_over(BookingId booking, Nanos now) {
+    replicas_[replica_of(booking)]->router.on_handed_over(local(booking), now);
+}
+
 void Replicas::on_end(BookingId booking, Nanos now) {
     replicas_[replica_of(booking)]->router.on_end(local(booking), now);
     flush_soon(replica_of(booking), now);

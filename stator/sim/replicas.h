@@ -51,6 +51,7 @@ class Replicas {
     [[nodiscard]] Result<router::Decision> book(std::uint64_t index,
                                                 const router::RouteRequest& request, Nanos now);
     void on_first_token(router::BookingId booking, std::uint32_t cached_tokens, Nanos now);
+    void on_handed_over(router::BookingId booking, Nanos now);
     void on_end(router::BookingId booking, Nanos now);
     static void note_seen(Seen& seen, router::BookingId booking);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <utility>
 
@@ -21,6 +22,13 @@ constexpr std::size_t kMostErrors = 2'000'000;
 /// Of a report's facts: workers, and what was thought of each.
 constexpr std::size_t kMostFacts = 20;
 constexpr std::size_t kMostTurns = 64;
+
+protocol::Digest digest_of(std::uint64_t content) {
+    protocol::Digest digest{};
+    content *= 0x9E3779B97F4A7C15ULL;  // as well mixed as a digest is
+    std::memcpy(digest.data(), &content, sizeof content);
+    return digest;
+}
 
 double per_token(double bytes, double gb_per_s) {
     return gb_per_s > 0 ? bytes / (gb_per_s * 1e9) : 0;
@@ -70,7 +78,7 @@ void Routing::add_workers() {
         const CoreOptions& o = group.core;
         router::RankDescription d;
         d.name = group.name + "/" + std::to_string(w);
-        d.role = group.role;
+        d.roles = group.roles;
         d.prefill = prefill_prior(first->core);
         d.step = step_prior(first->core);
         const auto bytes = static_cast<double>(o.kv_bytes_per_token);
@@ -96,9 +104,7 @@ Result<router::Decision> Routing::book(const workload::RequestSpec& spec,
                                        std::span<const router::RankIndex> tried,
                                        std::optional<double> most_queue_s, Nanos now) {
     const Role role = role_of(request.leg);
-    const auto& workers = fleet_.of_role(role);
-    const std::uint32_t block_tokens =
-        workers.empty() ? 1 : fleet_.group_of(workers.front()).core.block_tokens;
+    const std::uint32_t block_tokens = block_tokens_of(role);
     router::RouteRequest r;
     r.role = role;
     r.block_tokens = block_tokens;
@@ -108,6 +114,7 @@ Result<router::Decision> Routing::book(const workload::RequestSpec& spec,
     r.priority = request.priority;
     r.adapter = request.adapter;
     r.pair = role == Role::kPrefill && pairs();
+    r.split = role == Role::kAggregated && scenario_.splits();
     r.excluded = tried;
     r.most_queue_s = most_queue_s;
     if (scenario_.sessions != Scenario::Sessions::kNone) {
@@ -127,9 +134,43 @@ Result<router::Decision> Routing::book(const workload::RequestSpec& spec,
         take_over_snapshots(now);
         r.overlaps = overlaps_;
     }
+    if (role == Role::kEncode) find_embeddings(request, r);
     block_tokens_ = block_tokens;
     prompt_tokens_ = r.prompt_tokens;
     return routers_.book(spec.index, r, now);
+}
+
+/// What encoding takes, and who would not have to: those who hold all of its images.
+void Routing::find_embeddings(const CoreRequest& request, router::RouteRequest& r) {
+    const auto& workers = fleet_.of_role(Role::kEncode);
+    if (workers.empty() || request.images.empty()) return;
+    engine::mock::StepShape shape;
+    shape.images = static_cast<std::uint32_t>(request.images.size());
+    for (const auto& image : request.images) shape.image_tokens += image.tokens;
+    r.encode_s = to_seconds(fleet_.group_of(workers.front()).core.step_time.of(shape));
+    r.prompt_tokens = 0;
+    r.expected_output_tokens = 0;
+    for (std::size_t i = 0; i < request.images.size(); ++i) {
+        holders_.clear();
+        embeddings_.find(digest_of(request.images[i].content), holders_);
+        if (i == 0) overlaps_ = holders_;
+        std::erase_if(overlaps_, [&](const router::Overlap& o) {
+            return std::ranges::find(holders_, o.rank, &router::Overlap::rank) == holders_.end();
+        });
+    }
+    r.overlaps = overlaps_;
+}
+
+void Routing::encoded(std::uint32_t worker, std::span<const engine::mock::CoreImage> images) {
+    for (const auto& image : images) embeddings_.add(digest_of(image.content), worker);
+}
+
+std::uint32_t Routing::block_tokens_of(Role role) const {
+    for (const Role taker : {role, role == Role::kAggregated ? Role::kDecode : role}) {
+        const auto& workers = fleet_.of_role(taker);
+        if (!workers.empty()) return fleet_.group_of(workers.front()).core.block_tokens;
+    }
+    return 1;
 }
 
 std::optional<router::AuditSample> Routing::sample_of(const router::Decision& decision) const {
@@ -207,6 +248,8 @@ void Routing::hear(const Notice& n, Nanos now) {
             routers_.on_first_token(n.booking, n.cached_tokens, now);
             if (n.sample) audit(n.worker, *n.sample, now);
             return;
+        case Notice::Kind::kHandedOver:
+            return routers_.on_handed_over(n.booking, now);
         case Notice::Kind::kEnded:
             return routers_.on_end(n.booking, now);
     }

@@ -9,6 +9,7 @@
 
 #include "stator/base/error.h"
 #include "stator/engine/mock/core.h"
+#include "stator/router/embedding_holders.h"
 #include "stator/router/overlap_audit.h"
 #include "stator/router/router.h"
 #include "stator/sim/cache_index.h"
@@ -23,7 +24,7 @@ namespace stator::sim {
 
 /// Something that the router hears from a worker.
 struct Notice {
-    enum class Kind : std::uint8_t { kReport, kPromptDone, kEnded };
+    enum class Kind : std::uint8_t { kReport, kPromptDone, kHandedOver, kEnded };
     Kind kind = Kind::kReport;
     std::uint32_t worker = 0;
     router::BookingId booking;
@@ -58,6 +59,8 @@ class Routing {
     [[nodiscard]] std::optional<router::AuditSample> sample_of(
         const router::Decision& decision) const;
     void hear(const Notice& notice, Nanos now);
+    /// It has these images' embeddings from now on.
+    void encoded(std::uint32_t worker, std::span<const engine::mock::CoreImage> images);
     void step_ended(std::uint32_t worker, Nanos length, const engine::mock::StepShape& shape);
     /// A first token came after `real_s`, of which a decision said `predicted_s`.
     void note_prediction(double predicted_s, double real_s);
@@ -89,6 +92,8 @@ class Routing {
         std::vector<Turn> turns;
     };
 
+    void find_embeddings(const engine::mock::CoreRequest& request, router::RouteRequest& r);
+    [[nodiscard]] std::uint32_t block_tokens_of(protocol::Role role) const;
     void audit(std::uint32_t worker, const router::AuditSample& sample, Nanos now);
     void note_turn(std::uint32_t worker, Nanos now);
     void take_over_snapshots(Nanos now);
@@ -104,6 +109,8 @@ class Routing {
     std::uint32_t prompt_tokens_ = 0;
     std::vector<engine::mock::KvChange> ignored_;
     std::vector<router::Overlap> overlaps_;
+    router::EmbeddingHolders embeddings_;
+    std::vector<router::Overlap> holders_;
     std::vector<std::uint64_t> blocks_;
     std::vector<float> errors_;  ///< (predicted - real) / real
 };

@@ -83,14 +83,29 @@ class ScenarioReader {
         std::string word;
         f.text("role", word);
         if (word.empty()) return;
-        for (const Role role : {Role::kAggregated, Role::kPrefill, Role::kDecode, Role::kEncode}) {
-            if (word != to_string(role)) continue;
-            g.role = role;
-            return;
+        g.roles = {};
+        for (std::string_view rest = word; !rest.empty();) {
+            const std::size_t plus = std::min(rest.find('+'), rest.size());
+            const std::string_view name = rest.substr(0, plus);
+            rest.remove_prefix(std::min(plus + 1, rest.size()));
+            const auto role = role_named(name);
+            if (!role) {
+                f.problem(*f.find("role"),
+                          fmt::format("role is {}; it must be aggregated, prefill, decode or "
+                                      "encode, or several of these with + between them.",
+                                      config::in_quotes(word)));
+                return;
+            }
+            if (g.roles.bits() == 0) g.role = *role;
+            g.roles.add(*role);
         }
-        f.problem(*f.find("role"), fmt::format("role is {}; it must be aggregated, prefill, decode "
-                                               "or encode.",
-                                               config::in_quotes(word)));
+    }
+
+    static std::optional<Role> role_named(std::string_view name) {
+        for (const Role role : {Role::kAggregated, Role::kPrefill, Role::kDecode, Role::kEncode}) {
+            if (name == to_string(role)) return role;
+        }
+        return std::nullopt;
     }
 
     void engine(YamlFields& f, const YamlTree& node, Group& g) {
@@ -182,6 +197,15 @@ class ScenarioReader {
         r.seconds("session_ttl", o.session_ttl_s, 0, 31'536'000);
         r.count("max_sessions", o.max_sessions, 0, 100'000'000);
         r.flag("refuse_without_kv_room", o.refuse_without_kv_room);
+        std::string disaggregation(router::to_string(o.disaggregation));
+        r.text("disaggregation", disaggregation);
+        if (const auto known = router::find_disaggregation(disaggregation)) {
+            o.disaggregation = *known;
+        } else {
+            r.problem(*r.find("disaggregation"),
+                      fmt::format("disaggregation is {}; it must be conditional, always or never.",
+                                  config::in_quotes(disaggregation)));
+        }
         std::string sessions = "none";
         r.text("sessions", sessions);
         if (sessions == "soft") {
@@ -311,9 +335,7 @@ class ScenarioReader {
     }
 
     void check(const YamlTree& tree) {
-        const auto has = [&](Role role) {
-            return std::ranges::any_of(s_.groups, [&](const Group& g) { return g.role == role; });
-        };
+        const auto has = [&](Role role) { return s_.has(role); };
         const auto problem = [&](std::string message) {
             problems_.push_back({fmt::format("{}:{}", file_, tree.line), std::move(message)});
         };
@@ -341,8 +363,8 @@ class ScenarioReader {
     template <typename Report>
     void check_fits(const Group& g, const Report& problem) {
         const workload::WorkloadOptions& w = s_.workload;
-        if (w.needs_file() || g.role == Role::kEncode) return;
-        const bool decodes = g.role != Role::kPrefill;
+        if (w.needs_file() || g.roles == Role::kEncode) return;
+        const bool decodes = g.roles != Role::kPrefill;
         const std::uint64_t needed = w.isl + (decodes ? std::uint64_t{w.osl.value_or(100)} - 1 : 0);
         const std::uint64_t cache = std::uint64_t{g.core.blocks} * g.core.block_tokens;
         if (needed > cache) {
@@ -397,6 +419,10 @@ std::uint32_t Scenario::workers() const {
     std::uint32_t n = 0;
     for (const Group& g : groups) n += g.workers;
     return n;
+}
+
+bool Scenario::has(Role role) const {
+    return std::ranges::any_of(groups, [&](const Group& g) { return g.roles.has(role); });
 }
 
 Result<void> set_value(YamlTree& tree, std::string_view path, std::string_view text) {

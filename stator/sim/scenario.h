@@ -18,6 +18,7 @@
 #include "stator/report/report.h"
 #include "stator/router/admission_queue.h"
 #include "stator/router/policy.h"
+#include "stator/router/route.h"
 #include "stator/sim/replicas.h"
 #include "stator/workload/options.h"
 
@@ -28,7 +29,8 @@ using Nanos = std::chrono::nanoseconds;
 /// Workers of one kind.
 struct Group {
     std::string name = "workers";
-    protocol::Role role = protocol::Role::kAggregated;
+    router::Roles roles = protocol::Role::kAggregated;
+    protocol::Role role = protocol::Role::kAggregated;  ///< the first one of these
     std::uint32_t workers = 1;
     std::string engine;  ///< the preset's name, or what the step time is, for the report
     engine::mock::CoreOptions core;
@@ -70,6 +72,12 @@ struct Scenario {
     double end_after_s = 0.0;     ///< stop the run at this time, ended or not; 0 = never
 
     [[nodiscard]] std::uint32_t workers() const;
+    [[nodiscard]] bool has(protocol::Role role) const;
+    /// Whether the router decides for each request if its prompt gets a worker of its own.
+    [[nodiscard]] bool splits() const {
+        return router.policy == router::Policy::kExpectedTtft && has(protocol::Role::kPrefill) &&
+               router.disaggregation != router::Disaggregation::kAlways;
+    }
 };
 
 /// Sets one value of a scenario's tree, as `--sweep fleet.workers.blocks=…` does: names and list

@@ -240,6 +240,10 @@ class AdvisedEngine final : public Engine {
         if (stopping_.load()) return error(ErrorCode::kUnavailable, "the server is stopping");
         const auto* hints = request.hints.get();
         const bool told = hints != nullptr && (!hints->worker.empty() || hints->explain);
+        // The other router chooses ranks for whole requests.
+        if (request.leg != protocol::Leg::kWhole) {
+            return inner().submit(std::move(request), std::move(sink));
+        }
         if (told || !inner().healthy()) return inner().submit(std::move(request), std::move(sink));
         if (request.prompt.size() >= inner().info().context_tokens) {
             return inner().submit(std::move(request), std::move(sink));  // which says why not

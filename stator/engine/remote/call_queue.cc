@@ -224,7 +224,8 @@ Offered CallQueue::ask(const router::Waiting& waiting, TimePoint now) {
         return Offered::kNotNow;
     }
     if (now >= call.tried_until) call.tried.clear();
-    const bool unbound = call.tried.empty() && !request.hints;
+    // What waits behind it would get no more; those for other ranks might.
+    const bool unbound = call.tried.empty() && !request.hints && request.media.empty();
     const auto chosen = calls_.choose(call, true);
     if (chosen && !*chosen) return Offered::kNotNow;
     if (!chosen && chosen.error().code == ErrorCode::kOverloaded) {

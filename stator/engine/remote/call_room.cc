@@ -95,12 +95,12 @@ void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
         out.finish = FinishReason::kError;
         out.error = error(ErrorCode::kAborted, "the worker ended the request").value();
     }
-    if (!call.first_token && event.count > 0 && call.route) {
-        call.first_token = true;
-        calls_.router().first_token(*call.route, event.cached_tokens, call.chosen_at);
-        calls_.queue().nudge();
+    if (!call.first_token && event.count > 0 && call.route) first_token(call, event);
+    if (event.finish == FinishReason::kHandoff && call.life.leg() == protocol::Leg::kEncode) {
+        note_encoded(call);
     }
-    if (call.life.take(out, tokens)) {
+    const auto taken = call.life.take(out, tokens);
+    if (taken == legs::RequestLife::Taken::kPassOn) {
         append(call, out, tokens, top);
         if (!out.finish) return;
         call.stream.reset();
@@ -108,8 +108,67 @@ void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
     }
     const auto self = by_tag_[tag];
     call.stream.reset();
-    if (call.life.refused()) return refused(self, std::move(*out.error));
-    on_stream_lost(tag, *out.error);
+    switch (taken) {
+        case legs::RequestLife::Taken::kPassOn:
+            return;
+        case legs::RequestLife::Taken::kNextLeg:
+            return leg_ended(self, event);
+        case legs::RequestLife::Taken::kRefused:
+            return refused(self, std::move(*out.error));
+        case legs::RequestLife::Taken::kLost:
+            if (out.error) return on_stream_lost(tag, *out.error);
+            return on_stream_lost(
+                tag, error(ErrorCode::kInternal, "its handoff does not fit the request").value());
+    }
+}
+
+void CallRoom::first_token(Call& call, const StepEvent& event) {
+    call.first_token = true;
+    if (call.life.leg() != protocol::Leg::kDecode) {
+        calls_.router().first_token(*call.route, event.cached_tokens, call.chosen_at);
+    } else if (call.route->leg == protocol::Leg::kPrefill) {
+        calls_.router().handed_over(*call.route, call.chosen_at);
+    }
+    calls_.queue().nudge();
+}
+
+void CallRoom::note_encoded(const Call& call) {
+    if (!call.route) return;
+    calls_.router().encoded(*call.route, call.life.item_to_encode().digest, call.chosen_at);
+}
+
+void CallRoom::leg_ended(const std::shared_ptr<Call>& call, const StepEvent& event) {
+    calls_.release_handoffs(*call);
+    call->tried.clear();
+    call->refusal.reset();
+    const bool to_decoder = call->life.has_handoff() && call->decode_slot && call->route;
+    if (event.finish != FinishReason::kHandoff) {
+        calls_.migrations.add();  // its media could not be had
+    } else if (call->life.has_handoff()) {
+        if (call->route) calls_.router().prompt_computed(*call->route, event.cached_tokens);
+        calls_.splits.add();
+    } else {
+        calls_.encoded_again.add();
+    }
+    if (to_decoder) {
+        call->slot = std::exchange(call->decode_slot, nullptr);
+        call->first_token = false;
+    } else {
+        let_go_of_worker(*call, false);
+    }
+    calls_.queue().nudge();
+    place_later(call);
+}
+
+bool CallRoom::give_up_handoff(const std::shared_ptr<Call>& call) {
+    calls_.recomputed.add();
+    const auto over = call->life.give_up_handoff();
+    calls_.release_handoffs(*call);
+    call->tried.clear();
+    call->refusal.reset();
+    call->waited = {};
+    if (over) end(call, *over);
+    return !over;
 }
 
 void CallRoom::on_stream_lost(std::uint64_t tag, const Error& why) {
@@ -119,6 +178,7 @@ void CallRoom::on_stream_lost(std::uint64_t tag, const Error& why) {
     if (call->slot) call->tried.push_back(call->slot);
     let_go_of_worker(*call, false);
     if (const auto over = call->life.lost(why)) return end(call, *over);
+    calls_.release_handoffs(*call);
     calls_.migrations.add();
     call->refusal.reset();
     place_later(call);
@@ -160,7 +220,8 @@ void CallRoom::let_go_of_worker(Call& call, bool tell) {
 
 void CallRoom::open(const std::shared_ptr<Call>& call) {
     RankSlot& slot = *call->slot;
-    auto stream = slot.worker->open(call->life.next_request(), slot.rank, *this, *call->tag);
+    const auto leg = call->life.has_handoff() ? protocol::Leg::kDecode : call->route->leg;
+    auto stream = slot.worker->open(call->life.next_request(leg), slot.rank, *this, *call->tag);
     // Its load has it by now: in between it is rather counted twice than not.
     PoolCalls::arrived(*call);
     if (!stream) return refused(call, std::move(stream.error()));
@@ -186,17 +247,36 @@ void CallRoom::place_later(const std::shared_ptr<Call>& call) {
     if (homeless_.size() != 1) return;
     loop_.at_turn_end([this, keep = calls_.shared_from_this()] {
         for (const auto& c : std::exchange(homeless_, {})) {
-            if (c->tag && !c->slot && !c->waiting_since && !c->queued) place(c);
+            if (!c->tag || c->stream || c->waiting_since || c->queued) continue;
+            if (c->slot) {
+                go(c);
+            } else {
+                place(c);
+            }
         }
     });
 }
 
 void CallRoom::place(const std::shared_ptr<Call>& call) {
+    if (call->life.has_handoff() &&
+        call->life.handoff_expires().reached(calls_.clock.now() + kLeaseToSpare) &&
+        !give_up_handoff(call)) {
+        return;
+    }
     const bool may_wait = calls_.may_wait(*call);
     const auto chosen = calls_.choose(*call, may_wait);
     if (chosen && *chosen) return go(call);
     if (chosen) return enqueue(call);
     const ErrorCode code = chosen.error().code;
+    if (call->life.has_handoff()) {
+        // Where there is a rank for it, it may soon have room.
+        if (code == ErrorCode::kOverloaded) {
+            call->tried.clear();
+            return wait(call);
+        }
+        if (!give_up_handoff(call)) return;
+        return place(call);
+    }
     if (may_wait && code == ErrorCode::kOverloaded) return enqueue(call);
     if (may_wait && code == ErrorCode::kDeadlineExceeded) {
         return end(call, FinishReason::kError, chosen.error());
@@ -243,7 +323,7 @@ void CallRoom::wait(const std::shared_ptr<Call>& call) {
     waiting_.fetch_add(1, std::memory_order_seq_cst);
     const TimePoint now = calls_.clock.now();
     call->waiting_since = now;
-    if (no_room || call->waited >= calls_.options.wait_for_worker) {
+    if (no_room || (call->waited >= calls_.options.wait_for_worker && !call->life.has_handoff())) {
         return end(call, FinishReason::kError, calls_.none_ready(call->life.delivered_tokens()));
     }
     want(std::min(limit(*call), Deadline::after(now, kTryAgain)));
@@ -292,6 +372,7 @@ void CallRoom::append(Call& call, const StepEvent& event,
 }
 
 void CallRoom::finished(Call& call) {
+    calls_.release_handoffs(call);
     let_go_of_worker(call, false);
     calls_.forget(call.life.original().id);
     leave(call);
@@ -348,7 +429,13 @@ void CallRoom::on_timer() {
         if (call->life.original().deadline.reached(now)) {
             end(call, FinishReason::kCancelled);
         } else if (call->waiting_since && limit(*call).reached(now)) {
-            end(call, FinishReason::kError, calls_.none_ready(call->life.delivered_tokens()));
+            if (!call->life.has_handoff()) {
+                end(call, FinishReason::kError, calls_.none_ready(call->life.delivered_tokens()));
+                continue;
+            }
+            stop_waiting(*call);
+            if (give_up_handoff(call)) place(call);
+            if (call->tag) next = std::min(next, limit(*call));
         } else {
             if (call->waiting_since) {
                 stop_waiting(*call);

@@ -19,6 +19,9 @@ namespace stator::engine {
 ///                 ▲ │
 ///                 │ ▼
 ///                queued (call_queue.h)
+///
+/// A leg that another one follows gives it back at the turn's end, too: to the rank that was booked
+/// for that leg, or to be placed.
 class CallRoom final : public fleet::StreamEvents {
   public:
     CallRoom(PoolCalls& calls, runtime::Loop& loop);
@@ -59,6 +62,12 @@ class CallRoom final : public fleet::StreamEvents {
     void let_go_of_worker(Call& call, bool tell);
     void open(const std::shared_ptr<Call>& call);
     void refused(const std::shared_ptr<Call>& call, Error why);
+    void first_token(Call& call, const protocol::StepEvent& event);
+    /// Another leg follows.
+    void leg_ended(const std::shared_ptr<Call>& call, const protocol::StepEvent& event);
+    void note_encoded(const Call& call);
+    /// Nobody takes its KV. False: it has ended.
+    bool give_up_handoff(const std::shared_ptr<Call>& call);
     /// Finds a worker for a call that has none now.
     void place(const std::shared_ptr<Call>& call);
     void go(const std::shared_ptr<Call>& call);

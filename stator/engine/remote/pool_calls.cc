@@ -32,6 +32,17 @@ PoolCalls::PoolCalls(PoolEngineOptions o, runtime::LoopPool& loops, metrics::Reg
       refused_elsewhere(registry.counter("stator_pool_refusals_total",
                                          "Refusals by workers after which another one was tried.",
                                          labels(options))),
+      splits(registry.counter("stator_pool_split_requests_total",
+                              "Requests whose prompt was sent to another rank than their output.",
+                              labels(options))),
+      encoded_again(registry.counter(
+          "stator_pool_encoded_again_total",
+          "Media items encoded again because their embeddings were lost.", labels(options))),
+      recomputed(registry.counter("stator_pool_handoffs_given_up_total",
+                                  "Prompts computed again because no rank took their KV in time.",
+                                  labels(options))),
+      released(registry.counter("stator_pool_handoffs_released_total",
+                                "Handoffs that were made and not used.", labels(options))),
       waiting_gauge(registry.gauge("stator_pool_waiting_requests",
                                    "Requests for which no worker is ready.", labels(options))),
       router_(options.router) {
@@ -104,26 +115,58 @@ Result<bool> PoolCalls::choose(Call& call, bool may_wait) {
             excluded.push_back(slot->route);
         }
     }
-    std::optional<routing::Hold> hold;
-    if (may_wait) hold = queue_->hold();
-    auto route = router_->choose(*call.life.next_request(), excluded, hold);
+    auto route = this->route(call, excluded, may_wait);
     if (!route) return tl::unexpected(std::move(route.error()));
     if (route->booking.value == 0) return false;
+    const bool pair = route->decode_rank != router::kNoRank;
     const auto slot = std::ranges::find(now_ready->ready, route->rank, &RankSlot::route);
-    if (slot == now_ready->ready.end()) {
+    const auto decoder = std::ranges::find(now_ready->ready, route->decode_rank, &RankSlot::route);
+    if (slot == now_ready->ready.end() || (pair && decoder == now_ready->ready.end())) {
         // It came or went between the two.
         router_->ended(route->booking);
         return tl::unexpected(none_ready(0));
     }
     call.slot = *slot;
     call.slot->pending.fetch_add(1, std::memory_order_relaxed);
+    if (pair) {
+        call.decode_slot = *decoder;
+        call.decode_slot->pending.fetch_add(1, std::memory_order_relaxed);
+    }
     call.route = *route;
     call.chosen_at = clock.now();
     call.first_token = false;
     return true;
 }
 
+Result<routing::Route> PoolCalls::route(Call& call, std::span<const router::RankIndex> excluded,
+                                        bool may_wait) {
+    const auto step = call.life.next_step(clock.now() + kLeaseToSpare);
+    release_handoffs(call);
+    switch (step) {
+        case legs::RequestLife::Step::kEncode:
+            return router_->choose_encode(call.life.item_to_encode().digest, excluded);
+        case legs::RequestLife::Step::kDecode:
+            return router_->choose_decode(*call.life.to_route(), excluded);
+        case legs::RequestLife::Step::kPrompt:
+            break;
+    }
+    std::optional<routing::Hold> hold;
+    if (may_wait) hold = queue_->hold();
+    return router_->choose(*call.life.to_route(), excluded, hold, call.life.may_split());
+}
+
+void PoolCalls::release_handoffs(Call& call) {
+    for (auto& handoff : call.life.take_releases()) release(std::move(handoff));
+}
+
+void PoolCalls::release(std::shared_ptr<const protocol::Handoff> handoff) {
+    released.add();
+    if (options.release) options.release(std::move(handoff));
+}
+
 void PoolCalls::unbook(Call& call) {
+    if (call.decode_slot) call.decode_slot->pending.fetch_sub(1, std::memory_order_relaxed);
+    call.decode_slot.reset();
     if (call.route) {
         router_->ended(call.route->booking);
         queue_->nudge();
@@ -133,6 +176,31 @@ void PoolCalls::unbook(Call& call) {
 }
 
 Result<void> PoolCalls::submit(protocol::GenerateRequest request, std::shared_ptr<StepSink> sink) {
+    std::vector<std::shared_ptr<const protocol::Handoff>> handoffs;
+    for (const auto& item : request.media) {
+        if (item.embeddings) handoffs.push_back(item.embeddings);
+    }
+    auto accepted = check(request);
+    if (accepted) accepted = accept(std::move(request), std::move(sink));
+    if (accepted) return accepted;
+    for (auto& handoff : handoffs) release(std::move(handoff));
+    return accepted;
+}
+
+Result<void> PoolCalls::check(const protocol::GenerateRequest& request) const {
+    if (request.leg == protocol::Leg::kEncode) {
+        if (request.media.size() == 1 && request.media.front().content) return {};
+        return error(ErrorCode::kInvalidArgument, "an encode leg has one media item, with content");
+    }
+    if (request.leg != protocol::Leg::kWhole) {
+        return error(ErrorCode::kInvalidArgument, "a leg {} can't be asked of a pool",
+                     protocol::to_string(request.leg));
+    }
+    for (const auto& item : request.media) {
+        if (item.embeddings || item.content) continue;
+        return error(ErrorCode::kInvalidArgument,
+                     "a media item of the request has neither embeddings nor content");
+    }
     if (request.prompt.empty() || request.max_tokens == 0 ||
         request.resumed_tokens >= request.prompt.size()) {
         return error(ErrorCode::kInvalidArgument,
@@ -143,12 +211,18 @@ Result<void> PoolCalls::submit(protocol::GenerateRequest request, std::shared_pt
                      "{} prompt tokens and {} to generate do not fit the context of {} tokens",
                      request.prompt.size(), request.max_tokens, options.card.context_tokens);
     }
+    return {};
+}
+
+Result<void> PoolCalls::accept(protocol::GenerateRequest request, std::shared_ptr<StepSink> sink) {
+    const bool encodes = request.leg == protocol::Leg::kEncode;
     const auto now_ready = ranks();
     if (!now_ready->known) return tl::unexpected(none_ready(0));
     auto call = std::make_shared<Call>(std::move(request), options.max_migrations, std::move(sink));
     call->submitted = clock.now();
     const bool waits = may_wait(*call);
-    if (waits && !queue_->empty() && !now_ready->ready.empty()) {
+    // What waits there waits for other ranks than those that encode.
+    if (waits && !encodes && !queue_->empty() && !now_ready->ready.empty()) {
         // Nobody is passed. Who asks for the reasons is told those of now.
         const auto& hints = call->life.original().hints;
         if (hints && hints->explain) (void)router_->choose(call->life.original(), {}, kNowhere);
@@ -209,6 +283,7 @@ void PoolCalls::send(const std::shared_ptr<Call>& call, CallRoom& room, bool dir
     unbook(*call);
     protocol::StepBatch batch;
     batch.events.push_back(call->life.end(FinishReason::kCancelled));
+    release_handoffs(*call);
     forget(call->life.original().id);
     call->sink->on_step(std::move(batch));
     ended(1);

@@ -29,6 +29,9 @@ struct RankSlot {
     router::RankIndex route = router::kNoRank;  ///< its number in the router
 };
 
+/// Handoffs that end sooner are not sent to a rank any more.
+inline constexpr std::chrono::seconds kLeaseToSpare{1};
+
 /// One accepted request. It belongs to one room at a time: `home`. Only `cancelled` and `home` are
 /// touched elsewhere. Whoever cancels sets `cancelled` and then asks home; whoever moves sets home
 /// and then looks at `cancelled` (both sequentially consistent), so that one of them sees the
@@ -46,7 +49,9 @@ struct Call {
     // Of its room.
     std::optional<std::uint64_t> tag;  ///< its place in the room; none: on the way, or ended
     std::size_t sink_slot = 0;
-    std::shared_ptr<RankSlot> slot;       ///< asked, or on the way to it
+    std::shared_ptr<RankSlot> slot;  ///< asked, or on the way to it
+    /// Booked with it for the decode leg, and counted as pending, until that leg comes.
+    std::shared_ptr<RankSlot> decode_slot;
     std::optional<routing::Route> route;  ///< booked; goes with the slot
     TimePoint chosen_at;
     TimePoint submitted;
@@ -81,13 +86,16 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     [[nodiscard]] Result<bool> choose(Call& call, bool may_wait);
     /// Whether it may wait in the queue: those that had a worker already go before all others.
     [[nodiscard]] bool may_wait(const Call& call) const {
-        return queue_->on() && call.life.migrations() == 0 && call.life.delivered_tokens() == 0;
+        return queue_->on() && call.life.migrations() == 0 && !call.life.past_prompt();
     }
     [[nodiscard]] CallQueue& queue() { return *queue_; }
     /// The slot is counted as pending no more.
     static void arrived(Call& call) { call.slot->pending.fetch_sub(1, std::memory_order_relaxed); }
     /// Takes slot and booking from the call.
     void unbook(Call& call);
+    /// Passes on the handoffs that it will not use.
+    void release_handoffs(Call& call);
+    void release(std::shared_ptr<const protocol::Handoff> handoff);
     [[nodiscard]] routing::PoolRouter& router() { return *router_; }
     [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,
                                       std::shared_ptr<StepSink> sink);
@@ -109,6 +117,10 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     std::atomic<std::size_t> waiting{0};
     metrics::Counter& migrations;
     metrics::Counter& refused_elsewhere;
+    metrics::Counter& splits;
+    metrics::Counter& encoded_again;
+    metrics::Counter& recomputed;
+    metrics::Counter& released;
     metrics::Gauge& waiting_gauge;
 
   private:
@@ -123,6 +135,12 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     [[nodiscard]] CallRoom& waiting_room(protocol::RequestId id) const;
     /// Where it may be found to be cancelled.
     void enter(const std::shared_ptr<Call>& call, CallRoom& home);
+    [[nodiscard]] Result<void> check(const protocol::GenerateRequest& request) const;
+    [[nodiscard]] Result<void> accept(protocol::GenerateRequest request,
+                                      std::shared_ptr<StepSink> sink);
+    [[nodiscard]] Result<routing::Route> route(Call& call,
+                                               std::span<const router::RankIndex> excluded,
+                                               bool may_wait);
     [[nodiscard]] Result<void> enqueue(const std::shared_ptr<Call>& call);
     [[nodiscard]] bool begin();
 

@@ -36,6 +36,8 @@ struct PoolEngineOptions {
     PoolQueueOptions queue{};
     /// Chooses among the ranks; null: one with default options that follows no events.
     std::shared_ptr<routing::PoolRouter> router = nullptr;
+    /// Told of handoffs that nobody will claim, from any thread; must not block. Null: they expire.
+    std::function<void(std::shared_ptr<const protocol::Handoff>)> release = nullptr;
 };
 
 /// The ranks of one pool as one engine. submit() lets the router choose a ready rank; where the
@@ -46,6 +48,15 @@ struct PoolEngineOptions {
 /// far (legs/request_life.h): every token is delivered once. Refusals and ends reach the sink as
 /// events; submit() itself fails only for what can be seen at once (does not fit the context, no
 /// worker is known, the queue is full).
+///
+/// Legs. A whole request may become a prefill leg on one rank and a decode leg on another, booked
+/// together, where the router finds that better; what goes wrong with that is computed again, and
+/// its client sees nothing of it. A request's media have embeddings, or content, or both: items
+/// whose embeddings are missing or were lost are encoded first. Its handoffs are this engine's from
+/// submit() on, also where that fails: they are used, or passed to PoolEngineOptions::release. A
+/// request with leg kEncode and one item with content runs on an encode rank, and ends at the sink
+/// with kHandoff and the item's embeddings, which are the submitter's. Other legs can't be asked
+/// for.
 ///
 /// Sinks are called on the workers' loops, once per loop turn.
 class PoolEngine : public Engine {
