@@ -33,7 +33,9 @@ struct TransferOptions {
     bool checksums = true;                ///< of what comes over TCP
     std::string nixl_library;             ///< path of libnixl_capi.so; empty = looked for; "off"
     std::function<std::string()> secret;  ///< of links: claims over TCP prove that they know it
-    std::function<std::shared_ptr<const net::TlsContext>()> tls;
+    std::function<std::shared_ptr<const net::TlsContext>()> tls;  ///< a server's, for `listen`
+    /// A client's, for claims over TCP; both or neither. Certificates name the advertised host.
+    std::function<std::shared_ptr<const net::TlsContext>()> tls_client;
 };
 
 using ClaimId = Strong<std::uint64_t, struct ClaimIdTag>;
@@ -41,7 +43,7 @@ using ClaimId = Strong<std::uint64_t, struct ClaimIdTag>;
 /// What of a handoff is wanted. No parts: all.
 struct ClaimOptions {
     std::vector<std::uint32_t> parts;  ///< indexes, ascending
-    Deadline deadline;
+    Deadline deadline;                 ///< never: twice the lease
 };
 
 /// Moves handoffs between processes, and within this one. Thread-safe.
