@@ -99,9 +99,9 @@ TEST(SchedulerLegs, PartsThatTheCacheHasNeedNotCome) {
     kv->parts[0] = {};
     ASSERT_TRUE(b.scheduler.add(decode_leg(2, prompt, 4, kv)));
     EXPECT_EQ(b.step().batch.size(), 1U);
-    EXPECT_EQ(b.cached[2], 12U);
     EXPECT_EQ(b.imported, 6U);
     b.run();
+    EXPECT_EQ(b.cached[2], 12U);
     EXPECT_EQ(b.outputs[2], FakeKv::oracle(prompt, 4));
 }
 
