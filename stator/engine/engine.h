@@ -26,6 +26,8 @@ struct EngineInfo {
     std::uint32_t max_waiting = 0;
     std::uint32_t max_top_logprobs = 0;
     bool structured_output = false;  ///< requests may have a constraint; else kUnsupported
+    /// What a KV handoff must agree on to be read here; empty: makes and reads none.
+    std::string kv_layout = {};
 };
 
 /// Receives what the steps of an engine produced for the requests of one submitter.
@@ -65,6 +67,13 @@ class Engine {
 
     /// Ends the request with kCancelled within one step. Unknown and ended ids are ignored.
     virtual void cancel(RequestId id) = 0;
+
+    /// How many leading tokens of the request's prompt need not be computed here: what of a decode
+    /// leg's KV need not be fetched. May be out of date a moment later.
+    [[nodiscard]] virtual std::uint32_t cached_prefix_tokens(
+        const protocol::GenerateRequest& /*request*/) const {
+        return 0;
+    }
 
     [[nodiscard]] virtual protocol::LoadReport load() const = 0;
     [[nodiscard]] virtual protocol::ForwardPassMetrics forward_pass_metrics() const = 0;

@@ -32,6 +32,10 @@ struct ForwardPassMetrics {
     double engine_cpu_seconds = 0.0;  ///< CPU time of the engine's thread outside the model
     std::uint64_t guided_tokens = 0;  ///< generated under a constraint
     double guide_seconds = 0.0;       ///< of engine_cpu_seconds: for which tokens those might be
+    std::uint64_t exported_tokens = 0;  ///< whose KV prefill legs have left
+    std::uint64_t imported_tokens = 0;  ///< prompt tokens whose KV came by handoff
+    std::uint64_t refused_imports = 0;  ///< decode legs whose KV came and could not be used
+    double handoff_seconds = 0.0;       ///< wall time of exports and imports
     bool operator==(const ForwardPassMetrics&) const = default;
 };
 

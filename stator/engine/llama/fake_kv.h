@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "stator/engine/llama/scheduler.h"
 
@@ -64,6 +66,39 @@ class FakeKv {
             if (!plan.batch[row.index].output) throw std::logic_error("row without logits");
             drawn.push_back({row.id, next_token(contents[row.index]), false});
         }
+    }
+
+    /// What the parts hold, as far as they are whole: eight bytes of content a token.
+    std::uint32_t import_parts(const KvImport& import) {
+        std::uint32_t there = import.begin;
+        for (std::size_t i = import.first_part; i < import.last_part; ++i) {
+            const protocol::HandoffPart& part = import.from->what->parts[i];
+            const auto bytes = import.from->parts[i];
+            if (bytes.size() != part.tokens * sizeof(std::uint64_t)) return there;
+            Cells scratch;
+            for (std::uint32_t k = 0; k < part.tokens; ++k) {
+                std::uint64_t content = 0;
+                std::memcpy(&content, bytes.data() + k * sizeof content, sizeof content);
+                const auto cell = std::make_shared<std::uint64_t>(content);
+                cells_.push_back(cell);
+                scratch.emplace(part.first + k, cell);
+            }
+            if (used() > capacity_) throw std::logic_error("out of cells while importing");
+            const std::uint32_t end = part.first + part.tokens;
+            KvOp range;
+            range.begin = there;
+            range.end = end;
+            share(scratch, range, sequences_[import.sequence]);
+            there = end;
+        }
+        return there;
+    }
+
+    std::vector<std::uint64_t> export_range(SeqId sequence, std::uint32_t begin,
+                                            std::uint32_t end) {
+        std::vector<std::uint64_t> out;
+        for (std::uint32_t p = begin; p < end; ++p) out.push_back(*sequences_[sequence].at(p));
+        return out;
     }
 
     void clear() { sequences_.clear(); }

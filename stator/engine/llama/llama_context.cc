@@ -1,8 +1,10 @@
 #include "stator/engine/llama/llama_context.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <thread>
 
@@ -167,9 +169,28 @@ Result<void> LlamaContext::warm_up(const LlamaOptions& o) {
         std::max<std::size_t>(1, llama_state_seq_get_size(context_, 0));
     scheduler_.parked_tokens = static_cast<std::uint32_t>(
         std::min<std::uint64_t>(o.prefix_cache_bytes / bytes_per_token, 1U << 30));
+    learn_handoff_format();
     clear();
     use_huge_pages();
     return {};
+}
+
+void LlamaContext::learn_handoff_format() {
+    if (!memory_kind(model_).empty()) return;
+    std::vector<std::byte> state(llama_state_seq_get_size(context_, 0));
+    auto* bytes = reinterpret_cast<std::uint8_t*>(state.data());
+    if (llama_state_seq_get_data(context_, bytes, state.size(), 0) != state.size()) return;
+    auto format = KvBlobFormat::learn(state, 1);
+    if (!format) {
+        log_info("This model's KV is not handed over to other ranks.",
+                 {{"why", format.error().message}});
+        return;
+    }
+    std::array<char, 64> architecture{};
+    llama_model_meta_val_str(model_, "general.architecture", architecture.data(),
+                             architecture.size());
+    kv_layout_ = fmt::format("llama.cpp/{}/{}", architecture.data(), format->text());
+    handoff_format_ = std::move(*format);
 }
 
 LlamaContext::~LlamaContext() {
@@ -236,6 +257,38 @@ bool LlamaContext::load(const KvOp& op) {
     }
     llama_memory_seq_rm(memory_, scratch_, -1, -1);
     return ok;
+}
+
+bool LlamaContext::export_range(SeqId sequence, std::uint32_t begin, std::uint32_t end,
+                                std::span<std::byte> out) {
+    llama_memory_seq_cp(memory_, sequence, scratch_, static_cast<llama_pos>(begin),
+                        static_cast<llama_pos>(end));
+    auto* bytes = reinterpret_cast<std::uint8_t*>(out.data());
+    const bool ok = llama_state_seq_get_data(context_, bytes, out.size(), scratch_) == out.size();
+    llama_memory_seq_rm(memory_, scratch_, -1, -1);
+    return ok;
+}
+
+std::uint32_t LlamaContext::import_parts(const KvImport& import, std::string& why) {
+    std::uint32_t there = import.begin;
+    for (std::size_t i = import.first_part; i < import.last_part; ++i) {
+        const protocol::HandoffPart& part = import.from->what->parts[i];
+        const auto state = import.from->parts[i];
+        why = handoff_format_->why_not(state, part.first, part.tokens);
+        if (!why.empty()) break;
+        const auto* bytes = reinterpret_cast<const std::uint8_t*>(state.data());
+        if (llama_state_seq_set_data(context_, bytes, state.size(), scratch_) != state.size()) {
+            llama_memory_seq_rm(memory_, scratch_, -1, -1);
+            why = "is not taken by llama.cpp";
+            break;
+        }
+        const std::uint32_t end = part.first + part.tokens;
+        llama_memory_seq_cp(memory_, scratch_, import.sequence, static_cast<llama_pos>(there),
+                            static_cast<llama_pos>(end));
+        llama_memory_seq_rm(memory_, scratch_, -1, -1);
+        there = end;
+    }
+    return there;
 }
 
 LlamaContext::Pass LlamaContext::forward(std::span<const BatchToken> tokens) {

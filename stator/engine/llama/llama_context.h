@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "stator/base/error.h"
+#include "stator/engine/llama/kv_blob.h"
 #include "stator/engine/llama/llama_engine.h"
 #include "stator/engine/llama/scheduler.h"
 
@@ -30,6 +32,21 @@ class LlamaContext {
     /// Carries the ops out. False if one failed (llama.cpp found no cells for a segment): the cache
     /// is then undefined and must be cleared.
     [[nodiscard]] bool apply(std::span<const KvOp> ops);
+    /// Copies the KV of the positions [begin, end) of `sequence` to `out`, which has
+    /// handoff_format()->bytes(end - begin) bytes. False if llama.cpp could not.
+    [[nodiscard]] bool export_range(SeqId sequence, std::uint32_t begin, std::uint32_t end,
+                                    std::span<std::byte> out);
+    /// Gives the import's sequence its positions, part by part. Returns up to which position that
+    /// went well; `why` says what was wrong with the part that did not. Nothing that a part holds
+    /// is trusted but its rows (KvBlobFormat).
+    [[nodiscard]] std::uint32_t import_parts(const KvImport& import, std::string& why);
+    /// Null: this model's KV can't be handed over.
+    [[nodiscard]] const KvBlobFormat* handoff_format() const {
+        return handoff_format_ ? &*handoff_format_ : nullptr;
+    }
+    /// Engines with equal ones read each other's KV; empty where there is no handoff_format().
+    [[nodiscard]] const std::string& kv_layout() const { return kv_layout_; }
+
     /// One forward pass; its logits stay readable until the next one.
     [[nodiscard]] Pass forward(std::span<const BatchToken> batch);
     /// Logits of batch[index] of the last pass, which must have `output` set. May be changed in
@@ -49,6 +66,7 @@ class LlamaContext {
     [[nodiscard]] Result<void> size(const LlamaOptions& options);
     [[nodiscard]] Result<void> make_context();
     [[nodiscard]] Result<void> warm_up(const LlamaOptions& options);
+    void learn_handoff_format();
     [[nodiscard]] bool save(const KvOp& op);
     [[nodiscard]] bool load(const KvOp& op);
 
@@ -66,6 +84,8 @@ class LlamaContext {
     std::uint32_t vocab_size_ = 0;
     std::vector<TokenId> end_tokens_;
     SchedulerOptions scheduler_;
+    std::optional<KvBlobFormat> handoff_format_;
+    std::string kv_layout_;
     SeqId scratch_ = 0;                              ///< segments pass through this sequence
     std::unordered_map<SegmentId, Saved> segments_;  ///< bound: scheduler_.parked_tokens
 };

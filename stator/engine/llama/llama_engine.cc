@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <thread>
 #include <unordered_map>
@@ -17,6 +18,8 @@
 #include "stator/base/check.h"
 #include "stator/base/log.h"
 #include "stator/engine/llama/guide_desk.h"
+#include "stator/engine/llama/known_prefixes.h"
+#include "stator/engine/llama/kv_handoff.h"
 #include "stator/engine/llama/llama_context.h"
 #include "stator/engine/llama/sampler.h"
 #include "stator/engine/llama/scheduler.h"
@@ -29,6 +32,7 @@ namespace {
 constexpr std::uint32_t kMaxTopLogprobs = 20;
 constexpr int kMaxFailuresInARow = 3;
 constexpr std::chrono::milliseconds kStopTick{10};
+constexpr std::size_t kMaxRefusalsLogged = 32;
 
 std::uint64_t random_seed() {
     std::uint64_t seed = 0;
@@ -50,12 +54,12 @@ std::uint64_t mix(std::uint64_t x) {
 /// everything else is the thread's own.
 class LlamaEngine final : public Engine {
   public:
-    LlamaEngine(std::unique_ptr<LlamaContext> context, KvEventSink kv_events, std::uint64_t seed,
-                std::shared_ptr<const text::Tokenizer> tokenizer)
+    LlamaEngine(std::unique_ptr<LlamaContext> context, KvEventSink kv_events, LlamaOptions options)
         : context_(std::move(context)),
           kv_events_(std::move(kv_events)),
+          handoffs_(std::move(options.handoffs), context_->kv_layout(), options.block_tokens),
           scheduler_(context_->scheduler_options()),
-          seed_(seed != 0 ? seed : random_seed()),
+          seed_(options.seed != 0 ? options.seed : random_seed()),
           allowed_((context_->vocab_size() + 31) / 32) {
         const SchedulerOptions& s = context_->scheduler_options();
         info_ = {.kind = "llama",
@@ -65,10 +69,11 @@ class LlamaEngine final : public Engine {
                  .max_running = s.max_running,
                  .max_waiting = s.max_waiting,
                  .max_top_logprobs = kMaxTopLogprobs,
-                 .structured_output = tokenizer != nullptr};
+                 .structured_output = options.tokenizer != nullptr,
+                 .kv_layout = context_->kv_layout()};
         load_ = scheduler_.load();
-        if (tokenizer) {
-            guides_ = std::make_unique<GuideDesk>(std::move(tokenizer),
+        if (options.tokenizer) {
+            guides_ = std::make_unique<GuideDesk>(std::move(options.tokenizer),
                                                   [this](RequestId id, Result<text::Guide> guide) {
                                                       take_guide(id, std::move(guide));
                                                   });
@@ -85,6 +90,8 @@ class LlamaEngine final : public Engine {
     [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,
                                       std::shared_ptr<StepSink> sink) override;
     void cancel(RequestId id) override;
+    [[nodiscard]] std::uint32_t cached_prefix_tokens(
+        const protocol::GenerateRequest& request) const override;
     [[nodiscard]] protocol::LoadReport load() const override;
     [[nodiscard]] protocol::ForwardPassMetrics forward_pass_metrics() const override;
     [[nodiscard]] bool healthy() const override { return healthy_.load(std::memory_order_relaxed); }
@@ -120,6 +127,9 @@ class LlamaEngine final : public Engine {
     };
 
     void run();
+    [[nodiscard]] Result<void> check(const protocol::GenerateRequest& request) const;
+    void check_kv(protocol::GenerateRequest& request);
+    void note_refused(const std::string& why);
     bool take_mail();
     void take_in(Incoming in);
     void take_guide(RequestId id, Result<text::Guide> guide);
@@ -127,7 +137,9 @@ class LlamaEngine final : public Engine {
     void end_expired();
     void step();
     void settle();
+    void take_over(StepPlan& plan);
     bool forward(const StepPlan& plan);
+    bool hand_over();
     void give_up_step(std::string_view why);
     void draw(const StepPlan& plan);
     Drawn draw_one(const OutputRow& row, protocol::StepBatch& batch);
@@ -144,6 +156,8 @@ class LlamaEngine final : public Engine {
     std::unique_ptr<LlamaContext> context_;
     KvEventSink kv_events_;
     EngineInfo info_;
+    KvHandoffs handoffs_;
+    KnownPrefixes known_;
 
     // The engine's thread only.
     Scheduler scheduler_;
@@ -152,6 +166,7 @@ class LlamaEngine final : public Engine {
     std::vector<Delivery> deliveries_;
     std::vector<SampledToken> sampled_;
     std::vector<Progress> progress_;
+    std::vector<RequestId> ready_;
     std::vector<float> raw_logits_;
     std::vector<std::uint32_t> allowed_;  ///< bits of the vocabulary, for the row being drawn
     std::unordered_map<RequestId, Error> broken_;  ///< constraints that failed in this step
@@ -171,6 +186,8 @@ class LlamaEngine final : public Engine {
     protocol::LoadReport load_;
     protocol::ForwardPassMetrics published_;
     double published_request_seconds_ = 0.0;
+    std::uint64_t refused_imports_ = 0;
+    std::set<std::string> refusals_logged_;  // bound: kMaxRefusalsLogged
 
     std::atomic<bool> healthy_{true};
     std::mutex join_mutex_;
@@ -178,8 +195,7 @@ class LlamaEngine final : public Engine {
     std::unique_ptr<GuideDesk> guides_;  // null: no constraints
 };
 
-Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
-                                 std::shared_ptr<StepSink> sink) {
+Result<void> LlamaEngine::check(const protocol::GenerateRequest& request) const {
     const std::uint64_t total = request.prompt.size() + std::uint64_t{request.max_tokens};
     if (request.prompt.empty() || request.max_tokens == 0 || total > info_.context_tokens) {
         return param_error("max_tokens",
@@ -192,7 +208,18 @@ Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
                            "{} resumed tokens leave nothing of a prompt of {} tokens.",
                            request.resumed_tokens, request.prompt.size());
     }
-    if (request.constraint && !guides_) {
+    const bool prefill = request.leg == protocol::Leg::kPrefill;
+    if (prefill && !handoffs_.exports()) {
+        return error(ErrorCode::kUnsupported, "This engine hands no KV over to others.");
+    }
+    if (prefill && request.prompt.size() < 2) {
+        return error(ErrorCode::kUnsupported,
+                     "A prompt of one token leaves a prefill leg nothing to do.");
+    }
+    if (request.leg == protocol::Leg::kEncode) {
+        return error(ErrorCode::kUnsupported, "This engine encodes no media.");
+    }
+    if (request.constraint && !prefill && !guides_) {
         auto refused =
             error(ErrorCode::kUnsupported, "This engine can't hold its output to a constraint.");
         refused.value().param = "constraint";
@@ -204,6 +231,35 @@ Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
                                token, context_->vocab_size());
         }
     }
+    return {};
+}
+
+/// KV that does not fit the request is left out: the prompt is then computed here.
+void LlamaEngine::check_kv(protocol::GenerateRequest& request) {
+    if (request.leg != protocol::Leg::kDecode) request.kv.reset();
+    if (!request.kv) return;
+    const std::string why = handoffs_.why_not(request);
+    if (why.empty()) return;
+    request.kv.reset();
+    note_refused(why);
+}
+
+void LlamaEngine::note_refused(const std::string& why) {
+    {
+        const std::scoped_lock lock(mutex_);
+        ++refused_imports_;
+        if (refusals_logged_.size() >= kMaxRefusalsLogged || !refusals_logged_.insert(why).second) {
+            return;
+        }
+    }
+    log_warn("KV that came by handoff is not used; the prompt is computed here.",
+             {{"because", why}});
+}
+
+Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
+                                 std::shared_ptr<StepSink> sink) {
+    if (auto ok = check(request); !ok) return ok;
+    check_kv(request);
     {
         const std::scoped_lock lock(mutex_);
         if (stopping_ || !healthy()) {
@@ -227,6 +283,13 @@ Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
     }
     wake_.notify_one();
     return {};
+}
+
+std::uint32_t LlamaEngine::cached_prefix_tokens(const protocol::GenerateRequest& request) const {
+    if (info_.block_tokens == 0 || request.prompt.empty()) return 0;
+    tokens::TokenSequence sequence(info_.block_tokens, seed_of(request.cache_salt));
+    sequence.append(std::span(request.prompt).first(request.prompt.size() - 1));
+    return known_.leading(sequence.sequence_hashes()) * info_.block_tokens;
 }
 
 void LlamaEngine::cancel(RequestId id) {
@@ -268,8 +331,9 @@ void LlamaEngine::run() {
         if (!scheduler_.idle()) step();
         deliver();
         if (scheduler_.idle()) settle();
-        if (const auto events = scheduler_.take_events(); !events.empty() && kv_events_) {
-            kv_events_(events);
+        if (const auto events = scheduler_.take_events(); !events.empty()) {
+            known_.apply(events);
+            if (kv_events_) kv_events_(events);
         }
         work_.engine_cpu_seconds = thread_cpu_seconds() - cpu_at_start - work_.model_cpu_seconds;
         publish();
@@ -324,7 +388,7 @@ void LlamaEngine::take_in(Incoming in) {
     Live& live = live_[id];
     live.sink = std::move(in.sink);
     live.accepted = clock_.now();
-    if (in.request.constraint) {
+    if (in.request.constraint && in.request.leg != protocol::Leg::kPrefill) {
         const auto resumed = std::span(in.request.prompt).last(in.request.resumed_tokens);
         guides_->ask(id, in.request.constraint, {resumed.begin(), resumed.end()});
         live.waits_for_guide = std::make_unique<protocol::GenerateRequest>(std::move(in.request));
@@ -375,24 +439,70 @@ void LlamaEngine::end_expired() {
 }
 
 void LlamaEngine::step() {
-    const StepPlan plan = scheduler_.plan();
+    StepPlan plan = scheduler_.plan();
     if (!context_->apply(plan.ops)) {
         give_up_step("llama.cpp could not carry out a change of the KV cache");
         return;
     }
-    if (plan.batch.empty()) {
-        STATOR_BUG("a scheduler with work planned nothing");
-        end_all(
-            error(ErrorCode::kInternal, "The engine's scheduler is stuck; its requests were ended.")
-                .value());
-        return;
+    const bool imports = !plan.imports.empty();
+    if (imports) take_over(plan);
+    if (!plan.batch.empty()) {
+        if (!forward(plan)) return;
+        ++work_.steps;
     }
-    if (!forward(plan)) return;
-    ++work_.steps;
     work_.prefill_tokens += plan.prefill_tokens;
     work_.decode_tokens += plan.decode_tokens;
     work_.cached_tokens += plan.cached_tokens;
     draw(plan);
+    const bool handed_over = hand_over();
+    if (plan.batch.empty() && !imports && !handed_over) {
+        STATOR_BUG("a scheduler with work planned nothing");
+        end_all(
+            error(ErrorCode::kInternal, "The engine's scheduler is stuck; its requests were ended.")
+                .value());
+    }
+}
+
+/// KV from elsewhere becomes that of decode legs' sequences.
+void LlamaEngine::take_over(StepPlan& plan) {
+    const TimePoint start = clock_.now();
+    for (KvImport& import : std::exchange(plan.imports, {})) {
+        std::string why;
+        const std::uint32_t until = context_->import_parts(import, why);
+        import.from.reset();
+        work_.imported_tokens += until - import.begin;
+        if (until < import.end) note_refused("a part " + why);
+        scheduler_.imported(plan, import, until);
+    }
+    work_.handoff_seconds += to_seconds(clock_.now() - start);
+}
+
+/// The KV of prefill legs that are done is left for others. False if none was.
+bool LlamaEngine::hand_over() {
+    ready_.clear();
+    scheduler_.ready(ready_);
+    for (const RequestId id : ready_) {
+        const TimePoint start = clock_.now();
+        const Sequence& s = *scheduler_.find(id);
+        auto handoff =
+            handoffs_.export_kv(*context_, s.kv, s.tokens.tokens(), s.request.cache_salt);
+        work_.handoff_seconds += to_seconds(clock_.now() - start);
+        if (handoff) work_.exported_tokens += (*handoff)->tokens;
+        const Progress progress = scheduler_.hand_over(id);
+        protocol::StepEvent event;
+        event.id = id;
+        event.finish = handoff ? protocol::FinishReason::kHandoff : protocol::FinishReason::kError;
+        event.prompt_tokens = progress.prompt_tokens;
+        event.cached_tokens = progress.cached_tokens;
+        if (handoff) {
+            event.handoff = std::move(*handoff);
+        } else {
+            event.error = std::move(handoff.error());
+        }
+        batch_for(live_.at(id).sink).events.push_back(std::move(event));
+        forget(id);
+    }
+    return !ready_.empty();
 }
 
 /// Parks what the last requests left behind now, so that the next request need not wait for it.
@@ -600,6 +710,7 @@ void LlamaEngine::publish() {
     const std::scoped_lock lock(mutex_);
     load_ = load;
     published_ = work_;
+    published_.refused_imports = refused_imports_;
     published_request_seconds_ = mean_request_seconds_;
 }
 
@@ -610,7 +721,7 @@ Result<std::unique_ptr<Engine>> make_llama_engine(LlamaOptions options, KvEventS
     auto context = llama::LlamaContext::load(options);
     if (!context) return tl::unexpected(context.error());
     return std::make_unique<llama::LlamaEngine>(std::move(*context), std::move(kv_events),
-                                                options.seed, std::move(options.tokenizer));
+                                                std::move(options));
 }
 
 }  // namespace stator::engine

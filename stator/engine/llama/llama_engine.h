@@ -7,6 +7,7 @@
 
 #include "stator/engine/engine.h"
 #include "stator/text/tokenizer.h"
+#include "stator/transfer/handoff_store.h"
 
 namespace stator::engine {
 
@@ -29,6 +30,8 @@ struct LlamaOptions {
     /// The model's: what its tokens stand for, for constraints on the output. Null: requests with
     /// a constraint are refused.
     std::shared_ptr<const text::Tokenizer> tokenizer;
+    /// Where prefill legs leave their KV. Null: they are refused.
+    std::shared_ptr<transfer::HandoffStore> handoffs;
     std::uint64_t seed = 0;  ///< base of the seeds of requests that give none; 0 = random
     std::function<void(float)> progress;  ///< 0..1 while loading, on the caller's thread
 };
@@ -38,6 +41,10 @@ struct LlamaOptions {
 /// `kv_events` may be empty. One unified KV cache; prefixes are shared between requests where the
 /// model's memory allows it (not with sliding windows or recurrent layers: there every request
 /// computes its whole prompt).
+///
+/// Legs: a prefill leg needs a prompt of at least two tokens and a model whose KV can be handed
+/// over (EngineInfo::kv_layout is not empty), else kUnsupported. A decode leg whose KV did not come
+/// or does not fit computes its prompt like a whole request.
 [[nodiscard]] Result<std::unique_ptr<Engine>> make_llama_engine(LlamaOptions options,
                                                                 KvEventSink kv_events);
 

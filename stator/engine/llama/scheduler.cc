@@ -13,14 +13,44 @@ using protocol::FinishReason;
 namespace {
 
 std::uint32_t size_of(const Sequence& s) { return static_cast<std::uint32_t>(s.tokens.size()); }
-std::uint32_t left_of(const Sequence& s) { return size_of(s) - s.computed - s.planned; }
+/// Positions whose KV is wanted: a prefill leg leaves the prompt's last token to who goes on.
+std::uint32_t wanted_of(const Sequence& s) {
+    return size_of(s) - (s.request.leg == protocol::Leg::kPrefill ? 1 : 0);
+}
+std::uint32_t left_of(const Sequence& s) { return wanted_of(s) - s.computed - s.planned; }
 
-/// Salts are numbers here and strings in the hash's recipe: the decimal spelling, empty for 0.
-std::uint64_t seed_of(std::uint64_t salt) {
-    return salt == 0 ? tokens::hash_seed() : tokens::hash_seed({}, std::to_string(salt));
+/// The parts of a decode leg's KV that go on from position `from` without a gap, and how far.
+struct Arrived {
+    std::size_t first_part = 0;
+    std::size_t last_part = 0;
+    std::uint32_t begin = 0;  ///< of the first part: at most `from`
+    std::uint32_t end = 0;    ///< `from` if there is nothing
+};
+Arrived arrived_from(const Sequence& s, std::uint32_t from) {
+    Arrived out{.end = from};
+    const auto& kv = s.request.kv;
+    if (!kv || s.request.leg != protocol::Leg::kDecode) return out;
+    const auto& parts = kv->what->parts;
+    const std::uint32_t limit = size_of(s) - 1;
+    for (std::size_t i = 0; i < std::min(parts.size(), kv->parts.size()); ++i) {
+        const std::uint64_t end = std::uint64_t{parts[i].first} + parts[i].tokens;
+        if (end <= out.end) continue;
+        if (parts[i].first > out.end || end > limit || kv->parts[i].empty()) break;
+        if (out.last_part == 0) {
+            out.first_part = i;
+            out.begin = parts[i].first;
+        }
+        out.last_part = i + 1;
+        out.end = static_cast<std::uint32_t>(end);
+    }
+    return out;
 }
 
 }  // namespace
+
+std::uint64_t seed_of(std::uint64_t salt) {
+    return salt == 0 ? tokens::hash_seed() : tokens::hash_seed({}, std::to_string(salt));
+}
 
 Scheduler::Scheduler(SchedulerOptions options)
     : options_(options),
@@ -35,6 +65,9 @@ Scheduler::Scheduler(SchedulerOptions options)
 Result<void> Scheduler::add(protocol::GenerateRequest request) {
     if (request.prompt.empty()) {
         return param_error("prompt", "The prompt has no tokens; it needs at least one.");
+    }
+    if (request.leg == protocol::Leg::kPrefill && request.prompt.size() < 2) {
+        return param_error("prompt", "A prompt of one token leaves a prefill leg nothing to do.");
     }
     if (request.resumed_tokens >= request.prompt.size()) {
         return param_error("resumed_tokens",
@@ -127,7 +160,9 @@ void Scheduler::plan_admissions(StepPlan& plan) {
         const PrefixMatch match = cache_.match(s.tokens.tokens(), s.tokens.sequence_hashes(),
                                                s.request.cache_salt, whole);
         const std::size_t next = match.blocks.size();
-        if (next < whole && claimed_.contains(s.tokens.sequence_hashes()[next])) {
+        const auto cached = static_cast<std::uint32_t>(next) * options_.block_tokens;
+        const bool arrived = arrived_from(s, cached).end > cached;
+        if (!arrived && next < whole && claimed_.contains(s.tokens.sequence_hashes()[next])) {
             ++i;  // another request computes that very block now; it is cheaper to wait
             continue;
         }
@@ -143,7 +178,11 @@ bool Scheduler::admit(std::size_t waiting_index, StepPlan& plan) {
         cache_.match(s.tokens.tokens(), s.tokens.sequence_hashes(), s.request.cache_salt, whole);
     const auto need = [&] {
         const auto cached = static_cast<std::uint32_t>(match.blocks.size()) * block;
-        return size_of(s) - cached + (match.parked_blocks + match.slack_blocks) * block;
+        const Arrived arrived = arrived_from(s, cached);
+        const std::uint32_t import_slack = arrived.last_part > 0 ? cached - arrived.begin : 0;
+        return size_of(s) - cached +
+               std::max((match.parked_blocks + match.slack_blocks) * block,
+                        match.parked_blocks * block + import_slack);
     };
     // One block in hand for each running request, so that starting one does not preempt another at
     // once.
@@ -163,14 +202,78 @@ bool Scheduler::admit(std::size_t waiting_index, StepPlan& plan) {
     running_.push_back(std::move(waiting_[waiting_index]));
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_index));
     claim_blocks(s);
+    plan_import(s, plan);
     const std::uint32_t count = std::min({left_of(s), budget(plan), free_cells()});
     if (count > 0) put(s, count, plan);
     return true;
 }
 
+void Scheduler::plan_import(Sequence& s, StepPlan& plan) {
+    const Arrived arrived = arrived_from(s, s.computed);
+    if (arrived.last_part > 0) {
+        plan.imports.push_back({.id = s.request.id,
+                                .sequence = s.kv,
+                                .from = s.request.kv,
+                                .first_part = arrived.first_part,
+                                .last_part = arrived.last_part,
+                                .begin = s.computed,
+                                .end = arrived.end});
+        s.planned = arrived.end - s.computed;
+    }
+    s.request.kv.reset();
+}
+
+void Scheduler::imported(StepPlan& plan, const KvImport& import, std::uint32_t until) {
+    const auto it = std::ranges::find_if(
+        running_, [&](const SequencePtr& s) { return s->request.id == import.id; });
+    STATOR_CHECK(it != running_.end() && until >= import.begin && until <= import.end,
+                 "an import of this plan");
+    Sequence& s = **it;
+    std::uint32_t rest = s.planned - (import.end - import.begin);
+    if (until < import.end) {
+        take_out(s, plan);
+        rest = 0;
+    }
+    s.planned = until - import.begin;
+    commit_blocks(s);
+    s.planned = rest;
+}
+
+/// The sequence's tokens leave the batch; its plan is not changed otherwise.
+void Scheduler::take_out(const Sequence& s, StepPlan& plan) {
+    std::vector<BatchToken> batch;
+    std::vector<std::uint32_t> where(plan.batch.size());
+    for (std::size_t i = 0; i < plan.batch.size(); ++i) {
+        where[i] = static_cast<std::uint32_t>(batch.size());
+        if (plan.batch[i].sequence != s.kv) batch.push_back(plan.batch[i]);
+    }
+    plan.prefill_tokens -= static_cast<std::uint32_t>(plan.batch.size() - batch.size());
+    plan.batch = std::move(batch);
+    std::erase_if(plan.outputs, [&](const OutputRow& row) { return row.id == s.request.id; });
+    for (OutputRow& row : plan.outputs) row.index = where[row.index];
+    outputs_ = plan.outputs;
+}
+
+void Scheduler::ready(std::vector<RequestId>& out) const {
+    for (const auto& s : running_) {
+        const bool prefill = s->request.leg == protocol::Leg::kPrefill;
+        if (prefill && s->planned == 0 && left_of(*s) == 0) out.push_back(s->request.id);
+    }
+}
+
+Progress Scheduler::hand_over(RequestId id) {
+    const auto it =
+        std::ranges::find_if(running_, [&](const SequencePtr& s) { return s->request.id == id; });
+    STATOR_CHECK(it != running_.end(), "a ready request is still running");
+    const Progress progress = progress_of(**it, FinishReason::kHandoff);
+    leave(**it);
+    running_.erase(it);
+    return progress;
+}
+
 void Scheduler::put(Sequence& s, std::uint32_t count, StepPlan& plan) {
     const auto tokens = s.tokens.tokens();
-    const bool last = left_of(s) == count;
+    const bool last = left_of(s) == count && s.request.leg != protocol::Leg::kPrefill;
     const std::uint32_t begin = s.computed + s.planned;
     for (std::uint32_t i = 0; i < count; ++i) {
         plan.batch.push_back({tokens[begin + i], begin + i, s.kv, last && i + 1 == count});
@@ -267,17 +370,18 @@ void Scheduler::complete(std::span<const SampledToken> sampled, std::vector<Prog
         Sequence& s = **it;
         s.tokens.push(token.token);
         ++s.generated;
-        Progress& p = progress.emplace_back();
-        p.id = token.id;
-        p.prompt_tokens = s.prompt_tokens - s.request.resumed_tokens;
-        p.cached_tokens = std::min(s.cached_tokens, p.prompt_tokens);
-        p.finish = verdict(s, token);
+        const Progress& p = progress.emplace_back(progress_of(s, verdict(s, token)));
         if (p.finish) {
             leave(s);
             running_.erase(it);
         }
     }
     outputs_.clear();
+}
+
+Progress Scheduler::progress_of(const Sequence& s, std::optional<FinishReason> finish) {
+    const std::uint32_t prompt = s.prompt_tokens - s.request.resumed_tokens;
+    return {s.request.id, finish, prompt, std::min(s.cached_tokens, prompt)};
 }
 
 std::optional<FinishReason> Scheduler::verdict(const Sequence& s, const SampledToken& token) const {

@@ -46,10 +46,24 @@ struct OutputRow {
     std::uint32_t index = 0;
 };
 
-/// What to do now: first the ops, in order, then one forward pass over the batch. May have ops and
-/// no batch.
+/// KV of a decode leg's prompt that came from elsewhere: `sequence` gets the positions [begin, end)
+/// from the handoff's parts [first_part, last_part), which have arrived. The first of them may
+/// begin before `begin`; all of a part passes through free cells.
+struct KvImport {
+    RequestId id;
+    SeqId sequence = -1;
+    std::shared_ptr<const protocol::HandoffBytes> from;
+    std::size_t first_part = 0;
+    std::size_t last_part = 0;
+    std::uint32_t begin = 0;
+    std::uint32_t end = 0;
+};
+
+/// What to do now: first the ops, in order, then the imports (each is answered by imported()),
+/// then one forward pass over the batch. May have ops or imports and no batch.
 struct StepPlan {
     std::vector<KvOp> ops;
+    std::vector<KvImport> imports;
     std::vector<BatchToken> batch;
     std::vector<OutputRow> outputs;
     std::uint32_t prefill_tokens = 0;
@@ -74,8 +88,9 @@ struct Progress {
 
 /// A request on its way through the scheduler.
 struct Sequence {
-    protocol::GenerateRequest request;  ///< its prompt has moved into `tokens`
-    tokens::TokenSequence tokens;       ///< prompt and output so far
+    /// Its prompt has moved into `tokens`. `kv` is dropped once it is imported.
+    protocol::GenerateRequest request;
+    tokens::TokenSequence tokens;  ///< prompt and output so far
     std::uint32_t prompt_tokens = 0;
     std::uint32_t cached_tokens = 0;
     std::uint32_t generated = 0;
@@ -85,6 +100,10 @@ struct Sequence {
     bool started = false;        ///< ran before (true again after a preemption)
 };
 
+/// The hash seed of a salt: salts are numbers here and strings in the hash's recipe, the decimal
+/// spelling, empty for 0.
+[[nodiscard]] std::uint64_t seed_of(std::uint64_t salt);
+
 /// Decides what each step computes: continuous batching, chunked prefill mixed with decode under a
 /// token budget, prefix reuse, eviction, preemption. Order is first come, first served; one request
 /// running ahead of its turn is never the reason for another's preemption.
@@ -93,6 +112,10 @@ struct Sequence {
 /// waiting requests.
 /// - A request whose next block is just being computed by another waits for it instead of computing
 /// it twice.
+/// - A prefill leg computes its prompt but the last token and is then ready(): its owner takes the
+/// KV and calls hand_over().
+/// - A decode leg whose prompt's KV came along imports what the prefix cache lacks, as far as it
+/// came without gaps, and computes the rest.
 /// - Out of cells: the request that started last gives way, keeping the tokens it has produced. Its
 /// KV is parked in host
 ///   memory like that of ended requests, so that going on later costs a copy as long as it is not
@@ -116,6 +139,19 @@ class Scheduler {
 
     [[nodiscard]] bool idle() const { return running_.empty() && waiting_.empty(); }
     [[nodiscard]] StepPlan plan();
+
+    /// Of the plan that plan() returned last, before its forward pass: the positions of `import`
+    /// are there up to `until`. Falls short: the request's tokens are taken out of the plan; what
+    /// is missing is computed in later steps. None from `until` on are there.
+    void imported(StepPlan& plan, const KvImport& import, std::uint32_t until);
+
+    /// What changed since plan(), to be carried out before the next plan's ops at the latest.
+    [[nodiscard]] std::vector<KvOp> take_ops() { return cache_.take_ops(); }
+
+    /// Prefill legs whose KV is there, all of it.
+    void ready(std::vector<RequestId>& out) const;
+    /// The owner has taken what it wants of a ready request: it leaves.
+    Progress hand_over(RequestId id);
 
     /// The plan was carried out and these tokens were drawn, one for each of plan.outputs, in
     /// order.
@@ -146,6 +182,10 @@ class Scheduler {
     void plan_admissions(StepPlan& plan);
     bool admit(std::size_t waiting_index, StepPlan& plan);
     void put(Sequence& sequence, std::uint32_t count, StepPlan& plan);
+    void plan_import(Sequence& sequence, StepPlan& plan);
+    void take_out(const Sequence& sequence, StepPlan& plan);
+    [[nodiscard]] static Progress progress_of(const Sequence& sequence,
+                                              std::optional<protocol::FinishReason> finish);
     [[nodiscard]] std::uint32_t budget(const StepPlan& plan) const;
     [[nodiscard]] std::uint32_t free_cells() const;
     void preempt_last();

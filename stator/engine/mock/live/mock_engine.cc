@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <condition_variable>
+#include <cstring>
 #include <mutex>
 #include <optional>
 #include <random>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -52,11 +54,20 @@ void rename(protocol::KvEvent& event) {
     }
 }
 
+/// What KV took to come was real time.
+MockOptions without_virtual_handoffs(MockOptions options) {
+    options.core.handoff_gb_per_s = 0;
+    options.core.handoff_latency = Nanos{0};
+    return options;
+}
+
 class MockEngine final : public Engine, private MockHost::Driven {
   public:
     MockEngine(MockHost& host, MockOptions options, KvEventSink kv_events)
         : host_(host),
-          options_(std::move(options)),
+          options_(without_virtual_handoffs(std::move(options))),
+          handoffs_(options_.handoffs, options_.core.kv_bytes_per_token,
+                    options_.core.block_tokens),
           kv_events_(std::move(kv_events)),
           core_(options_.core),
           announcer_(options_.core.host.blocks > 0 || options_.core.disk.blocks > 0),
@@ -71,6 +82,7 @@ class MockEngine final : public Engine, private MockHost::Driven {
         info_.max_running = c.max_running;
         info_.max_waiting = c.max_waiting;
         info_.max_top_logprobs = kMaxTopLogprobs;
+        info_.kv_layout = handoffs_.kv_layout();
         if (options_.faults.crash()) seat_->wake(real(*options_.faults.crash()));
     }
     ~MockEngine() override { stop(Deadline::at({})); }
@@ -79,6 +91,7 @@ class MockEngine final : public Engine, private MockHost::Driven {
     [[nodiscard]] Result<void> submit(GenerateRequest request,
                                       std::shared_ptr<StepSink> sink) override;
     void cancel(RequestId id) override;
+    [[nodiscard]] std::uint32_t cached_prefix_tokens(const GenerateRequest& request) const override;
     [[nodiscard]] protocol::LoadReport load() const override;
     [[nodiscard]] protocol::ForwardPassMetrics forward_pass_metrics() const override;
     [[nodiscard]] bool healthy() const override;
@@ -98,6 +111,11 @@ class MockEngine final : public Engine, private MockHost::Driven {
         std::int32_t top_logprobs = -1;
         Deadline deadline = {};
         bool expired = false;
+        protocol::Leg leg = protocol::Leg::kWhole;
+        std::uint64_t salt = 0;  ///< of a prefill leg
+        /// Of a decode leg whose KV came: prompt tokens that were here before.
+        std::optional<std::uint32_t> own_cached = {};
+        protocol::MediaItem media = {};  ///< of an encode leg
     };
     struct SinkSlot {
         std::shared_ptr<StepSink> sink;
@@ -106,6 +124,11 @@ class MockEngine final : public Engine, private MockHost::Driven {
     };
     using LiveMap = std::unordered_map<RequestId, Live>;
 
+    [[nodiscard]] Result<void> check(const GenerateRequest& request) const;
+    [[nodiscard]] CoreRequest core_request(GenerateRequest& request, const Live& live) const;
+    [[nodiscard]] Result<void> settle_legs(GenerateRequest& request, Live& live, CoreRequest& core);
+    void refuse_kv(const std::string& why);
+    void hand_over(Live& live, StepEvent& event);
     Deadline drive(TimePoint now) override;
     bool advance(TimePoint now);
     void end_step(Nanos at);
@@ -138,6 +161,7 @@ class MockEngine final : public Engine, private MockHost::Driven {
     MockHost& host_;
     const MockOptions options_;
     const std::vector<Nanos> hash_seed_repaired_ = options_.faults.hash_seed_repaired();
+    const MockHandoffs handoffs_;
     KvEventSink kv_events_;
     EngineInfo info_;
 
@@ -156,6 +180,9 @@ class MockEngine final : public Engine, private MockHost::Driven {
     KvAnnouncer announcer_;
     std::minstd_rand lost_events_;
     std::uint64_t last_event_ = 0;
+    std::uint64_t exported_tokens_ = 0;
+    std::uint64_t imported_tokens_ = 0;
+    std::uint64_t refused_imports_ = 0;
     std::size_t started_anew_ = 0;  ///< after a changed hash seed, so often
 
     // Of the host's thread alone, kept for their memory.
@@ -168,12 +195,26 @@ class MockEngine final : public Engine, private MockHost::Driven {
     std::unique_ptr<MockHost::Seat> seat_;
 };
 
-Result<void> MockEngine::submit(GenerateRequest request, std::shared_ptr<StepSink> sink) {
+Result<void> MockEngine::check(const GenerateRequest& request) const {
+    const bool prefill = request.leg == protocol::Leg::kPrefill;
+    if (request.leg == protocol::Leg::kEncode) {
+        if (!handoffs_.encodes()) {
+            return error(ErrorCode::kUnsupported, "This engine encodes no media.");
+        }
+        if (request.media.size() != 1 || !request.media[0].content) {
+            return param_error("media", "An encode leg has one media item, with its content.");
+        }
+        return {};
+    }
     if (request.prompt.empty() || request.max_tokens == 0) {
         return param_error("max_tokens",
                            "A request needs at least one prompt token and one token to generate, "
                            "not {} and {}.",
                            request.prompt.size(), request.max_tokens);
+    }
+    if (prefill && (!handoffs_.exports() || request.prompt.size() < 2)) {
+        return error(ErrorCode::kUnsupported, "This engine hands {} over to others.",
+                     handoffs_.exports() ? "no prompt of one token" : "no KV");
     }
     if (request.constraint) {
         auto refused =
@@ -186,25 +227,16 @@ Result<void> MockEngine::submit(GenerateRequest request, std::shared_ptr<StepSin
                            "{} resumed tokens leave nothing of a prompt of {} tokens.",
                            request.resumed_tokens, request.prompt.size());
     }
-    const TimePoint now = host_.clock().now();
-    // Another template: other tokens before the prompt, so that no block has the usual name.
-    const bool astray = options_.faults.wrong_template(virtual_time(now));
-    Live live{.tokens = tokens::TokenSequence(
-                  options_.core.block_tokens,
-                  seed_of(request.cache_salt) ^ (astray ? kOtherTemplate : 0))};
-    live.tokens.reserve(request.prompt.size() + std::min(request.max_tokens, kReserveTokens));
-    live.tokens.append(request.prompt);
-    live.prompt_tokens = static_cast<std::uint32_t>(request.prompt.size()) - request.resumed_tokens;
-    live.top_logprobs = request.top_logprobs;
-    live.deadline = request.deadline;
+    return {};
+}
 
+CoreRequest MockEngine::core_request(GenerateRequest& request, const Live& live) const {
     CoreRequest core;
     core.id = request.id;
     const auto hashes = live.tokens.sequence_hashes();
     core.blocks.assign(hashes.begin(), hashes.end());
-    core.tail.assign(request.prompt.begin() +
-                         static_cast<std::ptrdiff_t>(hashes.size() * options_.core.block_tokens),
-                     request.prompt.end());
+    const auto tail = live.tokens.tokens().subspan(hashes.size() * options_.core.block_tokens);
+    core.tail.assign(tail.begin(), tail.end());
     core.hash_seed = live.tokens.seed();
     core.token_seed = request.sampling.seed.value_or(0);
     core.max_tokens = request.max_tokens;
@@ -212,6 +244,72 @@ Result<void> MockEngine::submit(GenerateRequest request, std::shared_ptr<StepSin
     core.ignore_eos = request.ignore_eos;
     core.stop_tokens = std::move(request.stop_token_ids);
     core.priority = request.priority;
+    return core;
+}
+
+/// What the core is to do for the request's leg. With the lock.
+Result<void> MockEngine::settle_legs(GenerateRequest& request, Live& live, CoreRequest& core) {
+    live.leg = request.leg;
+    switch (request.leg) {
+        case protocol::Leg::kEncode: {
+            live.media = std::move(request.media[0]);
+            std::uint64_t name = 0;
+            std::memcpy(&name, live.media.digest.data(), sizeof name);
+            const auto& content = *live.media.content;
+            core.leg = Leg::kEncode;
+            core.images = {{name, 0, handoffs_.rows(content) * std::max(1U, content.frames)}};
+            return {};
+        }
+        case protocol::Leg::kPrefill:
+            core.leg = Leg::kPrefill;
+            core.max_tokens = 1;
+            live.salt = request.cache_salt;
+            break;
+        case protocol::Leg::kDecode: {
+            if (!request.kv) break;
+            const auto found = core_.cached_prefix(core.blocks);
+            const std::uint32_t cached = (found.device + found.slow) * options_.core.block_tokens;
+            const auto why = handoffs_.why_not_kv(request, live.tokens.seed(), cached);
+            if (why.empty()) {
+                core.leg = Leg::kDecode;
+                live.own_cached =
+                    std::min(cached, static_cast<std::uint32_t>(request.prompt.size()) - 1);
+                return {};
+            }
+            refuse_kv(why);
+            break;
+        }
+        case protocol::Leg::kWhole:
+            break;
+    }
+    for (const protocol::MediaItem& item : request.media) {
+        if (auto ok = handoffs_.check_embeddings(item); !ok) return ok;
+    }
+    return {};
+}
+
+void MockEngine::refuse_kv(const std::string& why) {
+    if (refused_imports_++ > 0) return;
+    log_warn("KV that came by handoff is not used; the prompt is computed here.",
+             {{"because", why}});
+}
+
+Result<void> MockEngine::submit(GenerateRequest request, std::shared_ptr<StepSink> sink) {
+    if (auto ok = check(request); !ok) return ok;
+    const TimePoint now = host_.clock().now();
+    // Another template: other tokens before the prompt, so that no block has the usual name.
+    const bool astray = options_.faults.wrong_template(virtual_time(now));
+    Live live{.tokens = tokens::TokenSequence(
+                  options_.core.block_tokens,
+                  seed_of(request.cache_salt) ^ (astray ? kOtherTemplate : 0))};
+    live.tokens.reserve(request.prompt.size() + std::min(request.max_tokens, kReserveTokens));
+    // A prefill leg leaves the last token to who goes on.
+    const bool prefill = request.leg == protocol::Leg::kPrefill;
+    live.tokens.append(std::span(request.prompt).first(request.prompt.size() - (prefill ? 1 : 0)));
+    live.prompt_tokens = static_cast<std::uint32_t>(request.prompt.size()) - request.resumed_tokens;
+    live.top_logprobs = request.top_logprobs;
+    live.deadline = request.deadline;
+    CoreRequest core = core_request(request, live);
 
     bool wake = false;
     {
@@ -220,6 +318,7 @@ Result<void> MockEngine::submit(GenerateRequest request, std::shared_ptr<StepSin
             return error(ErrorCode::kUnavailable, "The engine is {}.",
                          refusing_ ? "shutting down" : "not healthy; see its log");
         }
+        if (auto ok = settle_legs(request, live, core); !ok) return ok;
         if (auto ok = core_.submit(std::move(core)); !ok) return ok;
         live.slot = take_slot(sink);
         next_deadline_ = std::min(next_deadline_, live.deadline);
@@ -246,6 +345,15 @@ void MockEngine::cancel(RequestId id) {
     seat_->wake(now);
 }
 
+std::uint32_t MockEngine::cached_prefix_tokens(const GenerateRequest& request) const {
+    if (request.prompt.empty()) return 0;
+    tokens::TokenSequence sequence(options_.core.block_tokens, seed_of(request.cache_salt));
+    sequence.append(std::span(request.prompt).first(request.prompt.size() - 1));
+    const std::scoped_lock lock(mutex_);
+    const auto found = core_.cached_prefix(sequence.sequence_hashes());
+    return (found.device + found.slow) * options_.core.block_tokens;
+}
+
 protocol::LoadReport MockEngine::load() const {
     const std::scoped_lock lock(mutex_);
     if (state_ == State::kEnded) return {};
@@ -254,7 +362,13 @@ protocol::LoadReport MockEngine::load() const {
 
 protocol::ForwardPassMetrics MockEngine::forward_pass_metrics() const {
     const std::scoped_lock lock(mutex_);
-    return core_.metrics();
+    protocol::ForwardPassMetrics metrics = core_.metrics();
+    // To the core all that was here before the first step is cached.
+    metrics.cached_tokens -= std::min(metrics.cached_tokens, imported_tokens_);
+    metrics.exported_tokens = exported_tokens_;
+    metrics.imported_tokens = imported_tokens_;
+    metrics.refused_imports = refused_imports_;
+    return metrics;
 }
 
 bool MockEngine::healthy() const {
@@ -437,12 +551,35 @@ void MockEngine::put(const CoreOutput& output, Nanos at) {
     }
     if (output.first || output.finish) {
         event.prompt_tokens = live.prompt_tokens;
-        event.cached_tokens = std::min(output.cached_tokens, live.prompt_tokens);
+        event.cached_tokens =
+            std::min(live.own_cached.value_or(output.cached_tokens), live.prompt_tokens);
+        if (output.first && live.own_cached) {
+            imported_tokens_ +=
+                output.cached_tokens - std::min(output.cached_tokens, *live.own_cached);
+        }
     }
     event.finish = output.finish;
+    if (output.finish && *output.finish != FinishReason::kCancelled) hand_over(live, event);
     if (output.finish == FinishReason::kCancelled && live.expired) {
         event.error = error(ErrorCode::kDeadlineExceeded, "The request's time ran out.").value();
     }
+}
+
+/// The end of a prefill or encode leg is what it leaves.
+void MockEngine::hand_over(Live& live, StepEvent& event) {
+    const bool prefill = live.leg == protocol::Leg::kPrefill;
+    if (!prefill && live.leg != protocol::Leg::kEncode) return;
+    auto left = prefill ? handoffs_.leave_kv(live.tokens.tokens(), live.salt, live.tokens.seed())
+                        : handoffs_.leave_embeddings(live.media);
+    if (prefill) core_.release(event.id);
+    if (!left) {
+        event.finish = FinishReason::kError;
+        event.error = std::move(left.error());
+        return;
+    }
+    if (prefill) exported_tokens_ += (*left)->tokens;
+    event.finish = FinishReason::kHandoff;
+    event.handoff = std::move(*left);
 }
 
 void MockEngine::put_token(const Live& live, TokenId token, StepBatch& batch) const {

@@ -7,6 +7,7 @@
 #include "stator/engine/engine.h"
 #include "stator/engine/mock/core.h"
 #include "stator/engine/mock/faults.h"
+#include "stator/engine/mock/live/mock_handoffs.h"
 #include "stator/engine/mock/live/mock_host.h"
 
 namespace stator::engine {
@@ -15,6 +16,7 @@ struct MockOptions {
     mock::CoreOptions core;
     double speedup = 1.0;  ///< seconds of the engine's clock in one real second
     mock::FaultPlan faults;
+    mock::HandoffOptions handoffs;
     /// What a crash does, on the host's thread; it must not block and not call the engine, which
     /// is silent from then on until stop(). None: the engine ends its requests with kError and
     /// serves no more.
@@ -31,6 +33,12 @@ struct MockOptions {
 /// runs: a resumed request goes on exactly. Sampling parameters but the seed mean nothing. The
 /// chosen token's logprob is 0; of k alternatives the j-th is token + j, modulo the vocabulary,
 /// with logprob -j. cancel() and deadlines count at the end of the step in work.
+///
+/// Legs: a prefill leg leaves made-up bytes of its KV's size, a decode leg checks those that came
+/// and computes the prompt itself where they are not right or not all here; an encode leg leaves
+/// made-up embeddings. Handing over takes the real time that it takes: the core's handoff_gb_per_s
+/// and handoff_latency are the simulator's and count nothing here. What a request's media have
+/// become must have arrived: kUnavailable, retryable, param "media".
 ///
 /// forward_pass_metrics(): model_seconds is of the engine's clock; CPU seconds are the host's to
 /// show. `kv_events` may be empty.

@@ -1,0 +1,123 @@
+#include "stator/engine/llama/encoder_desk.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "stator/base/clock.h"
+
+namespace stator::engine::llama {
+namespace {
+
+std::string name_of(const protocol::Digest& digest) { return {digest.begin(), digest.end()}; }
+
+}  // namespace
+
+std::shared_ptr<const Encoded> EncodedCache::find(const protocol::Digest& digest) {
+    const auto found = by_name_.find(name_of(digest));
+    if (found == by_name_.end()) return nullptr;
+    entries_.splice(entries_.begin(), entries_, found->second);
+    return entries_.front().encoded;
+}
+
+void EncodedCache::put(const protocol::Digest& digest, std::shared_ptr<const Encoded> encoded) {
+    if (encoded->bytes() > budget_ || by_name_.contains(name_of(digest))) return;
+    bytes_ += encoded->bytes();
+    entries_.push_front({name_of(digest), std::move(encoded)});
+    by_name_.emplace(entries_.front().name, entries_.begin());
+    while (bytes_ > budget_) {
+        bytes_ -= entries_.back().encoded->bytes();
+        by_name_.erase(entries_.back().name);
+        entries_.pop_back();
+    }
+}
+
+EncoderDesk::EncoderDesk(std::unique_ptr<MediaEncoder> encoder,
+                         std::shared_ptr<transfer::HandoffStore> store, std::uint64_t cache_bytes,
+                         Done done)
+    : encoder_(std::move(encoder)),
+      store_(std::move(store)),
+      cache_(cache_bytes),
+      done_(std::move(done)) {
+    thread_ = std::thread([this] { run(); });
+}
+
+EncoderDesk::~EncoderDesk() {
+    {
+        const std::scoped_lock lock(mutex_);
+        stopping_ = true;
+    }
+    wake_.notify_one();
+    thread_.join();
+}
+
+void EncoderDesk::ask(protocol::RequestId id, protocol::MediaItem item) {
+    {
+        const std::scoped_lock lock(mutex_);
+        jobs_.push_back({id, std::move(item)});
+    }
+    wake_.notify_one();
+}
+
+bool EncoderDesk::drop(protocol::RequestId id) {
+    const std::scoped_lock lock(mutex_);
+    return std::erase_if(jobs_, [id](const Job& job) { return job.id == id; }) > 0;
+}
+
+std::size_t EncoderDesk::waiting() const {
+    const std::scoped_lock lock(mutex_);
+    return jobs_.size();
+}
+
+void EncoderDesk::run() {
+    const Clock& clock = Clock::real();
+    while (true) {
+        Job job;
+        {
+            std::unique_lock lock(mutex_);
+            wake_.wait(lock, [&] { return stopping_ || !jobs_.empty(); });
+            if (stopping_) return;
+            job = std::move(jobs_.front());
+            jobs_.pop_front();
+        }
+        auto encoded = cache_.find(job.item.digest);
+        const bool cached = encoded != nullptr;
+        double seconds = 0.0;
+        if (!cached) {
+            const TimePoint start = clock.now();
+            auto made = encoder_->encode(*job.item.content, job.item.digest);
+            seconds = to_seconds(clock.now() - start);
+            if (!made) {
+                done_(job.id, tl::unexpected<Error>(std::move(made.error())), false, seconds);
+                continue;
+            }
+            encoded = std::make_shared<const Encoded>(std::move(*made));
+            cache_.put(job.item.digest, encoded);
+        }
+        done_(job.id, leave(*encoded, job.item.digest), cached, seconds);
+    }
+}
+
+EncoderDesk::Left EncoderDesk::leave(const Encoded& encoded, const protocol::Digest& digest) {
+    const auto full = [](const Error& why) -> Left {
+        auto refused =
+            error(ErrorCode::kOverloaded, "The embeddings could not be left: {}", why.message);
+        refused.value().retryable = true;
+        return refused;
+    };
+    auto buffer = store_->reserve(encoded.bytes());
+    if (!buffer) return full(buffer.error());
+    std::memcpy((*buffer)->bytes().data(), encoded.rows.data(), encoded.bytes());
+    protocol::Handoff what;
+    what.kind = protocol::Handoff::Kind::kEmbeddings;
+    what.layout = encoder_->layout();
+    what.content = digest;
+    what.tokens = encoded.count;
+    what.parts = {{0, encoded.count, 0, encoded.bytes()}};
+    what.pieces = encoded.pieces;
+    auto published = store_->publish(std::move(*buffer), std::move(what));
+    if (!published) return full(published.error());
+    return published;
+}
+
+}  // namespace stator::engine::llama
