@@ -58,13 +58,6 @@ class Engine {
     [[nodiscard]] virtual Result<void> submit(protocol::GenerateRequest request,
                                               std::shared_ptr<StepSink> sink) = 0;
 
-    /// How much of the prompt's front needs not be computed again now: KV of it need not be brought
-    /// here. A guess; cheap.
-    [[nodiscard]] virtual std::uint32_t cached_prefix_tokens(
-        const protocol::GenerateRequest& /*request*/) const {
-        return 0;
-    }
-
     /// Ends the request with kCancelled within one step. Unknown and ended ids are ignored.
     virtual void cancel(RequestId id) = 0;
 

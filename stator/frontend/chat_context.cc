@@ -22,8 +22,9 @@ class ContextWriter {
   public:
     ContextWriter(const ChatRequest& request, const text::SpecialGuard& guard,
                   const text::TemplateTraits& traits, const text::OutputFormat& format,
-                  ChatContext& out)
+                  MediaStyle media, ChatContext& out)
         : request_(request),
+          media_(media),
           guard_(guard),
           traits_(traits),
           format_(format),
@@ -33,18 +34,23 @@ class ContextWriter {
     Result<void> write();
 
   private:
-    void guarded(std::string_view text) { w_.string(guard_.guard(text)); }
+    /// A client's text as templates may have it.
+    [[nodiscard]] std::string clean(std::string_view text) const;
+    void guarded(std::string_view text) { w_.string(clean(text)); }
     void guarded_value(JsonView value);
     Result<void> guarded_json(std::string_view json);
     void long_text(std::string text);
     void content(const ChatMessage& m, bool last);
     void text_part(std::string_view text);
+    void media_part(std::uint32_t item);
+    [[nodiscard]] std::string as_text(const ChatMessage& m) const;
     Result<void> calls(const ChatMessage& m);
     Result<void> message(const ChatMessage& m, bool last);
     Result<void> tools();
     Result<void> kwargs(bool& has_thinking);
 
     const ChatRequest& request_;
+    const MediaStyle media_;
     const text::SpecialGuard& guard_;
     const text::TemplateTraits& traits_;
     const text::OutputFormat& format_;
@@ -52,6 +58,19 @@ class ContextWriter {
     std::vector<std::string>& texts_;
     codec::JsonDocument document_;
 };
+
+std::string ContextWriter::clean(std::string_view text) const {
+    if (request_.media.empty() || text.find(kMediaMarkBegin) == std::string_view::npos) {
+        return guard_.guard(text);
+    }
+    std::string without;
+    for (std::size_t at = 0;;) {
+        const std::size_t mark = text.find(kMediaMarkBegin, at);
+        without += text.substr(at, mark - at);
+        if (mark == std::string_view::npos) return guard_.guard(without);
+        at = mark + kMediaMarkBegin.size();
+    }
+}
 
 /// A client's JSON value again, with its strings and keys guarded. Depth is bounded by the parser.
 void ContextWriter::guarded_value(JsonView value) {
@@ -68,7 +87,7 @@ void ContextWriter::guarded_value(JsonView value) {
         case JsonType::kObject:
             w_.begin_object();
             value.each_member([&](std::string_view key, JsonView v) {
-                w_.key(guard_.guard(key));
+                w_.key(clean(key));
                 guarded_value(v);
                 return true;
             });
@@ -98,6 +117,24 @@ void ContextWriter::text_part(std::string_view text) {
     w_.begin_object().key("type").string("text").key("text").string(text).end_object();
 }
 
+void ContextWriter::media_part(std::uint32_t item) {
+    if (media_ == MediaStyle::kMarks) return text_part(media_mark(item));
+    const bool video =
+        request_.media[item].kind == protocol::MediaContent::Kind::kVideo;
+    w_.begin_object().key("type").string(video ? "video" : "image").end_object();
+}
+
+/// The content in one piece, media items as marks.
+std::string ContextWriter::as_text(const ChatMessage& m) const {
+    if (!m.has_media()) return clean(*m.content);
+    std::string out;
+    for (const ChatPart& part : m.parts) {
+        if (&part != &m.parts.front()) out += '\n';
+        out += part.media ? media_mark(*part.media) : clean(part.text);
+    }
+    return out;
+}
+
 /// Beside the JSON, where writing it there and reading it again costs more than naming it.
 void ContextWriter::long_text(std::string text) {
     constexpr std::size_t kLong = 256;
@@ -113,7 +150,8 @@ void ContextWriter::content(const ChatMessage& m, bool last) {
     w_.key("content");
     const std::string mark =
         last && request_.continue_final_message ? std::string(kContinueMark) + " " : std::string();
-    const bool nothing = !m.content || (m.content->empty() && !m.tool_calls.empty());
+    const bool media = m.has_media();
+    const bool nothing = !m.content || (m.content->empty() && !m.tool_calls.empty() && !media);
     if (nothing && mark.empty()) {
         if (traits_.null_content) {
             w_.null();
@@ -122,15 +160,20 @@ void ContextWriter::content(const ChatMessage& m, bool last) {
         }
         return;
     }
-    const bool as_parts = traits_.part_content && (!m.parts.empty() || !traits_.text_content);
+    const bool as_parts = (media && media_ == MediaStyle::kParts) ||
+                          (traits_.part_content && (!m.parts.empty() || !traits_.text_content));
     if (!as_parts) {
-        long_text(guard_.guard(*m.content) + mark);
+        long_text(as_text(m) + mark);
         return;
     }
     w_.begin_array();
-    if (m.parts.empty()) text_part(guard_.guard(*m.content) + mark);
-    for (const std::string& part : m.parts) {
-        text_part(guard_.guard(part) + (&part == &m.parts.back() ? mark : std::string()));
+    if (m.parts.empty()) text_part(clean(*m.content) + mark);
+    for (const ChatPart& part : m.parts) {
+        if (part.media) {
+            media_part(*part.media);
+        } else {
+            text_part(clean(part.text) + (&part == &m.parts.back() ? mark : std::string()));
+        }
     }
     w_.end_array();
 }
@@ -231,7 +274,7 @@ Result<void> ContextWriter::kwargs(bool& has_thinking) {
             return false;
         }
         has_thinking = has_thinking || key == "enable_thinking" || key == "thinking";
-        w_.key(guard_.guard(key));
+        w_.key(clean(key));
         guarded_value(value);
         return true;
     });
@@ -267,11 +310,15 @@ Result<void> ContextWriter::write() {
 
 }  // namespace
 
+std::string media_mark(std::uint32_t item) {
+    return std::string(kMediaMarkBegin) + std::to_string(item) + std::string(kMediaMarkEnd);
+}
+
 Result<ChatContext> chat_context(const ChatRequest& request, const text::SpecialGuard& guard,
                                  const text::TemplateTraits& traits,
-                                 const text::OutputFormat& format) {
+                                 const text::OutputFormat& format, MediaStyle media) {
     ChatContext out;
-    ContextWriter writer(request, guard, traits, format, out);
+    ContextWriter writer(request, guard, traits, format, media, out);
     if (auto ok = writer.write(); !ok) return tl::unexpected<Error>(std::move(ok.error()));
     return out;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,19 @@ namespace stator::frontend {
 /// writes behind it is cut off.
 inline constexpr std::string_view kContinueMark = "\xEF\xB7\x91\xEF\xB7\x92";  // U+FDD1, U+FDD2
 
+/// Where media items stand in a rendered prompt, if the template has no mark of its own: U+FDD3, the
+/// item's number and U+FDD4. No client can write it: of a request with media U+FDD3 is dropped from
+/// every text.
+[[nodiscard]] std::string media_mark(std::uint32_t item);
+inline constexpr std::string_view kMediaMarkBegin = "\xEF\xB7\x93";
+inline constexpr std::string_view kMediaMarkEnd = "\xEF\xB7\x94";
+
+/// How media items are put before the template.
+enum class MediaStyle : std::uint8_t {
+    kMarks,  ///< as texts that are media_mark()s
+    kParts,  ///< as parts {"type":"image"}, for a template that knows them
+};
+
 struct ChatContext {
     std::string json;
     std::vector<std::string> texts;  ///< long contents, see ChatTemplate::render()
@@ -29,6 +43,7 @@ struct ChatContext {
 [[nodiscard]] Result<ChatContext> chat_context(const ChatRequest& request,
                                                const text::SpecialGuard& guard,
                                                const text::TemplateTraits& traits,
-                                               const text::OutputFormat& format);
+                                               const text::OutputFormat& format,
+                                               MediaStyle media = MediaStyle::kMarks);
 
 }  // namespace stator::frontend

@@ -50,7 +50,7 @@ TEST(ChatContext, Plain) {
 TEST(ChatContext, EverythingOfTheClientIsGuarded) {
     const std::string bad = "<|im_end|>";
     ChatMessage m = message("assistant", bad);
-    m.parts = {bad, bad};
+    m.parts = {{bad}, {bad}};
     m.name = m.tool_call_id = m.reasoning = bad;
     m.tool_calls = {{bad, bad, R"({"<|im_end|>":["<|im_end|>",1,null,true,{"a":-1.5}]})"}};
     ChatRequest request = chat({m});
@@ -76,7 +76,7 @@ TEST(ChatContext, EverythingOfTheClientIsGuarded) {
 
 TEST(ChatContext, PartsWhereTheTemplateReadsThem) {
     ChatMessage m = message("user", "a\nb");
-    m.parts = {"a", "b"};
+    m.parts = {{"a"}, {"b"}};
     const ChatRequest request = chat({message("system", "s"), m});
     const std::string joined =
         R"({"role":"system","content":"s"},{"role":"user","content":"a\nb"})";
@@ -188,7 +188,7 @@ TEST(ChatContext, TheEndOfTheLastMessageIsMarked) {
     EXPECT_EQ(messages(request),
               R"({"role":"user","content":"a"},{"role":"assistant","content":"b)" +
                   std::string(kContinueMark) + " \"}");
-    request.messages.back().parts = {"b", "c"};
+    request.messages.back().parts = {{"b"}, {"c"}};
     text::TemplateTraits traits;
     traits.part_content = true;
     EXPECT_TRUE(messages(request, traits)

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "stator/frontend/media_parts.h"
 #include "stator/frontend/tool_fields.h"
 
 namespace stator::frontend {
@@ -25,7 +26,13 @@ tl::unexpected<Error> unsupported(std::string_view path, ErrorFormat format, std
     return e;
 }
 
-void read_part(JsonView part, const std::string& path, std::vector<std::string>& out,
+/// Where messages are read to.
+struct Target {
+    const RequestRules& rules;
+    std::vector<media::MediaSource>& media;
+};
+
+void read_part(JsonView part, const std::string& path, std::vector<ChatPart>& out, Target& target,
                FieldReader& message) {
     FieldReader fields(part, path);
     const auto type = fields.view("type").as_string();
@@ -33,20 +40,31 @@ void read_part(JsonView part, const std::string& path, std::vector<std::string>&
         return message.fail(
             param_error(path, "{} must be an object with a type, not {}", path, describe(part)));
     }
+    if (is_media_part(*type)) {
+        auto source = read_media_part(fields, path, *type, target.rules);
+        if (source) {
+            if (target.media.size() >= protocol::kMaxMediaItems) {
+                return message.fail(param_error(path, "{} is one media item too many; at most {} "
+                                                      "are allowed in a request",
+                                                path, protocol::kMaxMediaItems));
+            }
+            out.push_back({{}, static_cast<std::uint32_t>(target.media.size())});
+            target.media.push_back(std::move(*source));
+        }
+        return message.fail_with(fields);
+    }
     if (*type != "text" && *type != "refusal") {
-        return message.fail(
-            unsupported(path, "{} is of type \"{}\"; this model reads parts of type \"text\" only",
-                        path, type->substr(0, 40)));
+        return message.fail(unsupported_part(*type, path, target.rules));
     }
     const auto text = fields.view(*type).as_string();
     if (!text) {
         fields.fail_type(*type, "a string", fields.view(*type));
         return message.fail_with(fields);
     }
-    out.emplace_back(*text);
+    out.push_back({std::string(*text), std::nullopt});
 }
 
-void read_content(FieldReader& message, ChatMessage& out) {
+void read_content(FieldReader& message, ChatMessage& out, Target& target) {
     const JsonView content = message.view("content");
     if (const auto text = content.as_string()) {
         out.content = *text;
@@ -54,20 +72,28 @@ void read_content(FieldReader& message, ChatMessage& out) {
     }
     if (content.is_null()) return;
     if (content.type() != JsonType::kArray || content.size() == 0) {
-        return message.fail_type("content", "a string or an array of at least one text part",
+        return message.fail_type("content", "a string or an array of at least one part",
                                  content);
     }
     std::size_t bytes = 0;
     content.each_element([&](std::size_t i, JsonView part) {
-        read_part(part, fmt::format("{}[{}]", message.path("content"), i), out.parts, message);
-        if (message.ok()) bytes += out.parts.back().size() + 1;
+        read_part(part, fmt::format("{}[{}]", message.path("content"), i), out.parts, target,
+                  message);
+        if (message.ok()) bytes += out.parts.back().text.size() + 1;
         return message.ok();
     });
     std::string& joined = out.content.emplace();
     joined.reserve(bytes);
-    for (const std::string& part : out.parts) {
-        if (&part != &out.parts.front()) joined += '\n';
-        joined += part;
+    bool first = true;
+    for (const ChatPart& part : out.parts) {
+        if (part.media) continue;
+        if (!std::exchange(first, false)) joined += '\n';
+        joined += part.text;
+    }
+    if (out.role == "assistant" && out.has_media()) {
+        const std::string where = message.path("content");
+        message.fail(unsupported(where, "{} has media, which messages of the {} can't have", where,
+                                 out.role));
     }
 }
 
@@ -160,7 +186,8 @@ void read_assistant(FieldReader& message, ChatMessage& out) {
     }
 }
 
-void read_message(JsonView v, std::size_t index, ChatMessage& out, FieldReader& fields) {
+void read_message(JsonView v, std::size_t index, ChatMessage& out, Target& target,
+                  FieldReader& fields) {
     const std::string path = fmt::format("messages[{}]", index);
     if (v.is_null() || v.type() != JsonType::kObject) {
         return fields.fail_type(path, "an object", v);
@@ -172,7 +199,7 @@ void read_message(JsonView v, std::size_t index, ChatMessage& out, FieldReader& 
         return fields.fail_with(message);
     }
     out.role = *role;
-    read_content(message, out);
+    read_content(message, out, target);
     if (const auto name = message.string("name")) out.name = *name;
     read_assistant(message, out);
     if (const auto id = message.string("tool_call_id")) out.tool_call_id = *id;
@@ -195,7 +222,13 @@ void read_message(JsonView v, std::size_t index, ChatMessage& out, FieldReader& 
 
 }  // namespace
 
-void read_messages(FieldReader& fields, std::vector<ChatMessage>& out) {
+bool ChatMessage::has_media() const {
+    return std::ranges::any_of(parts, [](const ChatPart& p) { return p.media.has_value(); });
+}
+
+void read_messages(FieldReader& fields, const RequestRules& rules, std::vector<ChatMessage>& out,
+                   std::vector<media::MediaSource>& media) {
+    Target target{rules, media};
     const JsonView messages = fields.view("messages");
     if (messages.is_null() || messages.type() != JsonType::kArray || messages.size() == 0) {
         return fields.fail_type("messages", "an array of at least one message", messages);
@@ -203,7 +236,7 @@ void read_messages(FieldReader& fields, std::vector<ChatMessage>& out) {
     if (!fields.ok()) return;
     out.reserve(messages.size());
     messages.each_element([&](std::size_t i, JsonView v) {
-        read_message(v, i, out.emplace_back(), fields);
+        read_message(v, i, out.emplace_back(), target, fields);
         return fields.ok();
     });
 }

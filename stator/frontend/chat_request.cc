@@ -149,7 +149,7 @@ Result<ChatRequest> read_chat_request(JsonView body, const RequestRules& rules) 
     check_hints(fields);
     read_template_fields(fields, out);
     read_tool_use(fields, out.tool_use);
-    read_messages(fields, out.messages);
+    read_messages(fields, rules, out.messages, out.media);
     if (!fields.ok()) return fields.error();
     return out;
 }

@@ -16,6 +16,7 @@ namespace stator::frontend {
 struct ChatRequest {
     GenerationFields fields;
     std::vector<ChatMessage> messages;  ///< at least one
+    std::vector<media::MediaSource> media;  ///< items of the messages, in order
     ToolUse tool_use;
     std::string template_kwargs_json;  ///< chat_template_kwargs, an object; empty = none
     std::string documents_json;        ///< an array of objects; empty = none

@@ -246,7 +246,7 @@ TEST(ChatRequest, Messages) {
     EXPECT_EQ(m[0].content, "S");
     EXPECT_TRUE(m[0].parts.empty());
     EXPECT_EQ(m[1].content, "a\nb");
-    EXPECT_EQ(m[1].parts, (std::vector<std::string>{"a", "b"}));
+    EXPECT_EQ(m[1].parts, (std::vector<ChatPart>{{"a"}, {"b"}}));
     EXPECT_EQ(m[2].name, "bob");
     EXPECT_FALSE(m[3].content);
     EXPECT_EQ(m[3].reasoning, "hm");

@@ -17,6 +17,7 @@
 #include "stator/frontend/frontend_metrics.h"
 #include "stator/frontend/generation.h"
 #include "stator/frontend/health.h"
+#include "stator/frontend/media_stage.h"
 #include "stator/frontend/model_directory.h"
 #include "stator/frontend/prepared_request.h"
 #include "stator/frontend/relayed_request.h"
@@ -132,6 +133,14 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
         const std::scoped_lock lock(models_mutex);
         return models_now;
     }
+    /// Reads and encodes the request's media first.
+    void load_media(LoopState& state, const std::shared_ptr<net::HttpExchange>& exchange,
+                    const std::shared_ptr<RequestRecord>& record, PreparedRequest request,
+                    Deadline deadline);
+    [[nodiscard]] Result<void> may_load(const PreparedRequest& request) const;
+    void begin(LoopState& state, const std::shared_ptr<net::HttpExchange>& exchange,
+               const std::shared_ptr<RequestRecord>& record, PreparedRequest request,
+               Deadline deadline);
     void ended(RequestRecord& record, int status, std::uint64_t body_bytes);
 
     const FrontendOptions options;
@@ -145,7 +154,8 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     std::function<std::vector<std::string>()> concerns;
     std::function<void(codec::JsonWriter&)> append_router;
     Frontend::RouterAction act_on_router;
-    std::shared_ptr<RequestRelay> relay;  ///< null: none
+    std::shared_ptr<RequestRelay> relay;          ///< null: none
+    std::shared_ptr<media::MediaLoader> media;    ///< null: none
     KeyRing keys;
     CorsPolicy cors;
     FrontendMetrics metrics;
@@ -436,15 +446,69 @@ void Frontend::Impl::generate(LoopState& state, const std::shared_ptr<net::HttpE
     request->priority = hints->priority;
     request->tenant = hints->tenant.empty() ? record->tenant : std::move(hints->tenant);
     request->cache_salt = hints->cache_salt;
-    AnswerHead head;
-    head.id = ids.next(request->api == Api::kChat ? "chatcmpl-" : "cmpl-");
-    head.created = clock.unix_seconds();
-    head.model = request->fields.model;
     const Deadline deadline = options.request_timeout.count() > 0
                                   ? Deadline::after(record->received, options.request_timeout)
                                   : Deadline::never();
+    if (request->media.empty()) return begin(state, exchange, record, std::move(*request), deadline);
+    load_media(state, exchange, record, std::move(*request), deadline);
+}
+
+void Frontend::Impl::load_media(LoopState& state,
+                                const std::shared_ptr<net::HttpExchange>& exchange,
+                                const std::shared_ptr<RequestRecord>& record,
+                                PreparedRequest request, Deadline deadline) {
+    if (auto ok = may_load(request); !ok) {
+        record->finish = to_string(ok.error().code);
+        return respond_error(*exchange, ok.error());
+    }
+    const auto done = [weak = weak_from_this(), &state, exchange, record,
+                       deadline](Result<PreparedRequest> whole) {
+        const auto self = weak.lock();
+        if (!self) return;
+        record->abandon = nullptr;
+        if (exchange->disconnected()) return;
+        if (!whole) {
+            record->finish = to_string(whole.error().code);
+            return respond_error(*exchange, whole.error());
+        }
+        self->begin(state, exchange, record, std::move(*whole), deadline);
+    };
+    const auto stage = std::make_shared<MediaStage>(state.hub, state.loop, std::move(request),
+                                                    deadline, done);
+    record->abandon = [weak = std::weak_ptr<MediaStage>(stage)] {
+        if (const auto s = weak.lock()) s->abandon();
+    };
+    stage->start(*media);
+}
+
+Result<void> Frontend::Impl::may_load(const PreparedRequest& request) const {
+    if (media == nullptr) {
+        auto e = error(ErrorCode::kUnsupported, "this server reads no images or videos");
+        e.value().param = request.media.front().path;
+        return e;
+    }
+    if (request.media.size() > options.max_media_items) {
+        return param_error(request.media[options.max_media_items].path,
+                           "the request has {} images and videos; at most {} are allowed",
+                           request.media.size(), options.max_media_items);
+    }
+    if (request.media.size() * request.fields.n > protocol::kMaxMediaItems) {
+        return param_error("n", "n is {} and there are {} images and videos; n times their number "
+                                "must not exceed {}",
+                           request.fields.n, request.media.size(), protocol::kMaxMediaItems);
+    }
+    return {};
+}
+
+void Frontend::Impl::begin(LoopState& state, const std::shared_ptr<net::HttpExchange>& exchange,
+                           const std::shared_ptr<RequestRecord>& record, PreparedRequest request,
+                           Deadline deadline) {
+    AnswerHead head;
+    head.id = ids.next(request.api == Api::kChat ? "chatcmpl-" : "cmpl-");
+    head.created = clock.unix_seconds();
+    head.model = request.fields.model;
     const auto generation = std::make_shared<Generation>(
-        state.hub, exchange, record, std::move(*request), std::move(head), deadline);
+        state.hub, exchange, record, std::move(request), std::move(head), deadline);
     record->abandon = [weak = std::weak_ptr<Generation>(generation)] {
         if (const auto g = weak.lock()) g->abandon();
     };
@@ -499,6 +563,10 @@ void Frontend::observe_router(std::function<void(codec::JsonWriter&)> append_val
                               RouterAction act) {
     impl_->append_router = std::move(append_value);
     impl_->act_on_router = std::move(act);
+}
+
+void Frontend::set_media(std::shared_ptr<media::MediaLoader> loader) {
+    impl_->media = std::move(loader);
 }
 
 void Frontend::set_relay(std::shared_ptr<RequestRelay> relay) { impl_->relay = std::move(relay); }

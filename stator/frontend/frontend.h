@@ -12,6 +12,7 @@
 #include "stator/base/clock.h"
 #include "stator/codec/json_writer.h"
 #include "stator/engine/engine.h"
+#include "stator/media/loader.h"
 #include "stator/metrics/registry.h"
 #include "stator/net/http_server.h"
 #include "stator/runtime/loop.h"
@@ -41,6 +42,10 @@ struct ServedModel {
     /// How the model writes thinking and calls; empty parts: it is not looked for.
     text::OutputFormat format;
     std::shared_ptr<engine::Engine> engine;
+    /// Kinds of media that the engine takes encode legs of: "image", "video". Empty: none.
+    std::vector<std::string> media = {};
+    /// What the template writes where an item stands; empty: it knows no media.
+    std::string media_mark = {};
     SamplingDefaults defaults;
     std::string pool;    ///< tells entries of one id apart; empty where there is one
     double share = 1.0;  ///< of the traffic of this id, relative to the other entries of it
@@ -84,6 +89,7 @@ struct FrontendOptions {
     std::vector<bool> key_trusted{};
     std::vector<std::string> cors_origins{};  ///< "*" or exact origins; empty = CORS off
     std::uint32_t max_choices = 128;          ///< upper bound of `n`
+    std::uint32_t max_media_items = 16;       ///< images and videos of one request
     std::uint32_t max_inflight = 4096;        ///< requests in work; beyond: 503 with Retry-After
     std::chrono::milliseconds request_timeout{
         0};  ///< 0 = none; then the request ends as by its deadline
@@ -120,6 +126,9 @@ class Frontend {
     /// Requests for models that no pool or engine here serves go there, if it serves them. Before
     /// the server listens.
     void set_relay(std::shared_ptr<RequestRelay> relay);
+    /// Reads what messages with images lead to; without it they are refused. Before the server
+    /// listens; must be stopped before this is destroyed.
+    void set_media(std::shared_ptr<media::MediaLoader> loader);
     /// Shows the server's own counters in /metrics. `stats` must be thread-safe and usable as long
     /// as /metrics is asked.
     void observe_server(std::function<net::HttpServerStats()> stats);

@@ -33,10 +33,10 @@ GenerationHub::GenerationHub(runtime::Loop& loop, const Clock& clock,
 
 GenerationHub::~GenerationHub() { mailbox_->close(); }
 
-protocol::RequestId GenerationHub::add(std::shared_ptr<Generation> generation,
-                                       std::uint32_t choice) {
+protocol::RequestId GenerationHub::add(std::shared_ptr<StepReceiver> receiver,
+                                       std::uint32_t index) {
     const std::uint64_t id = next_id_.fetch_add(1, std::memory_order_relaxed);
-    choices_.emplace(id, Target{std::move(generation), choice});
+    targets_.emplace(id, Target{std::move(receiver), index});
     return protocol::RequestId(id);
 }
 
@@ -44,10 +44,10 @@ void GenerationHub::receive(std::vector<StepBatch>&& batches) {
     const TimePoint now = clock_.now();
     for (const StepBatch& batch : batches) {
         for (const StepEvent& event : batch.events) {
-            const auto target = choices_.find(event.id.value);
-            if (target == choices_.end()) continue;  // a choice that has ended here already
-            const std::shared_ptr<Generation> generation = target->second.generation;
-            generation->on_event(target->second.choice, event, batch, now);
+            const auto target = targets_.find(event.id.value);
+            if (target == targets_.end()) continue;  // one that has ended here already
+            const std::shared_ptr<StepReceiver> receiver = target->second.receiver;
+            receiver->on_event(target->second.index, event, batch, now);
         }
     }
 }
@@ -98,6 +98,7 @@ protocol::GenerateRequest Generation::engine_request(Choice& choice, bool last) 
     } else {
         r.prompt = prompt.tokens;
     }
+    if (!prompt.media.empty()) r.media = std::move(prompt.media[choice.index % fields.n]);
     r.sampling = fields.sampling;
     // The same seed for all would make all choices of a prompt the same.
     if (r.sampling.seed) *r.sampling.seed += choice.index % fields.n;

@@ -24,7 +24,14 @@
 
 namespace stator::frontend {
 
-class Generation;
+/// Told of the events of engine requests, on the loop.
+class StepReceiver {
+  public:
+    virtual ~StepReceiver() = default;
+    /// `index`: as given to GenerationHub::add().
+    virtual void on_event(std::uint32_t index, const protocol::StepEvent& event,
+                          const protocol::StepBatch& batch, TimePoint now) = 0;
+};
 
 /// Where engine steps reach the requests of one loop: one sink and one mailbox for all of them, so
 /// that a step wakes the loop once and all its tokens are rendered in that turn. Lives on its loop;
@@ -40,11 +47,11 @@ class GenerationHub {
     [[nodiscard]] const std::shared_ptr<engine::StepSink>& sink() const { return sink_; }
     [[nodiscard]] const Clock& clock() const { return clock_; }
     [[nodiscard]] IdSource& ids() { return ids_; }
-    /// Names a choice and routes its events to `generation`.
-    [[nodiscard]] protocol::RequestId add(std::shared_ptr<Generation> generation,
-                                          std::uint32_t choice);
-    void remove(protocol::RequestId id) { choices_.erase(id.value); }
-    [[nodiscard]] std::size_t size() const { return choices_.size(); }
+    /// Names an engine request and routes its events to `receiver`.
+    [[nodiscard]] protocol::RequestId add(std::shared_ptr<StepReceiver> receiver,
+                                          std::uint32_t index);
+    void remove(protocol::RequestId id) { targets_.erase(id.value); }
+    [[nodiscard]] std::size_t size() const { return targets_.size(); }
 
     /// Buffers for the present event, reused; their content does not outlive it.
     std::string text;
@@ -54,15 +61,15 @@ class GenerationHub {
 
   private:
     struct Target {
-        std::shared_ptr<Generation> generation;
-        std::uint32_t choice = 0;
+        std::shared_ptr<StepReceiver> receiver;
+        std::uint32_t index = 0;
     };
     void receive(std::vector<protocol::StepBatch>&& batches);
 
     const Clock& clock_;
     std::atomic<std::uint64_t>& next_id_;
     IdSource& ids_;
-    std::unordered_map<std::uint64_t, Target> choices_;
+    std::unordered_map<std::uint64_t, Target> targets_;
     std::shared_ptr<runtime::Mailbox<protocol::StepBatch>> mailbox_;
     std::shared_ptr<engine::StepSink> sink_;
 };
@@ -70,7 +77,7 @@ class GenerationHub {
 /// One request in generation: its choices, their texts, and the answer as it grows. Lives on its
 /// connection's loop. A failure before the first token is an ordinary error answer; later, in a
 /// stream, it is an event with an `error` object after which the stream ends without [DONE].
-class Generation : public std::enable_shared_from_this<Generation> {
+class Generation final : public StepReceiver, public std::enable_shared_from_this<Generation> {
   public:
     Generation(GenerationHub& hub, std::shared_ptr<net::HttpExchange> exchange,
                std::shared_ptr<RequestRecord> record, PreparedRequest request, AnswerHead head,
@@ -79,7 +86,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     /// Submits all choices, or answers with the engine's refusal.
     void start();
     void on_event(std::uint32_t choice, const protocol::StepEvent& event,
-                  const protocol::StepBatch& batch, TimePoint now);
+                  const protocol::StepBatch& batch, TimePoint now) override;
     /// The client left: ends all choices at once.
     void abandon();
 

@@ -39,6 +39,9 @@ struct DoorModel {
     std::shared_ptr<const text::Tokenizer> tokenizer = nullptr;  ///< null: byte_tokenizer()
     std::string chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}";
     text::OutputFormat format = {};
+    std::vector<std::string> media = {};
+    std::string media_mark = {};
+    std::shared_ptr<media::MediaLoader> loader = nullptr;
 };
 
 /// A running server. Members end in the order that frontend.h asks for.
@@ -63,6 +66,9 @@ class Door {
         model.chat_template = std::make_shared<text::ChatTemplate>(std::move(*compiled));
         model.format = std::move(what.format);
         model.engine = engine_;
+        model.media = std::move(what.media);
+        model.media_mark = std::move(what.media_mark);
+        if (what.loader) frontend_->set_media(std::move(what.loader));
         frontend_->add_model(model);
         server_.emplace(loops_, limits, frontend_->handler(), Frontend::error_body());
         frontend_->observe_server([this] { return server_->stats(); });

@@ -20,12 +20,20 @@ text::TemplateTraits traits_of(const ServedModel& model) {
     return text::find_template_traits(*model.chat_template);
 }
 
+/// A template's mark of media must not be forged either.
+std::shared_ptr<const text::SpecialGuard> guard_of(const ServedModel& model) {
+    const auto special = model.tokenizer->special_texts();
+    std::vector<std::string> texts(special.begin(), special.end());
+    if (!model.media_mark.empty()) texts.push_back(model.media_mark);
+    return std::make_shared<text::SpecialGuard>(texts);
+}
+
 }  // namespace
 
 ModelEntry::ModelEntry(ServedModel m, const ModelMetrics* counters)
     : model(std::move(m)),
       metrics(counters),
-      guard(std::make_shared<text::SpecialGuard>(model.tokenizer->special_texts())),
+      guard(guard_of(model)),
       traits(traits_of(model)) {
     const text::Tokenizer& tokenizer = *model.tokenizer;
     for (tokens::TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
@@ -41,6 +49,8 @@ RequestRules ModelEntry::rules(std::uint32_t max_choices) const {
     rules.max_top_logprobs = model.engine->info().max_top_logprobs;
     rules.vocab_size = model.tokenizer->vocab_size();
     rules.structured_output = model.engine->info().structured_output;
+    rules.images = std::ranges::find(model.media, "image") != model.media.end();
+    rules.videos = std::ranges::find(model.media, "video") != model.media.end();
     return rules;
 }
 
@@ -63,7 +73,9 @@ ModelDirectory::ModelDirectory(std::vector<ServedModel> models, const ModelDirec
             entry = std::make_shared<ModelEntry>(**known);
             const bool same_engine = entry->model.engine == model.engine;
             const bool same_template = entry->model.chat_template == model.chat_template;
+            const bool same_mark = entry->model.media_mark == model.media_mark;
             entry->model = std::move(model);
+            if (!same_mark) entry->guard = guard_of(entry->model);
             if (!same_template) entry->traits = traits_of(entry->model);
             if (!same_engine) entry->metrics = counters(entry->model);
         }

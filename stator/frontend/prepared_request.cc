@@ -22,13 +22,26 @@ Result<void> add_prompt(PreparedRequest& out, Result<std::vector<tokens::TokenId
     return {};
 }
 
+/// The text alone must fit, and an item is at least one token.
+Result<void> add_prompt_with_media(PreparedRequest& out, EncodedChat chat) {
+    auto most = fit_context(chat.tokens.size() + chat.media.size(), out.fields, std::nullopt,
+                            out.entry->context_tokens(), "messages");
+    if (!most) return tl::unexpected<Error>(std::move(most.error()));
+    out.prompts.push_back({std::move(chat.tokens), *most, std::move(chat.media)});
+    return {};
+}
+
 /// What a chat becomes: the prompt and whether it ends inside the model's thinking.
 Result<EncodedChat> encode(ChatRequest& request, const ModelEntry& entry, std::int64_t unix_seconds,
                            const std::atomic<bool>* abandoned) {
     auto& given = request.fields.hints.prompt_tokens;
     if (given.empty()) return encode_chat(request, entry, unix_seconds, abandoned);
+    if (!request.media.empty()) {
+        return param_error("nvext.token_data",
+                           "nvext.token_data can't be given beside messages with media");
+    }
     const bool in_reasoning = ends_in_reasoning(given, entry.model);
-    return EncodedChat{std::move(given), in_reasoning};
+    return EncodedChat{std::move(given), {}, in_reasoning};
 }
 
 /// A call that is forced goes before a format that was asked for, and thinking before both.
@@ -58,6 +71,8 @@ Result<void> prepare_chat(codec::JsonView body, const RequestRules& rules,
     if (request->echo && last.role == "assistant") out.echo = last.content.value_or("");
     out.fields = std::move(request->fields);
     if (out.output) constrain(*out.output, out.fields);
+    out.media = std::move(request->media);
+    if (!out.media.empty()) return add_prompt_with_media(out, std::move(*chat));
     return add_prompt(out, std::move(chat->tokens), std::nullopt,
                       given ? "nvext.token_data" : "messages");
 }
@@ -82,6 +97,36 @@ Result<void> prepare_completion(codec::JsonView body, const RequestRules& rules,
 }
 
 }  // namespace
+
+Result<void> add_media(PreparedRequest& request,
+                       std::span<const std::vector<EncodedItem>> by_choice) {
+    PreparedPrompt& prompt = request.prompts.front();
+    for (const auto& items : by_choice) {
+        for (std::size_t i = 0; i < items.size(); ++i) {
+            if (auto ok = check_embeddings(items[i]); !ok) return ok;
+            // Encoders of two kinds, in the middle of an upgrade.
+            if (items[i].embeddings->pieces != by_choice[0][i].embeddings->pieces) {
+                auto e = error(ErrorCode::kUnavailable,
+                               "the encoders are being replaced; try again soon");
+                e.value().retryable = true;
+                return e;
+            }
+        }
+    }
+    auto most = fit_context(tokens_with_media(prompt.tokens.size(), by_choice[0]), request.fields,
+                            std::nullopt, request.entry->context_tokens(), "messages");
+    if (!most) return tl::unexpected<Error>(std::move(most.error()));
+    prompt.max_tokens = *most;
+    std::vector<tokens::TokenId> tokens;
+    for (const auto& items : by_choice) {
+        PromptWithMedia placed = place_media(prompt.tokens, prompt.places, items);
+        prompt.media.push_back(std::move(placed.media));
+        if (tokens.empty()) tokens = std::move(placed.tokens);
+    }
+    prompt.tokens = std::move(tokens);
+    prompt.places.clear();
+    return {};
+}
 
 Result<PreparedRequest> prepare_request(Api api, std::string_view body,
                                         codec::JsonDocument& document, const ModelDirectory& models,

@@ -3,15 +3,18 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "stator/base/error.h"
 #include "stator/codec/json.h"
+#include "stator/frontend/media_prompt.h"
 #include "stator/frontend/model_directory.h"
 #include "stator/frontend/output_plan.h"
 #include "stator/frontend/sampling_fields.h"
+#include "stator/media/loader.h"
 
 namespace stator::frontend {
 
@@ -21,6 +24,11 @@ enum class Api : std::uint8_t { kChat, kCompletion };
 struct PreparedPrompt {
     std::vector<tokens::TokenId> tokens;
     std::uint32_t max_tokens = 0;
+    /// Of a request whose media are yet to be read and encoded: where they will stand. Then tokens
+    /// and max_tokens are those of the text alone.
+    std::vector<MediaPlace> places = {};
+    /// By choice: the items at their positions in `tokens`, with embeddings of each choice's own.
+    std::vector<std::vector<protocol::MediaItem>> media = {};
 };
 
 /// A request that can be submitted: every check that needs no engine is done.
@@ -30,6 +38,7 @@ struct PreparedRequest {
     GenerationFields fields;
     std::vector<PreparedPrompt>
         prompts;  ///< one for chat; choice i of prompt p has index p × n + i
+    std::vector<media::MediaSource> media;  ///< yet to be read, by MediaPlace::item
     /// What is looked for in the output; null: it is text and nothing else.
     std::shared_ptr<const OutputPlan> output;
     std::string echo;  ///< text of the client's that the answer begins with
@@ -48,5 +57,11 @@ struct PreparedRequest {
     std::uint32_t max_choices, std::int64_t unix_seconds,
     std::shared_ptr<const ModelEntry>* model_out = nullptr,
     const std::atomic<bool>* abandoned = nullptr);
+
+/// Puts encoded items, by choice and by MediaPlace::item, into the request's one prompt, and checks
+/// the context again. kTooLarge where it does not fit; kInternal, kUnavailable (retryable) where
+/// what encoders gave makes no sense, or differs between choices.
+[[nodiscard]] Result<void> add_media(PreparedRequest& request,
+                                     std::span<const std::vector<EncodedItem>> by_choice);
 
 }  // namespace stator::frontend

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "stator/frontend/chat_context.h"
+#include "stator/frontend/media_prompt.h"
 #include "stator/text/detokenizer.h"
 #include "stator/text/special_guard.h"
 
@@ -46,13 +47,13 @@ Result<void> cut_at_mark(std::string& rendered) {
 }
 
 Result<std::string> render_chat(const ChatRequest& request, const ModelEntry& entry,
-                                std::int64_t unix_seconds) {
+                                std::int64_t unix_seconds, MediaStyle media) {
     const ServedModel& model = entry.model;
     if (request.continue_final_message && !request.messages.back().content) {
         return param_error("continue_final_message",
                            "continue_final_message needs a last message with content");
     }
-    auto context = chat_context(request, *entry.guard, entry.traits, model.format);
+    auto context = chat_context(request, *entry.guard, entry.traits, model.format, media);
     if (!context) return tl::unexpected<Error>(std::move(context.error()));
     auto rendered = model.chat_template->render(context->json, unix_seconds, context->texts);
     if (!rendered) {
@@ -65,6 +66,46 @@ Result<std::string> render_chat(const ChatRequest& request, const ModelEntry& en
         }
     }
     return rendered;
+}
+
+/// The prompt and what lies between its media items. A template that knows media writes its own
+/// mark for each; where that does not come out even, our marks say where they are.
+Result<std::string> render_with_media(const ChatRequest& request, const ModelEntry& entry,
+                                      std::int64_t unix_seconds, MediaSplit& split) {
+    const std::string& mark = entry.model.media_mark;
+    if (!request.media.empty() && !mark.empty()) {
+        auto rendered = render_chat(request, entry, unix_seconds, MediaStyle::kParts);
+        if (rendered) {
+            split = split_at_mark(*rendered, mark);
+            if (split.items.size() == request.media.size()) return rendered;
+        }
+    }
+    auto rendered = render_chat(request, entry, unix_seconds, MediaStyle::kMarks);
+    if (!rendered) return rendered;
+    split = split_at_media_marks(*rendered);
+    if (!names_each_once(split, request.media.size())) {
+        return param_error("messages",
+                           "the model's chat template does not show each image exactly once where "
+                           "these messages have them");
+    }
+    return rendered;
+}
+
+/// As encode_guarded() reads a rendered prompt, piece by piece.
+Result<void> encode_split(const text::Tokenizer& tokenizer, const MediaSplit& split,
+                          EncodedChat& out) {
+    bool first = true;
+    for (std::size_t i = 0; i < split.texts.size(); ++i) {
+        if (i > 0) out.media.push_back({out.tokens.size(), split.items[i - 1]});
+        for (const std::string_view piece : text::guarded_pieces(split.texts[i])) {
+            constexpr auto kParse = text::SpecialTokens::kParse;
+            auto done = std::exchange(first, false)
+                            ? tokenizer.encode(piece, kParse, false, out.tokens)
+                            : tokenizer.encode_more(piece, kParse, out.tokens);
+            if (!done) return done;
+        }
+    }
+    return {};
 }
 
 }  // namespace
@@ -81,7 +122,8 @@ Result<EncodedChat> encode_chat(const ChatRequest& request, const ModelEntry& en
     if (auto ok = refuse_hopeless(request.text_bytes(), entry, "messages"); !ok) {
         return tl::unexpected<Error>(std::move(ok.error()));
     }
-    auto rendered = render_chat(request, entry, unix_seconds);
+    MediaSplit split;
+    auto rendered = render_with_media(request, entry, unix_seconds, split);
     if (!rendered) return tl::unexpected<Error>(std::move(rendered.error()));
     if (abandoned != nullptr && abandoned->load(std::memory_order_relaxed)) {
         return error(ErrorCode::kCancelled, "the client left");
@@ -90,7 +132,7 @@ Result<EncodedChat> encode_chat(const ChatRequest& request, const ModelEntry& en
     out.ends_in_reasoning = !model.format.reasoning.empty() &&
                             text::ends_in_reasoning(model.format.reasoning, *rendered);
     // Templates write BOS themselves where the model wants it.
-    if (auto ok = text::encode_guarded(*model.tokenizer, *rendered, false, out.tokens); !ok) {
+    if (auto ok = encode_split(*model.tokenizer, split, out); !ok) {
         return tl::unexpected<Error>(std::move(ok.error()));
     }
     return out;

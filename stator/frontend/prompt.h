@@ -10,13 +10,15 @@
 #include "stator/base/error.h"
 #include "stator/frontend/chat_request.h"
 #include "stator/frontend/completion_request.h"
+#include "stator/frontend/media_prompt.h"
 #include "stator/frontend/model_directory.h"
 
 namespace stator::frontend {
 
 /// A chat as its model gets it.
 struct EncodedChat {
-    std::vector<tokens::TokenId> tokens;
+    std::vector<tokens::TokenId> tokens;  ///< of the text alone
+    std::vector<MediaPlace> media;        ///< where the items stand between them, each once
     bool ends_in_reasoning = false;  ///< the prompt ends inside the model's thinking
 };
 

@@ -24,6 +24,8 @@ struct RequestRules {
     std::uint32_t max_top_logprobs = 20;  ///< what the engine can give
     std::uint32_t vocab_size = 0;         ///< token ids in requests lie below it; 0 = unknown
     bool structured_output = false;       ///< the engine can hold its output to a constraint
+    bool images = false;                  ///< messages may have images
+    bool videos = false;
 };
 
 /// Bounds that no option moves.

@@ -2,7 +2,10 @@
 
 // For tests: an engine that says what it is told to.
 #include <algorithm>
+#include <functional>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,7 +15,8 @@
 namespace stator::frontend {
 
 /// Answers every request with the tokens of one text and the end token, all within submit(); ends
-/// with kLength where max_tokens comes first.
+/// with kLength where max_tokens comes first. Encode legs are answered with embeddings of `rows`
+/// rows between two tokens, or as `encode` says.
 class ScriptedEngine final : public engine::Engine {
   public:
     /// `text` is tokenised by `tokenizer`, special tokens included.
@@ -31,6 +35,7 @@ class ScriptedEngine final : public engine::Engine {
 
     [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,
                                       std::shared_ptr<engine::StepSink> sink) override {
+        if (request.leg == protocol::Leg::kEncode) return submit_encode(std::move(request), *sink);
         const std::size_t most = std::min<std::size_t>(tokens_.size(), request.max_tokens);
         for (std::size_t at = 0; at < most;) {
             protocol::StepBatch batch;
@@ -51,6 +56,28 @@ class ScriptedEngine final : public engine::Engine {
         requests_.push_back(std::move(request));
         return {};
     }
+    /// What an encode leg ends with; nullopt: it goes on for ever.
+    using Encode =
+        std::function<std::optional<protocol::StepEvent>(const protocol::GenerateRequest&)>;
+    static constexpr tokens::TokenId kOpen = 40;   // "("
+    static constexpr tokens::TokenId kClose = 41;  // ")"
+    static constexpr std::uint32_t kRows = 3;
+    /// Before the first request.
+    void set_encode(Encode encode) { encode_ = std::move(encode); }
+    [[nodiscard]] static std::shared_ptr<protocol::Handoff> embeddings(
+        const protocol::GenerateRequest& request, std::uint32_t rows = kRows) {
+        auto out = std::make_shared<protocol::Handoff>();
+        out->kind = protocol::Handoff::Kind::kEmbeddings;
+        out->id[0] = static_cast<std::uint8_t>(request.id.value);
+        out->content = request.media.front().digest;
+        out->tokens = rows;
+        out->pieces = {{{kOpen}, 0}, {{}, rows}, {{kClose}, 0}};
+        return out;
+    }
+    [[nodiscard]] std::vector<protocol::GenerateRequest> encodes() const {
+        const std::scoped_lock lock(mutex_);
+        return encodes_;
+    }
     void cancel(protocol::RequestId) override {
         const std::scoped_lock lock(mutex_);
         ++cancelled_;
@@ -70,6 +97,28 @@ class ScriptedEngine final : public engine::Engine {
     }
 
   private:
+    Result<void> submit_encode(protocol::GenerateRequest request, engine::StepSink& sink) {
+        std::optional<protocol::StepEvent> event;
+        if (encode_) {
+            event = encode_(request);
+        } else {
+            event.emplace();
+            event->finish = protocol::FinishReason::kHandoff;
+            event->handoff = embeddings(request);
+        }
+        if (event) {
+            event->id = request.id;
+            protocol::StepBatch batch;
+            batch.events.push_back(*event);
+            sink.on_step(std::move(batch));
+        }
+        const std::scoped_lock lock(mutex_);
+        encodes_.push_back(std::move(request));
+        return {};
+    }
+
+    Encode encode_;
+    std::vector<protocol::GenerateRequest> encodes_;
     std::uint32_t per_step_;
     engine::EngineInfo info_;
     std::vector<tokens::TokenId> tokens_;

@@ -39,6 +39,9 @@ struct Pool {
     std::vector<std::shared_ptr<fleet::Worker>> ready;
     std::size_t ready_ranks = 0;
     bool in_view = true;
+    /// What its encode ranks that are ready read, and how its template marks it.
+    std::vector<std::string> media;
+    std::string media_mark;
 
     Part tokenizer;
     Part chat_template;
@@ -61,6 +64,22 @@ text::OutputFormat format_of(const protocol::ModelCard& card) {
     };
     return {known(card.tool_format, text::tool_formats()),
             known(card.reasoning_format, text::reasoning_formats())};
+}
+
+/// What the ready encode ranks of a pool read. All of them: during an upgrade of the encoders the
+/// pool has two kinds, and which rank gets an item is its engine's business.
+void find_media(const fleet::PoolView& seen, Pool& pool) {
+    pool.media.clear();
+    pool.media_mark = seen.card->media_mark;
+    for (const auto& worker : seen.ready) {
+        const auto info = worker->info();
+        if (std::ranges::find(info->roles, protocol::Role::kEncode) == info->roles.end()) continue;
+        for (const std::string& kind : info->card.media) {
+            if (std::ranges::find(pool.media, kind) == pool.media.end()) pool.media.push_back(kind);
+        }
+        if (pool.media_mark.empty()) pool.media_mark = info->card.media_mark;
+    }
+    std::ranges::sort(pool.media);
 }
 
 }  // namespace
@@ -169,6 +188,7 @@ void PoolModels::Impl::take_view(const fleet::FleetView& view) {
         pool.ready = seen.ready;
         pool.ready_ranks = 0;
         for (const auto& worker : seen.ready) pool.ready_ranks += worker->info()->ranks.size();
+        find_media(seen, pool);
     }
     std::erase_if(pools, [this](auto& entry) {
         auto& [id, pool] = entry;
@@ -309,6 +329,8 @@ void PoolModels::Impl::publish() {
             model.chat_template = pool->text.chat_template;
             model.format = format_of(*pool->card);
             model.engine = pool->engine;
+            model.media = pool->media;
+            model.media_mark = pool->media_mark;
             model.defaults = options.defaults(pool->card->sampling);
             model.pool = *id;
             model.share = shares[i];
