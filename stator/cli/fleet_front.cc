@@ -12,6 +12,7 @@
 #include "stator/base/log.h"
 #include "stator/cli/curve_keys.h"
 #include "stator/cli/text_file.h"
+#include "stator/cli/transfer_setup.h"
 #include "stator/cli/worker_processes.h"
 #include "stator/config/suggest.h"
 #include "stator/config/value.h"
@@ -221,6 +222,20 @@ frontend::PoolModelsOptions models_options(const config::Settings& settings) {
     return o;
 }
 
+/// Makes and takes no handoffs: it only tells those who do.
+Result<std::shared_ptr<transfer::TransferPlane>> releasing_plane(
+    const config::Settings& settings, const std::shared_ptr<LinkSecurity>& security,
+    metrics::Registry& registry) {
+    config::Settings ours = settings;
+    ours.transfer.methods = {"shm", "tcp"};
+    ours.transfer.listen = "127.0.0.1:0";
+    auto options = transfer_options(ours, {}, security);
+    if (!options) return tl::unexpected(options.error());
+    auto plane = transfer::start_transfer(std::move(*options), registry);
+    if (!plane) return tl::unexpected(plane.error());
+    return std::shared_ptr<transfer::TransferPlane>(std::move(*plane));
+}
+
 }  // namespace
 
 Result<events::SubscriberHostOptions> subscriber_options(const config::Settings& settings) {
@@ -305,6 +320,8 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     auto replicas = ReplicaFront::start(settings, door.port(), options_of_fleet->link.incarnation,
                                         door.loops().at(0), registry);
     if (!replicas) return tl::unexpected(replicas.error());
+    auto transfer = releasing_plane(settings, security, registry);
+    if (!transfer) return tl::unexpected(transfer.error());
     auto fleet = fleet::start_fleet(std::move(*options_of_fleet), door.loops(), registry);
     if (!fleet) {
         if (*replicas) (*replicas)->stop();
@@ -315,6 +332,10 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     made->fleet_ = std::move(*fleet);
     frontend::PoolModelsOptions options = models_options(settings);
     options.served = std::move(served);
+    made->transfer_ = std::move(*transfer);
+    options.release = [plane = made->transfer_](std::shared_ptr<const protocol::Handoff> what) {
+        plane->release(std::move(what));
+    };
     options.router = std::move(*routing);
     options.feed = std::move(*feed);
     auto queue = queue_options(settings.router);
@@ -365,6 +386,7 @@ Result<void> FleetFront::set_router(const config::RouterSettings& settings) {
 
 void FleetFront::stop(Deadline deadline) {
     models_->stop(deadline);
+    transfer_->stop();
     if (replicas_) replicas_->stop();
     if (shared_router_) shared_router_->stop();
     fleet_->stop();

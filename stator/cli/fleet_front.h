@@ -17,6 +17,7 @@
 #include "stator/frontend/pools/router_api.h"
 #include "stator/metrics/registry.h"
 #include "stator/routing/remote_router.h"
+#include "stator/transfer/transfer.h"
 
 namespace stator::cli {
 
@@ -58,7 +59,8 @@ class FleetFront {
   private:
     FleetFront() = default;
     std::unique_ptr<fleet::Fleet> fleet_;
-    std::shared_ptr<ReplicaFront> replicas_;  ///< null: bookings are not shared
+    std::shared_ptr<transfer::TransferPlane> transfer_;  ///< gives back what nobody will claim
+    std::shared_ptr<ReplicaFront> replicas_;             ///< null: bookings are not shared
     std::shared_ptr<routing::RemoteRouter> shared_router_;
     std::unique_ptr<frontend::PoolModels> models_;
     std::unique_ptr<frontend::RouterApi> router_api_;

@@ -70,9 +70,12 @@ Result<void> LinkSecurity::reload() {
     }
     auto tls = read_tls(settings_, side_);
     if (!tls) return tl::unexpected(tls.error());
+    auto client = read_tls(settings_, Side::kFrontend);
+    if (!client) return tl::unexpected(client.error());
     const std::scoped_lock lock(mutex_);
     secret_ = std::move(secret);
     tls_ = std::move(*tls);
+    client_tls_ = std::move(*client);
     return {};
 }
 
@@ -89,6 +92,11 @@ std::string LinkSecurity::secret() const {
 std::shared_ptr<const net::TlsContext> LinkSecurity::tls() const {
     const std::scoped_lock lock(mutex_);
     return tls_;
+}
+
+std::shared_ptr<const net::TlsContext> LinkSecurity::client_tls() const {
+    const std::scoped_lock lock(mutex_);
+    return client_tls_;
 }
 
 int wait_for_end(StopSignal& stop, LinkSecurity& security, const std::function<void(int)>& other) {

@@ -27,6 +27,8 @@ class LinkSecurity {
     [[nodiscard]] std::string secret() const;
     /// Null: no TLS.
     [[nodiscard]] std::shared_ptr<const net::TlsContext> tls() const;
+    /// For connections to other workers; null: no TLS. A worker's is made of the same files.
+    [[nodiscard]] std::shared_ptr<const net::TlsContext> client_tls() const;
     /// Reads the files again; on an error everything stays as it was.
     [[nodiscard]] Result<void> reload();
     /// Whether there are files to read again.
@@ -41,6 +43,7 @@ class LinkSecurity {
     mutable std::mutex mutex_;
     std::string secret_;
     std::shared_ptr<const net::TlsContext> tls_;
+    std::shared_ptr<const net::TlsContext> client_tls_;
 };
 
 /// Waits for the signal that ends a server and gives its number. SIGHUP reads `security` again and

@@ -153,6 +153,7 @@ std::shared_ptr<engine::Engine> make_engine(const MockModel& model, MockPlace pl
     options.core.seed += (std::uint64_t{place.worker} << 16U) + place.rank;
     options.faults = engine::mock::FaultPlan(model.faults, place.worker);
     options.crash = std::move(crash);
+    options.handoffs.store = std::move(place.handoffs);
     return engine::make_mock_engine(*model.served.mock_host, std::move(options),
                                     std::move(kv_events));
 }

@@ -27,6 +27,7 @@ struct MockModel {
 struct MockPlace {
     std::uint32_t worker = 0;
     std::uint32_t rank = 0;
+    std::shared_ptr<transfer::HandoffStore> handoffs = nullptr;  ///< null: no legs
 };
 /// One of the engines; `crash` is what its faults do when it dies.
 [[nodiscard]] std::shared_ptr<engine::Engine> make_engine(const MockModel& model, MockPlace place,

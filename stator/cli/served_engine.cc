@@ -96,7 +96,8 @@ Result<std::string> use_text_of_llama(const config::Settings& settings, ServedEn
 }
 
 Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t threads,
-                                engine::KvEventSink kv_events) {
+                                engine::KvEventSink kv_events,
+                                std::shared_ptr<transfer::HandoffStore> handoffs) {
     const TimePoint start = Clock::real().now();
     ServedEngine out;
     auto weights = use_text_of_llama(settings, out);
@@ -105,6 +106,7 @@ Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t 
     ProgressLine progress(fmt::format("Loading {}", out.facts->name));
     engine::LlamaOptions options = llama_options(settings.engine, path, threads);
     options.tokenizer = out.tokenizer;
+    options.handoffs = std::move(handoffs);
     options.progress = [&progress](float fraction) { progress.update(fraction); };
     auto made = engine::make_llama_engine(std::move(options), std::move(kv_events));
     if (!made) return tl::unexpected(made.error());
@@ -149,10 +151,11 @@ frontend::ServedModel served_model(const ServedEngine& engine, const config::Set
 }
 
 Result<ServedEngine> open_engine(const config::Settings& settings, std::uint32_t engine_threads,
-                                 engine::KvEventSink kv_events) {
+                                 engine::KvEventSink kv_events,
+                                 std::shared_ptr<transfer::HandoffStore> handoffs) {
     switch (settings.engine.kind) {
         case config::EngineKind::kLlama:
-            return open_llama(settings, engine_threads, std::move(kv_events));
+            return open_llama(settings, engine_threads, std::move(kv_events), std::move(handoffs));
         case config::EngineKind::kEcho:
             return open_echo(settings);
         case config::EngineKind::kMock: {

@@ -13,6 +13,7 @@
 #include "stator/model/gguf_model.h"
 #include "stator/text/chat_template.h"
 #include "stator/text/tokenizer.h"
+#include "stator/transfer/handoff_store.h"
 
 namespace stator::cli {
 
@@ -41,8 +42,9 @@ struct ServedEngine {
 
 /// Opens what the settings ask for. Shows progress on standard error. The error is one sentence for
 /// the terminal. `kv_events` gets the changes of the prefix cache, where the engine has one.
-[[nodiscard]] Result<ServedEngine> open_engine(const config::Settings& settings,
-                                               std::uint32_t engine_threads,
-                                               engine::KvEventSink kv_events);
+/// `handoffs`: where legs leave what they make; null: they are refused.
+[[nodiscard]] Result<ServedEngine> open_engine(
+    const config::Settings& settings, std::uint32_t engine_threads, engine::KvEventSink kv_events,
+    std::shared_ptr<transfer::HandoffStore> handoffs = nullptr);
 
 }  // namespace stator::cli

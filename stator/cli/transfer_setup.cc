@@ -85,6 +85,7 @@ Result<transfer::TransferOptions> transfer_options(const config::Settings& setti
     if (security) {
         o.secret = [security] { return security->secret(); };
         o.tls = [security] { return security->tls(); };
+        o.tls_client = [security] { return security->client_tls(); };
     }
     return o;
 }

@@ -63,7 +63,7 @@ ExitCode run(const config::Settings& settings) {
         loops.stop();
         return ExitCode::kUsage;
     };
-    if (auto ok = group.start(std::move(*options)); !ok) return give_up(ok.error());
+    if (auto ok = group.start(std::move(*options), *security); !ok) return give_up(ok.error());
     if (!settings.worker.http.empty()) {
         auto opened = WorkerDoor::open(
             settings.worker.http, settings.auth.allow_unauthenticated,

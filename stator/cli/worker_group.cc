@@ -5,8 +5,10 @@
 #include <utility>
 
 #include "stator/base/clock.h"
+#include "stator/base/log.h"
 #include "stator/cli/kv_event_metrics.h"
 #include "stator/cli/mock_model.h"
+#include "stator/cli/transfer_setup.h"
 #include "stator/cli/worker_model.h"
 
 namespace stator::cli {
@@ -32,12 +34,23 @@ WorkerGroup::WorkerGroup(const config::Settings& settings, runtime::LoopPool& lo
 
 WorkerGroup::~WorkerGroup() { stop(); }
 
-Result<void> WorkerGroup::start(std::vector<worker::WorkerOptions> options) {
+Result<void> WorkerGroup::start(std::vector<worker::WorkerOptions> options,
+                                const std::shared_ptr<LinkSecurity>& security) {
     if (options.size() > 1 && settings_.engine.kind != config::EngineKind::kMock) {
         return error(ErrorCode::kInvalidArgument,
                      "--count is for mock engines; others have a process each: stator serve "
                      "--workers {}.",
                      options.size());
+    }
+    if (needs_transfer(settings_)) {
+        auto how = transfer_options(settings_, options.front().listen, security);
+        if (!how) return tl::unexpected(how.error());
+        auto plane = transfer::start_transfer(std::move(*how), registry_);
+        if (!plane) return tl::unexpected(plane.error());
+        transfer_ = std::move(*plane);
+        for (const auto& [method, why] : transfer_->why_off()) {
+            log_info("Handoffs do not travel this way.", {{"method", method}, {"reason", why}});
+        }
     }
     auto services = services_of(options);
     if (!services) return tl::unexpected(services.error());
@@ -52,6 +65,7 @@ Result<void> WorkerGroup::start(std::vector<worker::WorkerOptions> options) {
     members_.reserve(options.size());
     for (worker::WorkerOptions& o : options) {
         o.services = services_;
+        o.transfer = transfer_;
         auto worker = worker::start_worker(std::move(o), loading, loops_, registry_);
         if (!worker) return tl::unexpected(worker.error());
         members_.push_back({std::move(*worker), {}});
@@ -77,7 +91,8 @@ std::function<void()> WorkerGroup::crash_of(Member& member) {
 
 Result<ServedEngine> WorkerGroup::open_engines(std::uint32_t engine_threads) {
     if (settings_.engine.kind != config::EngineKind::kMock) {
-        auto opened = open_engine(settings_, engine_threads, kv_sink(members_.front(), 0));
+        auto opened =
+            open_engine(settings_, engine_threads, kv_sink(members_.front(), 0), transfer_);
         if (opened) members_.front().engines.push_back(opened->engine);
         return opened;
     }
@@ -88,9 +103,10 @@ Result<ServedEngine> WorkerGroup::open_engines(std::uint32_t engine_threads) {
     for (std::size_t i = 0; i < members_.size(); ++i) {
         Member& member = members_[i];
         for (std::uint32_t rank = 0; rank < ranks_; ++rank) {
+            const MockPlace place{
+                .worker = static_cast<std::uint32_t>(i), .rank = rank, .handoffs = transfer_};
             member.engines.push_back(
-                make_engine(*model, {.worker = static_cast<std::uint32_t>(i), .rank = rank},
-                            crash_of(member), kv_sink(member, rank)));
+                make_engine(*model, place, crash_of(member), kv_sink(member, rank)));
         }
     }
     model->served.engine = members_.front().engines.front();
@@ -132,6 +148,7 @@ void WorkerGroup::stop() {
             engine->stop(Deadline::at(Clock::real().now()));
         }
     }
+    if (transfer_) transfer_->stop();
     if (services_.fetches) services_.fetches->stop();
 }
 

@@ -6,11 +6,13 @@
 #include <vector>
 
 #include "stator/base/error.h"
+#include "stator/cli/link_security.h"
 #include "stator/cli/served_engine.h"
 #include "stator/config/settings.h"
 #include "stator/metrics/registry.h"
 #include "stator/protocol/worker_info.h"
 #include "stator/runtime/loop.h"
+#include "stator/transfer/transfer.h"
 #include "stator/worker/worker.h"
 
 namespace stator::cli {
@@ -26,8 +28,9 @@ class WorkerGroup {
     WorkerGroup(const WorkerGroup&) = delete;
     WorkerGroup& operator=(const WorkerGroup&) = delete;
 
-    /// On the planes, loading.
-    [[nodiscard]] Result<void> start(std::vector<worker::WorkerOptions> options);
+    /// On the planes, loading. `security`: of handoffs too.
+    [[nodiscard]] Result<void> start(std::vector<worker::WorkerOptions> options,
+                                     const std::shared_ptr<LinkSecurity>& security);
     /// Opens the engines and says that all are ready.
     [[nodiscard]] Result<void> load(std::uint32_t engine_threads);
 
@@ -56,6 +59,7 @@ class WorkerGroup {
     metrics::Registry& registry_;
     std::uint32_t ranks_ = 1;
     worker::WorkerServices services_;
+    std::shared_ptr<transfer::TransferPlane> transfer_;  ///< null: no handoffs
     /// Ends workers that crash: their engines' thread can't wait for that.
     std::unique_ptr<runtime::CpuPool> undertaker_;
     std::shared_ptr<engine::MockHost> mock_host_;

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "stator/cli/curve_keys.h"
+#include "stator/cli/transfer_setup.h"
 #include "stator/cli/worker_processes.h"
 
 namespace stator::cli {
@@ -64,6 +65,10 @@ Result<worker::WorkerOptions> common_options(const config::Settings& settings,
     auto labels = labels_of(s);
     if (!labels) return tl::unexpected(labels.error());
     o.labels = std::move(*labels);
+    auto roles = roles_of(s);
+    if (!roles) return tl::unexpected(roles.error());
+    o.roles = std::move(*roles);
+    o.claim_within = settings.transfer.timeout;
     if (!s.events_key_file.empty()) {
         auto keys = read_curve_keys(s.events_key_file);
         if (!keys) return tl::unexpected(keys.error());

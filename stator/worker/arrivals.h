@@ -21,7 +21,7 @@ namespace stator::worker {
 
 /// What the leg's engine says and asks for, of one request.
 struct ArrivalPlan {
-    std::string kv_layout;            ///< of the model served here
+    std::string kv_layout;            ///< EngineInfo::kv_layout
     std::uint32_t cached_tokens = 0;  ///< Engine::cached_prefix_tokens()
 };
 

@@ -206,7 +206,7 @@ Result<void> WorkerLink::take(requests::StreamId stream, std::uint32_t rank,
             return full;
         }
         ArrivalPlan plan;
-        plan.kv_layout = state.info.card.kv_layout;
+        plan.kv_layout = engine->info().kv_layout;
         if (request.handoff) plan.cached_tokens = engine->cached_prefix_tokens(request);
         const auto arriving = arrivals_->begin(stream.value, request, plan);
         if (arriving && *arriving) {

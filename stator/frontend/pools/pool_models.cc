@@ -270,6 +270,7 @@ void PoolModels::Impl::serve(const std::string& id, Pool& pool) {
     engine_options.card = *pool.card;
     engine_options.max_migrations = options.max_migrations;
     engine_options.wait_for_worker = options.wait_for_worker;
+    engine_options.release = options.release;
     routing::PoolRouterOptions routing;
     {
         const std::scoped_lock lock(mutex);

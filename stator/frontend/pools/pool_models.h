@@ -32,6 +32,8 @@ struct PoolModelsOptions {
     ShareRules shares;
     std::uint32_t max_migrations = 3;
     std::chrono::milliseconds wait_for_worker{2'000};
+    /// Tells who made a handoff that nobody will claim it; empty: its lease tells.
+    std::function<void(std::shared_ptr<const protocol::Handoff>)> release;
     routing::PoolRouterOptions router;
     engine::PoolQueueOptions queue;
     std::shared_ptr<routing::KvFeed> feed;            ///< of KV events; null: none are followed
