@@ -1,23 +1,30 @@
 #include "stator/router/handoff_times.h"
 
+#include <algorithm>
+#include <cmath>
+
 namespace stator::router {
 
-double HandoffTimes::seconds(const HandoffWay& way, double usual_s) const {
+double HandoffTimes::seconds(const HandoffWay& way, double usual_s, double now_s) const {
     const auto known = ways_.find(key(way));
-    return prior(way, usual_s) * (known == ways_.end() ? 1 : known->second.scale());
+    if (known == ways_.end()) return prior(way, usual_s);
+    const double age = std::max(0.0, now_s - known->second.at_s);
+    return prior(way, usual_s) *
+           std::pow(known->second.scale.scale(), std::exp2(-age / kHalfLife_s));
 }
 
 void HandoffTimes::observe(const HandoffWay& way, double usual_s, double observed_s,
-                           double prior_std) {
+                           double prior_std, double now_s) {
     auto at = ways_.find(key(way));
     if (at == ways_.end()) {
         if (ways_.size() >= kMostWays) return;
         estimate::ScaleFilterOptions options;
         options.initial_std = prior_std;
         options.measurement_std = 0.3;  // a wait for a step is in it, and others' handoffs
-        at = ways_.emplace(key(way), estimate::ScaleFilter(options)).first;
+        at = ways_.emplace(key(way), Learned{estimate::ScaleFilter(options)}).first;
     }
-    at->second.observe(observed_s, prior(way, usual_s));
+    at->second.scale.observe(observed_s, prior(way, usual_s));
+    at->second.at_s = now_s;
 }
 
 std::uint64_t HandoffTimes::key(const HandoffWay& way) {

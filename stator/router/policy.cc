@@ -73,10 +73,11 @@ std::optional<Disaggregation> find_disaggregation(std::string_view name) {
 
 Result<void> validate(const PolicyOptions& o) {
     constexpr double kMost = 1e6;
-    const std::array<Bound, 12> bounds{{
+    const std::array<Bound, 13> bounds{{
         {"work_weight", o.work_weight, 0, kMost},
         {"queue_weight", o.queue_weight, 0, kMost},
         {"itl_weight", o.itl_weight, 0, kMost},
+        {"split_itl_weight", o.split_itl_weight, 0, kMost},
         {"occupancy_weight", o.occupancy_weight, 0, kMost},
         {"preference_s", o.preference_s, 0, kMost},
         {"error_band", o.error_band, 0, 100},

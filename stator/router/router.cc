@@ -125,10 +125,13 @@ Result<Decision> Router::decide(const RouteRequest& request, Nanos now) {
                            "the policy direct goes where the request says: name a worker in the "
                            "header x-stator-worker");
     }
-    if (!splits(request)) return decide_one(request, now);
-    RouteRequest pair = request;
-    pair.role = Role::kPrefill;
-    pair.pair = true;
+    if (!splits(request)) {
+        if (!request.split) return decide_one(request, now);
+        RouteRequest whole = request;
+        whole.split = false;
+        return decide_one(whole, now);
+    }
+    const RouteRequest pair = pair_of(request);
     auto split = decide_one(pair, now);
     if (options_.disaggregation == Disaggregation::kAlways) {
         // Without a rank for it, or when those that there are have refused, it still is served.
@@ -143,6 +146,14 @@ Result<Decision> Router::decide(const RouteRequest& request, Nanos now) {
     }
     if (!whole) return split;
     return is_better(*split, *whole, request) ? std::move(split) : std::move(whole);
+}
+
+RouteRequest Router::pair_of(const RouteRequest& request) {
+    RouteRequest pair = request;
+    pair.role = Role::kPrefill;
+    pair.pair = true;
+    pair.split = false;
+    return pair;
 }
 
 bool Router::splits(const RouteRequest& request) const {
@@ -368,7 +379,7 @@ Result<void> Router::add_decode_costs(const RouteRequest& request, Nanos now) {
         there = true;
         if (!has_room(d, request, seconds(now) + best.ttft_s())) continue;
         room = true;
-        consider_decoder(d, request);
+        consider_decoder(d, request, seconds(now));
     }
     if (!there)
         return tl::unexpected(refusal(ErrorCode::kUnavailable, "no decode worker is ready"));
@@ -402,10 +413,9 @@ void Router::add_own_decode_costs(const RouteRequest& request, Nanos now) {
             costs[r] = Scorer::kNever;
             continue;
         }
-        // Those that decode make a step anyway: what its base takes is no harm to them.
-        const double base = std::min(static_cast<double>(c.base[r]), double{c.step[r]});
-        costs[r] += decode_cost(r, request).rest - options_.itl_weight * c.decoding[r] * base;
+        costs[r] += decode_cost(r, request).rest;
     }
+    scorer_.add_split_harm(table_, options_, request);
 }
 
 Router::DecodeCost Router::decode_cost(RankIndex rank, const RouteRequest& request) const {
@@ -429,7 +439,7 @@ HandoffWay Router::way(RankIndex from, RankIndex to) const {
     return {c.zone[from], c.zone[to], c.host[from] != 0 && c.host[from] == c.host[to]};
 }
 
-void Router::consider_decoder(RankIndex rank, const RouteRequest& request) {
+void Router::consider_decoder(RankIndex rank, const RouteRequest& request, double now_s) {
     const RankTable::Columns& c = table_.columns();
     const auto [step, rest] = decode_cost(rank, request);
     const double usual = usual_handoff_s(rank, request.prompt_tokens);
@@ -438,11 +448,11 @@ void Router::consider_decoder(RankIndex rank, const RouteRequest& request) {
     for (std::size_t s = 0; s < decoders_.size(); ++s) {
         const RankTable::Site& site = table_.sites()[s];
         if (!RankTable::connected(site, here, false)) continue;
-        const double takes = waits + handoffs_.seconds({site.zone, here.zone, false}, usual);
+        const double takes = waits + handoffs_.seconds({site.zone, here.zone, false}, usual, now_s);
         decoders_[s].consider({rank, takes + rest, takes + step});
     }
     if (c.host[rank] == 0) return;
-    const double takes = waits + handoffs_.seconds({here.zone, here.zone, true}, usual);
+    const double takes = waits + handoffs_.seconds({here.zone, here.zone, true}, usual, now_s);
     decoders_on_[c.host[rank]].consider({rank, takes + rest, takes + step});
 }
 
@@ -718,7 +728,9 @@ void Router::on_first_token(BookingId id, std::uint32_t cached_tokens, Nanos now
     Booking* const b = find(id);
     if (b == nullptr || b->prefilled || b->peers) return;
     finish_prefill(*b, cached_tokens, true, seconds(now));
-    if (b->decode_rank != kNoRank) b->prefill_end_s = seconds(now);
+    // Behind others' prompts it waits for more than its KV.
+    const bool alone = b->decode_rank != kNoRank && table_.columns().total[b->decode_rank] <= 0;
+    if (alone) b->prefill_end_s = seconds(now);
     if (sink_ != nullptr) sink_->first_token(id.value, cached_tokens, now);
 }
 
@@ -748,10 +760,11 @@ void Router::on_handed_over(BookingId id, Nanos now) {
     Booking* const b = find(id);
     if (b == nullptr || b->peers || b->decode_rank == kNoRank || b->prefill_end_s <= 0) return;
     const double took = seconds(now) - std::exchange(b->prefill_end_s, 0);
+    if (table_.columns().total[b->decode_rank] > 0) return;
     const double step = static_cast<double>(table_.columns().step[b->decode_rank]);
     const double usual = usual_handoff_s(b->decode_rank, b->prompt_tokens);
     handoffs_.observe(way(b->rank, b->decode_rank), usual, std::max(took - step, usual / 100),
-                      table_.description(b->decode_rank).prior_std);
+                      table_.description(b->decode_rank).prior_std, seconds(now));
 }
 
 void Router::on_end(BookingId id, Nanos now) {

@@ -135,6 +135,7 @@ class Router {
     };
 
     [[nodiscard]] Result<Decision> decide(const RouteRequest& request, Nanos now);
+    [[nodiscard]] static RouteRequest pair_of(const RouteRequest& request);
     [[nodiscard]] bool splits(const RouteRequest& request) const;
     [[nodiscard]] Result<Decision> decide_one(const RouteRequest& request, Nanos now);
     [[nodiscard]] bool is_better(const Decision& split, const Decision& whole,
@@ -151,7 +152,7 @@ class Router {
     [[nodiscard]] RankIndex softmax(double least);
     [[nodiscard]] Result<void> add_decode_costs(const RouteRequest& request, Nanos now);
     void add_own_decode_costs(const RouteRequest& request, Nanos now);
-    void consider_decoder(RankIndex rank, const RouteRequest& request);
+    void consider_decoder(RankIndex rank, const RouteRequest& request, double now_s);
     [[nodiscard]] Decoder decoder_for(RankIndex rank) const;
     struct DecodeCost {
         double step_s = 0;  ///< the first one

@@ -35,7 +35,9 @@ std::string Router::why_excluded(const RouteRequest& request, RankIndex rank) co
     return {};
 }
 
-Explanation Router::explain(const RouteRequest& request, Nanos now) {
+Explanation Router::explain(const RouteRequest& asked, Nanos now) {
+    RouteRequest request = asked;
+    request.split = splits(asked);
     Explanation out;
     out.policy = options_.policy;
     out.prompt_tokens = request.prompt_tokens;
@@ -55,9 +57,7 @@ Explanation Router::explain(const RouteRequest& request, Nanos now) {
     }
     if (options_.policy == Policy::kDirect && !request.pinned) return out;
     if (splits(request)) {
-        RouteRequest pair = request;
-        pair.role = protocol::Role::kPrefill;
-        pair.pair = true;
+        const RouteRequest pair = pair_of(request);
         const auto split = decide_one(pair, now);
         if (split) out.split = entry(split->chosen);
         list_ranks(pair, split.has_value(), now, out);

@@ -248,6 +248,23 @@ void Scorer::score(const RankTable& table, const ActivePrefixes& active,
     }
 }
 
+double Scorer::split_harm_s(const RankTable& table, const PolicyOptions& options,
+                            const RouteRequest& request, RankIndex rank) const {
+    const RankTable::Columns& c = table.columns();
+    const double cached = cached_[rank];
+    const double all = table.speed(rank).prefill_s(request.prompt_tokens - cached, cached);
+    // Those that decode make a step anyway: what its base takes is no harm to them.
+    const double tokens = all - static_cast<double>(c.base[rank]);
+    return c.decoding[rank] * (options.split_itl_weight * tokens - options.itl_weight * all);
+}
+
+void Scorer::add_split_harm(const RankTable& table, const PolicyOptions& options,
+                            const RouteRequest& request) {
+    for (RankIndex r = 0; r < cost_.size(); ++r) {
+        if (excluded_[r] == 0) cost_[r] += split_harm_s(table, options, request, r);
+    }
+}
+
 Candidate Scorer::candidate(const RankTable& table, const PolicyOptions& options,
                             const RouteRequest& request, RankIndex rank, double now_s) const {
     const RankTable::Columns& c = table.columns();
@@ -277,6 +294,7 @@ Candidate Scorer::candidate(const RankTable& table, const PolicyOptions& options
                                       options.itl_weight * static_cast<double>(c.decoding[rank])) +
                      options.occupancy_weight *
                          static_cast<double>(occupied(c.requests[rank], c.running_limit[rank]));
+        if (request.split) out.harm_s += split_harm_s(table, options, request, rank);
     }
     out.cost = cost_[rank];
     return out;

@@ -46,6 +46,10 @@ class Scorer {
         if (excluded_[rank] == 0) excluded_[rank] = static_cast<std::uint8_t>(why);
     }
     [[nodiscard]] double std_s(const RankTable& table, const Candidate& candidate) const;
+    /// After score(), of whole requests that could be split: what they cost the sequences that
+    /// decode on each rank, by that option's weight.
+    void add_split_harm(const RankTable& table, const PolicyOptions& options,
+                        const RouteRequest& request);
     /// One rank's seconds, part by part.
     [[nodiscard]] Candidate candidate(const RankTable& table, const PolicyOptions& options,
                                       const RouteRequest& request, RankIndex rank,
@@ -62,6 +66,9 @@ class Scorer {
     void encode(const RankTable::Columns& c, const RouteRequest& request);
     void dynamo(const ActivePrefixes& active, const PolicyOptions& options,
                 const RouteRequest& request);
+    /// What split_itl_weight charges more than itl_weight.
+    [[nodiscard]] double split_harm_s(const RankTable& table, const PolicyOptions& options,
+                                      const RouteRequest& request, RankIndex rank) const;
     void constrain(const RankTable& table, const RouteRequest& request);
     [[nodiscard]] double preference_s(const RankTable& table, const PolicyOptions& options,
                                       const RouteRequest& request, RankIndex rank) const;

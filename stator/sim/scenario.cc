@@ -186,6 +186,7 @@ class ScenarioReader {
         r.number("work_weight", o.work_weight, 0, kMost);
         r.number("queue_weight", o.queue_weight, 0, kMost);
         r.number("itl_weight", o.itl_weight, 0, kMost);
+        r.number("split_itl_weight", o.split_itl_weight, 0, kMost);
         r.number("occupancy_weight", o.occupancy_weight, 0, kMost);
         r.number("error_band", o.error_band, 0, 100);
         r.number("overlap_weight", o.overlap_weight, 0, kMost);
