@@ -172,6 +172,7 @@ dev_test() {
     setup_machine
     setup_model
     setup_json_suite
+    setup_nixl
     STATOR_MODEL=${STATOR_MODEL:-$(default_model)}
     export STATOR_MODEL
     rm -rf "$REPORTS"
