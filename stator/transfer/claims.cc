@@ -260,6 +260,7 @@ void Claims::give_up(const WorkPtr& work, Error why) {
 void Claims::end(const WorkPtr& work,
                  Result<std::shared_ptr<const protocol::HandoffBytes>> result) {
     if (work->timer) work->timer->cancel();
+    work->attempt = nullptr;  // which knows the work
     if (std::exchange(work->counted, false)) incoming_ -= work->bytes;
     std::erase(waiting_, work);
     works_.erase(work->id);

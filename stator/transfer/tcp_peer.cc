@@ -195,7 +195,7 @@ void TcpPeer::claim(std::shared_ptr<Attempt> attempt, bool nixl) {
     transfer->attempt = std::move(attempt);
     transfer->nixl = nixl;
     if (shut_ || transfer->attempt->cancelled) {
-        transfer->finish(error(ErrorCode::kCancelled, "the claim was cancelled"));
+        drop_cancelled(*transfer);
         return;
     }
     if (nixl && options_->nixl == nullptr) {
@@ -212,6 +212,12 @@ void TcpPeer::claim(std::shared_ptr<Attempt> attempt, bool nixl) {
     }
     waiting_.push_back(std::move(transfer));
     if (connections_.empty()) open_connection();
+}
+
+/// Before it was asked for: then the producer is told that nobody will.
+void TcpPeer::drop_cancelled(Transfer& transfer) {
+    release(transfer.attempt->what->id);
+    transfer.finish(error(ErrorCode::kCancelled, "the claim was cancelled"));
 }
 
 Result<void> TcpPeer::find_memory(Transfer& transfer) const {
@@ -266,7 +272,7 @@ void TcpPeer::on_ready(Connection& connection) {
 
 void TcpPeer::send_claim(const std::shared_ptr<Transfer>& transfer) {
     if (transfer->attempt->cancelled) {
-        transfer->finish(error(ErrorCode::kCancelled, "the claim was cancelled"));
+        drop_cancelled(*transfer);
         return;
     }
     transfer->request = ++last_request_;

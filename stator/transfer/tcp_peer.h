@@ -59,6 +59,7 @@ class TcpPeer : public std::enable_shared_from_this<TcpPeer> {
     };
 
     [[nodiscard]] Result<void> find_memory(Transfer& transfer) const;
+    void drop_cancelled(Transfer& transfer);
     void open_connection();
     void on_ready(Connection& connection);
     void on_lost(Connection& connection, const Error& why);

@@ -103,7 +103,8 @@ class TcpProducer::Session final : public TcpStreamEvents,
     }
 
     void on_closed(const Error& why) override {
-        if (phase_ != Phase::kReady && why.code != ErrorCode::kCancelled) {
+        if (phase_ != Phase::kReady && why.code != ErrorCode::kCancelled &&
+            why.code != ErrorCode::kUnavailable) {
             log_warn("A claim of a handoff was turned away.", {{"why", why.message}});
         }
         timer_.cancel();

@@ -254,6 +254,7 @@ PeerProcess::PeerProcess(const WayOptions& way) {
     if (pid_ == 0) {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         ::fcntl(ends[1], F_SETFD, 0);
+        ::dup2(::open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
         ::execve("/proc/self/exe", argv.data(), envp.data());
         ::_exit(127);
     }

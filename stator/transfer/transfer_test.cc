@@ -23,6 +23,9 @@ class Transfer : public testing::TestWithParam<std::string> {
         if (GetParam() == "nixl" && std::getenv("STATOR_NIXL") == nullptr) {
             GTEST_SKIP() << "STATOR_NIXL names no libnixl_capi.so";
         }
+#if __has_feature(thread_sanitizer)
+        if (GetParam() == "nixl") GTEST_SKIP() << "ThreadSanitizer can't follow NIXL's threads";
+#endif
         way_.name = local() ? "shm" : GetParam();
         if (GetParam() == "tcp+tls") {
             folder_.emplace();

@@ -21,6 +21,7 @@ dev_bench() {
     if [ -f "bench/$name/run.py" ]; then
         setup_model
         setup_real_tokenizers
+        setup_nixl
         build_targets release all
         STATOR_BIN=$STATOR_BIN STATOR_MODEL=${STATOR_MODEL:-$(default_model)} STATOR_BUILD=$DEV_ROOT/build/release \
             python3 "bench/$name/run.py" "$@"
