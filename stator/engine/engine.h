@@ -28,6 +28,8 @@ struct EngineInfo {
     bool structured_output = false;  ///< requests may have a constraint; else kUnsupported
     /// What a KV handoff must agree on to be read here; empty: makes and reads none.
     std::string kv_layout = {};
+    /// What its encode legs take: "image", "video"; empty: it has none.
+    std::vector<std::string> media = {};
 };
 
 /// Receives what the steps of an engine produced for the requests of one submitter.

@@ -109,9 +109,9 @@ struct MediaItem {
     Digest digest{};
     std::uint32_t position = 0;                   ///< of its first token in the prompt
     std::uint32_t tokens = 0;                     ///< that it takes there, all pieces
-    std::shared_ptr<const MediaContent> content;  ///< of an encode leg; else perhaps null
-    std::shared_ptr<const Handoff> embeddings;    ///< null in an encode leg
-    std::shared_ptr<const HandoffBytes> arrived;  ///< at the rank that computes the prompt
+    std::shared_ptr<const MediaContent> content = nullptr;  ///< of an encode leg; else perhaps null
+    std::shared_ptr<const Handoff> embeddings = nullptr;    ///< null in an encode leg
+    std::shared_ptr<const HandoffBytes> arrived = nullptr;  ///< where the prompt is computed
 };
 
 inline constexpr std::size_t kMaxMediaItems = 64;

@@ -51,17 +51,21 @@ EncoderDesk::~EncoderDesk() {
     thread_.join();
 }
 
-void EncoderDesk::ask(protocol::RequestId id, protocol::MediaItem item) {
+void EncoderDesk::ask(protocol::RequestId id, protocol::MediaItem item, Deadline deadline) {
     {
         const std::scoped_lock lock(mutex_);
-        jobs_.push_back({id, std::move(item)});
+        jobs_.push_back({id, std::move(item), deadline});
     }
     wake_.notify_one();
 }
 
-bool EncoderDesk::drop(protocol::RequestId id) {
+void EncoderDesk::cancel(protocol::RequestId id) {
     const std::scoped_lock lock(mutex_);
-    return std::erase_if(jobs_, [id](const Job& job) { return job.id == id; }) > 0;
+    if (current_ == id) current_cancelled_ = true;
+    const auto it = std::ranges::find(jobs_, id, &Job::id);
+    if (it == jobs_.end()) return;
+    it->cancelled = true;
+    std::rotate(jobs_.begin(), it, it + 1);
 }
 
 std::size_t EncoderDesk::waiting() const {
@@ -69,33 +73,51 @@ std::size_t EncoderDesk::waiting() const {
     return jobs_.size();
 }
 
+bool EncoderDesk::current_is_cancelled() const {
+    const std::scoped_lock lock(mutex_);
+    return current_cancelled_;
+}
+
 void EncoderDesk::run() {
-    const Clock& clock = Clock::real();
     while (true) {
         Job job;
         {
             std::unique_lock lock(mutex_);
+            current_ = {};
             wake_.wait(lock, [&] { return stopping_ || !jobs_.empty(); });
             if (stopping_) return;
             job = std::move(jobs_.front());
             jobs_.pop_front();
+            current_ = job.id;
+            current_cancelled_ = job.cancelled;
         }
-        auto encoded = cache_.find(job.item.digest);
-        const bool cached = encoded != nullptr;
-        double seconds = 0.0;
-        if (!cached) {
-            const TimePoint start = clock.now();
-            auto made = encoder_->encode(*job.item.content, job.item.digest);
-            seconds = to_seconds(clock.now() - start);
-            if (!made) {
-                done_(job.id, tl::unexpected<Error>(std::move(made.error())), false, seconds);
-                continue;
-            }
-            encoded = std::make_shared<const Encoded>(std::move(*made));
-            cache_.put(job.item.digest, encoded);
-        }
-        done_(job.id, leave(*encoded, job.item.digest), cached, seconds);
+        work(job);
     }
+}
+
+void EncoderDesk::work(const Job& job) {
+    const Clock& clock = Clock::real();
+    const auto cancelled = [] { return error(ErrorCode::kCancelled, "It was cancelled."); };
+    const TimePoint start = clock.now();
+    if (current_is_cancelled()) return done_(job.id, cancelled(), false, 0);
+    if (job.deadline.reached(start)) {
+        return done_(job.id, error(ErrorCode::kDeadlineExceeded, "The request's time ran out."),
+                     false, 0);
+    }
+    auto encoded = cache_.find(job.item.digest);
+    const bool cached = encoded != nullptr;
+    double seconds = 0.0;
+    if (!cached) {
+        auto made = encoder_->encode(*job.item.content, job.item.digest);
+        seconds = to_seconds(clock.now() - start);
+        if (!made) {
+            return done_(job.id, tl::unexpected<Error>(std::move(made.error())), false, seconds);
+        }
+        encoded = std::make_shared<const Encoded>(std::move(*made));
+        cache_.put(job.item.digest, encoded);
+    }
+    if (current_is_cancelled()) return done_(job.id, cancelled(), cached, seconds);
+    done_(job.id, leave(*encoded, job.item.digest), cached, seconds);
 }
 
 EncoderDesk::Left EncoderDesk::leave(const Encoded& encoded, const protocol::Digest& digest) {
@@ -118,6 +140,21 @@ EncoderDesk::Left EncoderDesk::leave(const Encoded& encoded, const protocol::Dig
     auto published = store_->publish(std::move(*buffer), std::move(what));
     if (!published) return full(published.error());
     return published;
+}
+
+protocol::StepEvent end_of(protocol::RequestId id, EncoderDesk::Left left) {
+    protocol::StepEvent event;
+    event.id = id;
+    if (left) {
+        event.finish = protocol::FinishReason::kHandoff;
+        event.handoff = std::move(*left);
+        return event;
+    }
+    const ErrorCode code = left.error().code;
+    const bool given_up = code == ErrorCode::kCancelled || code == ErrorCode::kDeadlineExceeded;
+    event.finish = given_up ? protocol::FinishReason::kCancelled : protocol::FinishReason::kError;
+    if (code != ErrorCode::kCancelled) event.error = std::move(left.error());
+    return event;
 }
 
 }  // namespace stator::engine::llama

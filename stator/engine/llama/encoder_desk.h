@@ -11,6 +11,7 @@
 #include <thread>
 #include <unordered_map>
 
+#include "stator/base/clock.h"
 #include "stator/base/error.h"
 #include "stator/engine/llama/media_encoder.h"
 #include "stator/protocol/generate.h"
@@ -41,12 +42,13 @@ class EncodedCache {
 };
 
 /// Encodes media items one after the other on a thread of its own and leaves their embeddings in
-/// the store. ask() and drop() from any thread; the queue is bounded by who asks.
+/// the store. ask() and cancel() from any thread; the queue is bounded by who asks.
 class EncoderDesk {
   public:
     using Left = Result<std::shared_ptr<const protocol::Handoff>>;
-    /// Called on the desk's thread, once for each ask() unless it was dropped, in order. `cached`:
-    /// nothing had to be computed; `seconds`: what the encoder took.
+    /// Called on the desk's thread, once for each ask(). `cached`: nothing had to be computed;
+    /// `seconds`: what the encoder took. Errors: those of MediaEncoder::encode(), kCancelled,
+    /// kDeadlineExceeded; kOverloaded, retryable: no memory to leave it in.
     using Done = std::function<void(protocol::RequestId, Left, bool cached, double seconds)>;
 
     EncoderDesk(std::unique_ptr<MediaEncoder> encoder,
@@ -58,17 +60,22 @@ class EncoderDesk {
     EncoderDesk& operator=(const EncoderDesk&) = delete;
 
     /// `item` has its content.
-    void ask(protocol::RequestId id, protocol::MediaItem item);
-    /// True if it was still waiting: there will be no call for it.
-    bool drop(protocol::RequestId id);
+    void ask(protocol::RequestId id, protocol::MediaItem item, Deadline deadline);
+    /// What waits ends at once, what is being encoded when that is done: with kCancelled, if it is
+    /// not too late. Unknown ids are ignored.
+    void cancel(protocol::RequestId id);
     [[nodiscard]] std::size_t waiting() const;
 
   private:
     struct Job {
         protocol::RequestId id;
         protocol::MediaItem item;
+        Deadline deadline;
+        bool cancelled = false;
     };
     void run();
+    void work(const Job& job);
+    [[nodiscard]] bool current_is_cancelled() const;
     [[nodiscard]] Left leave(const Encoded& encoded, const protocol::Digest& digest);
 
     std::unique_ptr<MediaEncoder> encoder_;  ///< the desk's thread only
@@ -79,8 +86,13 @@ class EncoderDesk {
     mutable std::mutex mutex_;
     std::condition_variable wake_;
     std::deque<Job> jobs_;
+    protocol::RequestId current_;
+    bool current_cancelled_ = false;
     bool stopping_ = false;
     std::thread thread_;
 };
+
+/// The last event of an encode leg.
+[[nodiscard]] protocol::StepEvent end_of(protocol::RequestId id, EncoderDesk::Left left);
 
 }  // namespace stator::engine::llama

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <exception>
 #include <thread>
 
@@ -112,6 +113,10 @@ Result<void> LlamaContext::size(const LlamaOptions& o) {
         log_info("Prefixes are not shared between requests: the model's memory can't be cut.",
                  {{"because_of", kind}});
     }
+    const auto rope = llama_model_rope_type(model_);
+    if (rope != LLAMA_ROPE_TYPE_MROPE && rope != LLAMA_ROPE_TYPE_IMROPE) {
+        embedding_width_ = static_cast<std::uint32_t>(std::max(0, llama_model_n_embd_inp(model_)));
+    }
     const auto cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
     threads_ = o.threads > 0 ? o.threads : std::max(1, cores / 2);
 
@@ -195,6 +200,7 @@ void LlamaContext::learn_handoff_format() {
 
 LlamaContext::~LlamaContext() {
     if (batch_made_) llama_batch_free(batch_);
+    if (rows_made_) llama_batch_free(rows_);
     if (context_ != nullptr) llama_free(context_);
     if (model_ != nullptr) llama_model_free(model_);
 }
@@ -291,31 +297,76 @@ std::uint32_t LlamaContext::import_parts(const KvImport& import, std::string& wh
     return there;
 }
 
+// llama.cpp computes a batch of tokens or one of embeddings: a pass over both is several runs, in
+// the order of the batch.
 LlamaContext::Pass LlamaContext::forward(std::span<const BatchToken> tokens) {
     STATOR_CHECK(tokens.size() <= scheduler_.step_tokens, "a step's batch fits its buffer");
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-        batch_.token[i] = static_cast<llama_token>(tokens[i].token);
-        batch_.pos[i] = static_cast<llama_pos>(tokens[i].position);
-        batch_.n_seq_id[i] = 1;
-        batch_.seq_id[i][0] = tokens[i].sequence;
-        batch_.logits[i] = tokens[i].output ? 1 : 0;
+    kept_logits_.clear();
+    last_run_ = 0;
+    for (std::size_t begin = 0; begin < tokens.size();) {
+        std::size_t end = begin + 1;
+        const bool rows = tokens[begin].row != nullptr;
+        while (end < tokens.size() && (tokens[end].row != nullptr) == rows) ++end;
+        last_run_ = static_cast<std::uint32_t>(begin);
+        const int rc = decode_run(tokens.subspan(begin, end - begin));
+        if (rc != 0) {
+            undo(tokens.first(begin));
+            return rc == 1 ? Pass::kNoRoom : Pass::kFailed;
+        }
+        llama_synchronize(context_);
+        for (std::size_t i = begin; i < end && end < tokens.size(); ++i) {
+            if (!tokens[i].output) continue;
+            const auto row = logits(static_cast<std::uint32_t>(i));
+            kept_logits_.emplace(static_cast<std::uint32_t>(i),
+                                 std::vector<float>(row.begin(), row.end()));
+        }
+        begin = end;
     }
-    batch_.n_tokens = static_cast<std::int32_t>(tokens.size());
-    int rc = -1;
+    return Pass::kDone;
+}
+
+int LlamaContext::decode_run(std::span<const BatchToken> run) {
+    const bool rows = run.front().row != nullptr;
+    if (rows && !rows_made_) {
+        rows_ = llama_batch_init(static_cast<std::int32_t>(scheduler_.step_tokens),
+                                 static_cast<std::int32_t>(embedding_width_), 1);
+        rows_made_ = true;
+    }
+    llama_batch& batch = rows ? rows_ : batch_;
+    for (std::size_t i = 0; i < run.size(); ++i) {
+        if (rows) {
+            std::memcpy(batch.embd + i * embedding_width_, run[i].row,
+                        embedding_width_ * sizeof(float));
+        } else {
+            batch.token[i] = static_cast<llama_token>(run[i].token);
+        }
+        batch.pos[i] = static_cast<llama_pos>(run[i].position);
+        batch.n_seq_id[i] = 1;
+        batch.seq_id[i][0] = run[i].sequence;
+        batch.logits[i] = run[i].output ? 1 : 0;
+    }
+    batch.n_tokens = static_cast<std::int32_t>(run.size());
     try {
-        rc = llama_decode(context_, batch_);
+        return llama_decode(context_, batch);
     } catch (const std::exception& e) {
         log_error("llama.cpp threw in a forward pass.", {{"what", e.what()}});
+        return -1;
     }
-    if (rc == 0) {
-        llama_synchronize(context_);
-        return Pass::kDone;
+}
+
+/// Takes the cells back that earlier runs of a pass have filled: what a pass computes is the end of
+/// each of its sequences.
+void LlamaContext::undo(std::span<const BatchToken> done) {
+    for (const BatchToken& t : done) {
+        llama_memory_seq_rm(memory_, t.sequence, static_cast<llama_pos>(t.position), -1);
     }
-    return rc == 1 ? Pass::kNoRoom : Pass::kFailed;
 }
 
 std::span<float> LlamaContext::logits(std::uint32_t index) {
-    float* row = llama_get_logits_ith(context_, static_cast<std::int32_t>(index));
+    if (const auto kept = kept_logits_.find(index); kept != kept_logits_.end()) {
+        return kept->second;
+    }
+    float* row = llama_get_logits_ith(context_, static_cast<std::int32_t>(index - last_run_));
     STATOR_CHECK(row != nullptr, "the batch asked for these logits");
     return {row, vocab_size_};
 }

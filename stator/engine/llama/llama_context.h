@@ -47,6 +47,10 @@ class LlamaContext {
     /// Engines with equal ones read each other's KV; empty where there is no handoff_format().
     [[nodiscard]] const std::string& kv_layout() const { return kv_layout_; }
 
+    /// Floats of a row of embeddings that a media token stands for; 0 = the model takes none.
+    [[nodiscard]] std::uint32_t embedding_width() const { return embedding_width_; }
+    [[nodiscard]] const llama_model* model() const { return model_; }
+
     /// One forward pass; its logits stay readable until the next one.
     [[nodiscard]] Pass forward(std::span<const BatchToken> batch);
     /// Logits of batch[index] of the last pass, which must have `output` set. May be changed in
@@ -70,6 +74,9 @@ class LlamaContext {
     [[nodiscard]] bool save(const KvOp& op);
     [[nodiscard]] bool load(const KvOp& op);
 
+    [[nodiscard]] int decode_run(std::span<const BatchToken> run);
+    void undo(std::span<const BatchToken> done);
+
     struct Saved {
         std::unique_ptr<std::uint8_t[]> bytes;  // not a vector: nobody needs it zeroed
         std::size_t size = 0;
@@ -80,6 +87,12 @@ class LlamaContext {
     llama_memory_t memory_ = nullptr;
     llama_batch batch_{};
     bool batch_made_ = false;
+    llama_batch rows_{};  ///< for rows of embeddings in place of tokens; made when first needed
+    bool rows_made_ = false;
+    std::uint32_t embedding_width_ = 0;
+    std::uint32_t last_run_ = 0;  ///< index in the batch where the last pass' last run began
+    /// Of earlier runs of the last pass, by index in the batch.
+    std::unordered_map<std::uint32_t, std::vector<float>> kept_logits_;
     int threads_ = 1;
     std::uint32_t vocab_size_ = 0;
     std::vector<TokenId> end_tokens_;

@@ -3,27 +3,14 @@
 #include <sys/random.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
-#include <optional>
-#include <set>
 #include <span>
-#include <thread>
-#include <unordered_map>
 #include <utility>
-#include <vector>
 
 #include "stator/base/check.h"
 #include "stator/base/log.h"
-#include "stator/engine/llama/guide_desk.h"
-#include "stator/engine/llama/known_prefixes.h"
-#include "stator/engine/llama/kv_handoff.h"
-#include "stator/engine/llama/llama_context.h"
-#include "stator/engine/llama/sampler.h"
-#include "stator/engine/llama/scheduler.h"
-#include "stator/text/guides/guide.h"
+#include "stator/engine/llama/llama_engine_impl.h"
+#include "stator/engine/llama/media_rows.h"
 
 namespace stator::engine {
 namespace llama {
@@ -32,7 +19,6 @@ namespace {
 constexpr std::uint32_t kMaxTopLogprobs = 20;
 constexpr int kMaxFailuresInARow = 3;
 constexpr std::chrono::milliseconds kStopTick{10};
-constexpr std::size_t kMaxRefusalsLogged = 32;
 
 std::uint64_t random_seed() {
     std::uint64_t seed = 0;
@@ -50,216 +36,61 @@ std::uint64_t mix(std::uint64_t x) {
     return x ^ (x >> 31);
 }
 
-/// The engine's thread and its two doors: requests and cancellations come in under one mutex,
-/// everything else is the thread's own.
-class LlamaEngine final : public Engine {
-  public:
-    LlamaEngine(std::unique_ptr<LlamaContext> context, KvEventSink kv_events, LlamaOptions options)
-        : context_(std::move(context)),
-          kv_events_(std::move(kv_events)),
-          handoffs_(std::move(options.handoffs), context_->kv_layout(), options.block_tokens),
-          scheduler_(context_->scheduler_options()),
-          seed_(options.seed != 0 ? options.seed : random_seed()),
-          allowed_((context_->vocab_size() + 31) / 32) {
-        const SchedulerOptions& s = context_->scheduler_options();
-        info_ = {.kind = "llama",
-                 .device = context_->device(),
-                 .context_tokens = s.max_sequence_tokens,
-                 .block_tokens = s.prefix_cache ? s.block_tokens : 0,
-                 .max_running = s.max_running,
-                 .max_waiting = s.max_waiting,
-                 .max_top_logprobs = kMaxTopLogprobs,
-                 .structured_output = options.tokenizer != nullptr,
-                 .kv_layout = context_->kv_layout()};
-        load_ = scheduler_.load();
-        if (options.tokenizer) {
-            guides_ = std::make_unique<GuideDesk>(std::move(options.tokenizer),
-                                                  [this](RequestId id, Result<text::Guide> guide) {
-                                                      take_guide(id, std::move(guide));
-                                                  });
-        }
-        thread_ = std::thread([this] { run(); });
-    }
+}  // namespace
 
-    ~LlamaEngine() override {
-        stop(Deadline::at(clock_.now()));
-        guides_.reset();
+LlamaEngine::LlamaEngine(std::unique_ptr<LlamaContext> context,
+                         std::unique_ptr<MediaEncoder> encoder, KvEventSink kv_events,
+                         LlamaOptions options)
+    : context_(std::move(context)),
+      kv_events_(std::move(kv_events)),
+      handoffs_(options.handoffs, context_->kv_layout(), options.block_tokens),
+      scheduler_(context_->scheduler_options()),
+      seed_(options.seed != 0 ? options.seed : random_seed()),
+      allowed_((context_->vocab_size() + 31) / 32) {
+    const SchedulerOptions& s = context_->scheduler_options();
+    info_ = {.kind = "llama",
+             .device = context_->device(),
+             .context_tokens = s.max_sequence_tokens,
+             .block_tokens = s.prefix_cache ? s.block_tokens : 0,
+             .max_running = s.max_running,
+             .max_waiting = s.max_waiting,
+             .max_top_logprobs = kMaxTopLogprobs,
+             .structured_output = options.tokenizer != nullptr,
+             .kv_layout = context_->kv_layout()};
+    load_ = scheduler_.load();
+    if (options.tokenizer) {
+        guides_ = std::make_unique<GuideDesk>(
+            std::move(options.tokenizer),
+            [this](RequestId id, Result<text::Guide> guide) { take_guide(id, std::move(guide)); });
     }
-
-    [[nodiscard]] const EngineInfo& info() const override { return info_; }
-    [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,
-                                      std::shared_ptr<StepSink> sink) override;
-    void cancel(RequestId id) override;
-    [[nodiscard]] std::uint32_t cached_prefix_tokens(
-        const protocol::GenerateRequest& request) const override;
-    [[nodiscard]] protocol::LoadReport load() const override;
-    [[nodiscard]] protocol::ForwardPassMetrics forward_pass_metrics() const override;
-    [[nodiscard]] bool healthy() const override { return healthy_.load(std::memory_order_relaxed); }
-    void stop(Deadline deadline) override;
-
-  private:
-    struct Incoming {
-        protocol::GenerateRequest request;
-        std::shared_ptr<StepSink> sink;
-    };
-    /// What the engine's thread keeps for an accepted request until its last event.
-    struct Live {
-        std::shared_ptr<StepSink> sink;
-        std::optional<Sampler> sampler;
-        TimePoint accepted;
-        std::optional<text::Guide> guide;  ///< of a request with a constraint
-        /// While its constraint is compiled: the request, which the scheduler does not know yet.
-        std::unique_ptr<protocol::GenerateRequest> waits_for_guide;
-    };
-    struct Compiled {
-        RequestId id;
-        Result<text::Guide> guide;
-    };
-    /// What was drawn from one row of a step.
-    struct Drawn {
-        TokenId token = 0;
-        bool ends = false;         ///< a constraint leaves nothing to follow
-        std::optional<Error> why;  ///< the constraint can't be followed: the request fails
-    };
-    struct Delivery {
-        std::shared_ptr<StepSink> sink;
-        protocol::StepBatch batch;
-    };
-
-    void run();
-    [[nodiscard]] Result<void> check(const protocol::GenerateRequest& request) const;
-    void check_kv(protocol::GenerateRequest& request);
-    void note_refused(const std::string& why);
-    bool take_mail();
-    void take_in(Incoming in);
-    void take_guide(RequestId id, Result<text::Guide> guide);
-    void start_guided(Compiled compiled);
-    void end_expired();
-    void step();
-    void settle();
-    void take_over(StepPlan& plan);
-    bool forward(const StepPlan& plan);
-    bool hand_over();
-    void give_up_step(std::string_view why);
-    void draw(const StepPlan& plan);
-    Drawn draw_one(const OutputRow& row, protocol::StepBatch& batch);
-    [[nodiscard]] Result<bool> prepare_mask(text::Guide& guide, bool no_end);
-    void finish(RequestId id, protocol::FinishReason reason, std::optional<Error> error);
-    void forget(RequestId id);
-    void fail_lost(const std::vector<RequestId>& lost, const Error& error);
-    void end_all(const Error& error);
-    protocol::StepBatch& batch_for(const std::shared_ptr<StepSink>& sink);
-    void deliver();
-    void publish();
-
-    const Clock& clock_ = Clock::real();
-    std::unique_ptr<LlamaContext> context_;
-    KvEventSink kv_events_;
-    EngineInfo info_;
-    KvHandoffs handoffs_;
-    KnownPrefixes known_;
-
-    // The engine's thread only.
-    Scheduler scheduler_;
-    std::uint64_t seed_;
-    std::unordered_map<RequestId, Live> live_;
-    std::vector<Delivery> deliveries_;
-    std::vector<SampledToken> sampled_;
-    std::vector<Progress> progress_;
-    std::vector<RequestId> ready_;
-    std::vector<float> raw_logits_;
-    std::vector<std::uint32_t> allowed_;  ///< bits of the vocabulary, for the row being drawn
-    std::unordered_map<RequestId, Error> broken_;  ///< constraints that failed in this step
-    std::size_t waiting_for_guides_ = 0;
-    protocol::ForwardPassMetrics work_;
-    double mean_request_seconds_ = 0.0;
-    int failures_in_a_row_ = 0;
-
-    mutable std::mutex mutex_;  // guards what follows
-    std::condition_variable wake_;
-    std::vector<Incoming> inbox_;           // bound: accepted_ below
-    std::vector<RequestId> cancellations_;  // bound: one per accepted request and caller
-    std::vector<Compiled> compiled_;        // bound: accepted_
-    std::size_t accepted_ = 0;              // not yet ended; bound: max_running + max_waiting
-    bool stopping_ = false;
-    Deadline stop_deadline_;
-    protocol::LoadReport load_;
-    protocol::ForwardPassMetrics published_;
-    double published_request_seconds_ = 0.0;
-    std::uint64_t refused_imports_ = 0;
-    std::set<std::string> refusals_logged_;  // bound: kMaxRefusalsLogged
-
-    std::atomic<bool> healthy_{true};
-    std::mutex join_mutex_;
-    std::thread thread_;
-    std::unique_ptr<GuideDesk> guides_;  // null: no constraints
-};
-
-Result<void> LlamaEngine::check(const protocol::GenerateRequest& request) const {
-    const std::uint64_t total = request.prompt.size() + std::uint64_t{request.max_tokens};
-    if (request.prompt.empty() || request.max_tokens == 0 || total > info_.context_tokens) {
-        return param_error("max_tokens",
-                           "Prompt ({} tokens) and max_tokens ({}) must both be at least 1 and "
-                           "together at most {}.",
-                           request.prompt.size(), request.max_tokens, info_.context_tokens);
+    if (encoder) {
+        info_.media = {"image", "video"};
+        encoder_ = std::make_unique<EncoderDesk>(
+            std::move(encoder), std::move(options.handoffs), options.embeddings_cache_bytes,
+            [this](RequestId id, EncoderDesk::Left left, bool /*cached*/, double seconds) {
+                take_encoded(id, std::move(left), seconds);
+            });
     }
-    if (request.resumed_tokens >= request.prompt.size()) {
-        return param_error("resumed_tokens",
-                           "{} resumed tokens leave nothing of a prompt of {} tokens.",
-                           request.resumed_tokens, request.prompt.size());
-    }
-    const bool prefill = request.leg == protocol::Leg::kPrefill;
-    if (prefill && !handoffs_.exports()) {
-        return error(ErrorCode::kUnsupported, "This engine hands no KV over to others.");
-    }
-    if (prefill && request.prompt.size() < 2) {
-        return error(ErrorCode::kUnsupported,
-                     "A prompt of one token leaves a prefill leg nothing to do.");
-    }
-    if (request.leg == protocol::Leg::kEncode) {
-        return error(ErrorCode::kUnsupported, "This engine encodes no media.");
-    }
-    if (request.constraint && !prefill && !guides_) {
-        auto refused =
-            error(ErrorCode::kUnsupported, "This engine can't hold its output to a constraint.");
-        refused.value().param = "constraint";
-        return refused;
-    }
-    for (const TokenId token : request.prompt) {
-        if (token >= context_->vocab_size()) {
-            return param_error("prompt", "Token id {} is not in the vocabulary of {} tokens.",
-                               token, context_->vocab_size());
-        }
-    }
-    return {};
+    thread_ = std::thread([this] { run(); });
 }
 
-/// KV that does not fit the request is left out: the prompt is then computed here.
-void LlamaEngine::check_kv(protocol::GenerateRequest& request) {
-    if (request.leg != protocol::Leg::kDecode) request.kv.reset();
-    if (!request.kv) return;
-    const std::string why = handoffs_.why_not(request);
-    if (why.empty()) return;
-    request.kv.reset();
-    note_refused(why);
-}
-
-void LlamaEngine::note_refused(const std::string& why) {
-    {
-        const std::scoped_lock lock(mutex_);
-        ++refused_imports_;
-        if (refusals_logged_.size() >= kMaxRefusalsLogged || !refusals_logged_.insert(why).second) {
-            return;
-        }
-    }
-    log_warn("KV that came by handoff is not used; the prompt is computed here.",
-             {{"because", why}});
+LlamaEngine::~LlamaEngine() {
+    stop(Deadline::at(clock_.now()));
+    guides_.reset();
+    encoder_.reset();
 }
 
 Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
                                  std::shared_ptr<StepSink> sink) {
-    if (auto ok = check(request); !ok) return ok;
-    check_kv(request);
+    const bool encode = request.leg == protocol::Leg::kEncode;
+    if (auto ok = encode ? check_encode(request) : check(request); !ok) return ok;
+    if (!encode) {
+        check_kv(request);
+        // Where all KV comes by handoff the pictures are not looked at.
+        if (!request.kv) {
+            if (auto ok = check_media(request, context_->embedding_width()); !ok) return ok;
+        }
+    }
     {
         const std::scoped_lock lock(mutex_);
         if (stopping_ || !healthy()) {
@@ -283,13 +114,6 @@ Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
     }
     wake_.notify_one();
     return {};
-}
-
-std::uint32_t LlamaEngine::cached_prefix_tokens(const protocol::GenerateRequest& request) const {
-    if (info_.block_tokens == 0 || request.prompt.empty()) return 0;
-    tokens::TokenSequence sequence(info_.block_tokens, seed_of(request.cache_salt));
-    sequence.append(std::span(request.prompt).first(request.prompt.size() - 1));
-    return known_.leading(sequence.sequence_hashes()) * info_.block_tokens;
 }
 
 void LlamaEngine::cancel(RequestId id) {
@@ -329,6 +153,7 @@ void LlamaEngine::run() {
     while (take_mail()) {
         end_expired();
         if (!scheduler_.idle()) step();
+        publish();  // who gets the step may look at once
         deliver();
         if (scheduler_.idle()) settle();
         if (const auto events = scheduler_.take_events(); !events.empty()) {
@@ -345,31 +170,38 @@ bool LlamaEngine::take_mail() {
     std::vector<Incoming> inbox;
     std::vector<RequestId> cancellations;
     std::vector<Compiled> compiled;
+    std::vector<EncodeDone> encoded;
     bool give_up = false;
     {
         std::unique_lock lock(mutex_);
         const auto something = [&] {
-            return stopping_ || !inbox_.empty() || !cancellations_.empty() || !compiled_.empty();
+            return stopping_ || !inbox_.empty() || !cancellations_.empty() || !compiled_.empty() ||
+                   !encoded_.empty();
         };
         if (scheduler_.idle()) {
             wake_.wait(lock, something);
-            // Nothing to do until a constraint is compiled, or it is time to give up.
-            if (stopping_ && waiting_for_guides_ > 0 && compiled_.empty()) {
-                wake_.wait_for(lock, kStopTick, [&] { return !compiled_.empty(); });
-            }
+            // Nothing to do until a desk is done, or it is time to give up.
+            const auto done = [&] { return !compiled_.empty() || !encoded_.empty(); };
+            if (stopping_ && elsewhere_ > 0 && !done()) wake_.wait_for(lock, kStopTick, done);
         }
         inbox.swap(inbox_);
         cancellations.swap(cancellations_);
         compiled.swap(compiled_);
+        encoded.swap(encoded_);
         if (stopping_) {
-            if (scheduler_.idle() && inbox.empty() && waiting_for_guides_ == 0) return false;
+            if (scheduler_.idle() && inbox.empty() && elsewhere_ == 0) return false;
             give_up = stop_deadline_.reached(clock_.now());
         }
     }
     for (Incoming& in : inbox) take_in(std::move(in));
     for (Compiled& one : compiled) start_guided(std::move(one));
+    for (EncodeDone& one : encoded) end_encoded(std::move(one));
     for (const RequestId id : cancellations) {
         const auto live = live_.find(id);
+        if (live != live_.end() && live->second.encodes) {
+            encoder_->cancel(id);
+            continue;
+        }
         const bool waits = live != live_.end() && live->second.waits_for_guide != nullptr;
         if (waits || scheduler_.cancel(id)) {
             finish(id, protocol::FinishReason::kCancelled, std::nullopt);
@@ -388,11 +220,17 @@ void LlamaEngine::take_in(Incoming in) {
     Live& live = live_[id];
     live.sink = std::move(in.sink);
     live.accepted = clock_.now();
+    if (in.request.leg == protocol::Leg::kEncode) {
+        live.encodes = true;
+        ++elsewhere_;
+        encoder_->ask(id, std::move(in.request.media[0]), in.request.deadline);
+        return;
+    }
     if (in.request.constraint && in.request.leg != protocol::Leg::kPrefill) {
         const auto resumed = std::span(in.request.prompt).last(in.request.resumed_tokens);
         guides_->ask(id, in.request.constraint, {resumed.begin(), resumed.end()});
         live.waits_for_guide = std::make_unique<protocol::GenerateRequest>(std::move(in.request));
-        ++waiting_for_guides_;
+        ++elsewhere_;
         return;
     }
     if (auto ok = scheduler_.add(std::move(in.request)); !ok) {
@@ -414,7 +252,7 @@ void LlamaEngine::start_guided(Compiled compiled) {
     if (it == live_.end() || !it->second.waits_for_guide) return;  // it was cancelled meanwhile
     protocol::GenerateRequest request = std::move(*it->second.waits_for_guide);
     it->second.waits_for_guide.reset();
-    --waiting_for_guides_;
+    --elsewhere_;
     if (!compiled.guide) {
         return finish(compiled.id, protocol::FinishReason::kError,
                       std::move(compiled.guide.error()));
@@ -445,7 +283,9 @@ void LlamaEngine::step() {
         return;
     }
     const bool imports = !plan.imports.empty();
+    const bool computes = !plan.batch.empty();
     if (imports) take_over(plan);
+    withdraw_what_lacks_media(plan);
     if (!plan.batch.empty()) {
         if (!forward(plan)) return;
         ++work_.steps;
@@ -455,54 +295,12 @@ void LlamaEngine::step() {
     work_.cached_tokens += plan.cached_tokens;
     draw(plan);
     const bool handed_over = hand_over();
-    if (plan.batch.empty() && !imports && !handed_over) {
+    if (!computes && !imports && !handed_over) {
         STATOR_BUG("a scheduler with work planned nothing");
         end_all(
             error(ErrorCode::kInternal, "The engine's scheduler is stuck; its requests were ended.")
                 .value());
     }
-}
-
-/// KV from elsewhere becomes that of decode legs' sequences.
-void LlamaEngine::take_over(StepPlan& plan) {
-    const TimePoint start = clock_.now();
-    for (KvImport& import : std::exchange(plan.imports, {})) {
-        std::string why;
-        const std::uint32_t until = context_->import_parts(import, why);
-        import.from.reset();
-        work_.imported_tokens += until - import.begin;
-        if (until < import.end) note_refused("a part " + why);
-        scheduler_.imported(plan, import, until);
-    }
-    work_.handoff_seconds += to_seconds(clock_.now() - start);
-}
-
-/// The KV of prefill legs that are done is left for others. False if none was.
-bool LlamaEngine::hand_over() {
-    ready_.clear();
-    scheduler_.ready(ready_);
-    for (const RequestId id : ready_) {
-        const TimePoint start = clock_.now();
-        const Sequence& s = *scheduler_.find(id);
-        auto handoff =
-            handoffs_.export_kv(*context_, s.kv, s.tokens.tokens(), s.request.cache_salt);
-        work_.handoff_seconds += to_seconds(clock_.now() - start);
-        if (handoff) work_.exported_tokens += (*handoff)->tokens;
-        const Progress progress = scheduler_.hand_over(id);
-        protocol::StepEvent event;
-        event.id = id;
-        event.finish = handoff ? protocol::FinishReason::kHandoff : protocol::FinishReason::kError;
-        event.prompt_tokens = progress.prompt_tokens;
-        event.cached_tokens = progress.cached_tokens;
-        if (handoff) {
-            event.handoff = std::move(*handoff);
-        } else {
-            event.error = std::move(handoff.error());
-        }
-        batch_for(live_.at(id).sink).events.push_back(std::move(event));
-        forget(id);
-    }
-    return !ready_.empty();
 }
 
 /// Parks what the last requests left behind now, so that the next request need not wait for it.
@@ -672,7 +470,7 @@ void LlamaEngine::finish(RequestId id, protocol::FinishReason reason, std::optio
 
 void LlamaEngine::forget(RequestId id) {
     const auto it = live_.find(id);
-    if (it->second.waits_for_guide) --waiting_for_guides_;
+    if (it->second.waits_for_guide || it->second.encodes) --elsewhere_;
     const double took = to_seconds(clock_.now() - it->second.accepted);
     mean_request_seconds_ =
         mean_request_seconds_ == 0.0 ? took : 0.9 * mean_request_seconds_ + 0.1 * took;
@@ -688,7 +486,10 @@ void LlamaEngine::fail_lost(const std::vector<RequestId>& lost, const Error& why
 void LlamaEngine::end_all(const Error& why) {
     std::vector<RequestId> ids;
     for (const auto& [id, live] : live_) ids.push_back(id);
-    for (const RequestId id : ids) scheduler_.cancel(id);
+    for (const RequestId id : ids) {
+        scheduler_.cancel(id);
+        if (encoder_) encoder_->cancel(id);
+    }
     fail_lost(ids, why);
 }
 
@@ -714,14 +515,23 @@ void LlamaEngine::publish() {
     published_request_seconds_ = mean_request_seconds_;
 }
 
-}  // namespace
 }  // namespace llama
 
 Result<std::unique_ptr<Engine>> make_llama_engine(LlamaOptions options, KvEventSink kv_events) {
     auto context = llama::LlamaContext::load(options);
     if (!context) return tl::unexpected(context.error());
-    return std::make_unique<llama::LlamaEngine>(std::move(*context), std::move(kv_events),
-                                                std::move(options));
+    std::unique_ptr<llama::MediaEncoder> encoder;
+    if (!options.mmproj_path.empty()) {
+        if (!options.handoffs) {
+            return error(ErrorCode::kInvalidArgument, "An encoder needs a way to hand over.");
+        }
+        auto loaded = llama::MediaEncoder::load(options.mmproj_path, (*context)->model(),
+                                                (*context)->threads());
+        if (!loaded) return tl::unexpected<Error>(std::move(loaded.error()));
+        encoder = std::move(*loaded);
+    }
+    return std::make_unique<llama::LlamaEngine>(std::move(*context), std::move(encoder),
+                                                std::move(kv_events), std::move(options));
 }
 
 }  // namespace stator::engine

@@ -30,8 +30,12 @@ struct LlamaOptions {
     /// The model's: what its tokens stand for, for constraints on the output. Null: requests with
     /// a constraint are refused.
     std::shared_ptr<const text::Tokenizer> tokenizer;
-    /// Where prefill legs leave their KV. Null: they are refused.
+    /// Where prefill and encode legs leave what they made. Null: they are refused.
     std::shared_ptr<transfer::HandoffStore> handoffs;
+    /// A GGUF file that encodes pictures for this model (llama.cpp's mmproj); empty: encode legs
+    /// are refused.
+    std::string mmproj_path;
+    std::uint64_t embeddings_cache_bytes = 256ULL << 20;  ///< of pictures encoded lately
     std::uint64_t seed = 0;  ///< base of the seeds of requests that give none; 0 = random
     std::function<void(float)> progress;  ///< 0..1 while loading, on the caller's thread
 };
@@ -45,7 +49,18 @@ struct LlamaOptions {
 /// Legs: a prefill leg needs a prompt of at least two tokens and a model whose KV can be handed
 /// over (EngineInfo::kv_layout is not empty), else kUnsupported. A decode leg whose KV did not come
 /// or does not fit computes its prompt like a whole request.
+///
+/// Media: with `mmproj_path` encode legs are taken, on a thread beside the engine's. A prompt with
+/// media needs the embeddings of its items (MediaItem::arrived) where it is computed, whoever has
+/// encoded them: without, kUnavailable, retryable, param "media". Models with positions in two
+/// dimensions (M-RoPE) take no media: kUnsupported.
 [[nodiscard]] Result<std::unique_ptr<Engine>> make_llama_engine(LlamaOptions options,
                                                                 KvEventSink kv_events);
+
+/// An engine that takes encode legs alone: it loads `mmproj_path` and the model's file without its
+/// weights. Needs `handoffs`. Errors as above, and those of the encoder's file: kNotFound,
+/// kInvalidArgument (damaged, of another model), kUnsupported (no pictures; M-RoPE; pictures whose
+/// rows attend to later ones).
+[[nodiscard]] Result<std::unique_ptr<Engine>> make_llama_encoder(LlamaOptions options);
 
 }  // namespace stator::engine

@@ -67,6 +67,9 @@ class PlainLlama {
         return {out.begin(), out.begin() + n};
     }
 
+    [[nodiscard]] llama_model* model() const { return model_; }
+    [[nodiscard]] llama_context* context() const { return context_; }
+
     struct Greedy {
         std::vector<TokenId> tokens;
         std::vector<std::vector<protocol::TokenLogprob>> best;  ///< of each step, the 10 likeliest
@@ -83,10 +86,16 @@ class PlainLlama {
     /// End-of-generation tokens are left out, as with ignore_eos.
     Greedy greedy(const std::vector<TokenId>& prompt, int count) {
         llama_memory_clear(llama_get_memory(context_), true);
-        std::vector<llama_token> feed(prompt.begin(), prompt.end());
+        return go_on({prompt.begin(), prompt.end()}, count);
+    }
+    /// From what the context holds; `feed` comes first, and may be empty where there are logits.
+    Greedy go_on(std::vector<llama_token> feed, int count) {
         Greedy out;
         for (int i = 0; i < count; ++i) {
-            llama_decode(context_, llama_batch_get_one(feed.data(), static_cast<int>(feed.size())));
+            if (!feed.empty()) {
+                llama_decode(context_,
+                             llama_batch_get_one(feed.data(), static_cast<int>(feed.size())));
+            }
             float* l = llama_get_logits_ith(context_, -1);
             const std::span<float> logits(l,
                                           static_cast<std::size_t>(llama_vocab_n_tokens(vocab_)));

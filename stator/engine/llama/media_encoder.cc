@@ -5,13 +5,12 @@
 #include <mtmd.h>
 #include <unistd.h>
 
-#include <array>
-#include <charconv>
-#include <cstring>
+#include <algorithm>
 #include <exception>
 #include <mutex>
 
 #include "stator/base/log.h"
+#include "stator/engine/llama/media_rows.h"
 #include "stator/model/artifacts.h"
 #include "stator/model/llama_log.h"
 
@@ -30,19 +29,6 @@ void route_mtmd_log() {
             },
             nullptr);
     });
-}
-
-/// A number of the model's architecture, "<architecture>.<key>"; 0 if the file has none.
-std::uint32_t number_of(const llama_model* model, std::string_view key) {
-    std::array<char, 64> text{};
-    if (llama_model_meta_val_str(model, "general.architecture", text.data(), text.size()) < 0) {
-        return 0;
-    }
-    const std::string name = fmt::format("{}.{}", text.data(), key);
-    const int n = llama_model_meta_val_str(model, name.c_str(), text.data(), text.size());
-    std::uint32_t value = 0;
-    if (n > 0) std::from_chars(text.data(), text.data() + n, value);
-    return value;
 }
 
 std::string hex(const protocol::Digest& digest) {
@@ -66,8 +52,6 @@ void add_text(std::vector<protocol::MediaPiece>& pieces, std::span<const llama_t
 }
 
 }  // namespace
-
-std::string embeddings_layout_prefix(std::uint32_t width) { return fmt::format("f32:{}:", width); }
 
 Result<std::unique_ptr<MediaEncoder>> MediaEncoder::load(const std::string& path,
                                                          const llama_model* text_model,
@@ -103,9 +87,7 @@ Result<std::unique_ptr<MediaEncoder>> MediaEncoder::load(const std::string& path
     if (mtmd_decode_use_non_causal(self->context_, nullptr)) {
         return unsupported("its model lets a picture's rows attend to later ones");
     }
-    // Where only the vocabulary is loaded llama.cpp does not know the width; the file does.
-    const auto known = static_cast<std::uint32_t>(std::max(0, llama_model_n_embd_inp(text_model)));
-    self->width_ = known != 0 ? known : number_of(text_model, "embedding_length");
+    self->width_ = static_cast<std::uint32_t>(std::max(0, llama_model_n_embd_inp(text_model)));
     if (self->width_ == 0) return unsupported("the text model does not say its width");
     auto digest = model::weights_digest(path);
     if (!digest) return tl::unexpected<Error>(std::move(digest.error()));
@@ -174,12 +156,14 @@ Result<void> MediaEncoder::encode_frame(const unsigned char* pixels, std::uint32
     return {};
 }
 
-Result<std::unique_ptr<VocabularyModel>> VocabularyModel::load(const std::string& path) {
+Result<std::unique_ptr<WeightlessModel>> WeightlessModel::load(const std::string& path) {
     model::route_llama_log();
     llama_backend_init();
     auto params = llama_model_default_params();
-    params.vocab_only = true;
-    auto self = std::unique_ptr<VocabularyModel>(new VocabularyModel);
+    params.no_alloc = true;
+    params.load_mode = LLAMA_LOAD_MODE_NONE;
+    params.n_gpu_layers = 0;
+    auto self = std::unique_ptr<WeightlessModel>(new WeightlessModel);
     try {
         self->model_ = llama_model_load_from_file(path.c_str(), params);
     } catch (const std::exception&) {
@@ -195,12 +179,12 @@ Result<std::unique_ptr<VocabularyModel>> VocabularyModel::load(const std::string
     return self;
 }
 
-VocabularyModel::~VocabularyModel() {
+WeightlessModel::~WeightlessModel() {
     if (model_ != nullptr) llama_model_free(model_);
 }
 
-std::uint32_t VocabularyModel::trained_tokens() const {
-    return number_of(model_, "context_length");
+std::uint32_t WeightlessModel::trained_tokens() const {
+    return static_cast<std::uint32_t>(std::max(0, llama_model_n_ctx_train(model_)));
 }
 
 }  // namespace stator::engine::llama

@@ -26,10 +26,10 @@ struct Encoded {
 /// llama.cpp's encoder of pictures (mtmd). Not thread-safe; different ones are independent.
 class MediaEncoder {
   public:
-    /// `text_model` outlives it; its vocabulary is enough. Errors: kNotFound; kInvalidArgument (no
-    /// encoder, or of another text model's width); kUnsupported (no vision; a model that gives rows
-    /// of a picture positions in two dimensions or lets them see each other backwards: its prompt
-    /// could not be cut into steps).
+    /// `text_model` outlives it; its weights are not needed. Errors: kNotFound; kInvalidArgument
+    /// (no encoder, or of another text model's width); kUnsupported (no vision; a model that gives
+    /// rows of a picture positions in two dimensions or lets them see each other backwards: its
+    /// prompt could not be cut into steps).
     [[nodiscard]] static Result<std::unique_ptr<MediaEncoder>> load(const std::string& path,
                                                                     const llama_model* text_model,
                                                                     int threads);
@@ -55,24 +55,21 @@ class MediaEncoder {
     std::string layout_;
 };
 
-/// Of embeddings in rows of so many floats, before the encoder's name.
-[[nodiscard]] std::string embeddings_layout_prefix(std::uint32_t width);
-
-/// A text model of which only the vocabulary is loaded, for an encoder beside no model.
-class VocabularyModel {
+/// A text model without its weights, for an encoder beside no model: vocabulary and figures.
+class WeightlessModel {
   public:
     /// kNotFound, kInvalidArgument.
-    [[nodiscard]] static Result<std::unique_ptr<VocabularyModel>> load(const std::string& path);
-    ~VocabularyModel();
-    VocabularyModel(const VocabularyModel&) = delete;
-    VocabularyModel& operator=(const VocabularyModel&) = delete;
+    [[nodiscard]] static Result<std::unique_ptr<WeightlessModel>> load(const std::string& path);
+    ~WeightlessModel();
+    WeightlessModel(const WeightlessModel&) = delete;
+    WeightlessModel& operator=(const WeightlessModel&) = delete;
 
     [[nodiscard]] const llama_model* model() const { return model_; }
-    /// Longest sequence that the model was trained for; 0 = the file does not say.
+    /// Longest sequence that the model was trained for.
     [[nodiscard]] std::uint32_t trained_tokens() const;
 
   private:
-    VocabularyModel() = default;
+    WeightlessModel() = default;
     llama_model* model_ = nullptr;
 };
 

@@ -1,9 +1,11 @@
 #include "stator/engine/llama/media_rows.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <span>
 #include <string_view>
 
-#include "stator/engine/llama/media_encoder.h"
 #include "stator/tokens/hash.h"
 
 namespace stator::engine::llama {
@@ -46,6 +48,8 @@ std::string_view why_not(const protocol::GenerateRequest& request, const MediaIt
 }
 
 }  // namespace
+
+std::string embeddings_layout_prefix(std::uint32_t width) { return fmt::format("f32:{}:", width); }
 
 MediaRows::MediaRows(const protocol::GenerateRequest& request) {
     for (const MediaItem& item : request.media) {

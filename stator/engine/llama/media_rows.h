@@ -2,13 +2,16 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
+#include <string>
 #include <vector>
 
 #include "stator/base/error.h"
 #include "stator/protocol/generate.h"
 
 namespace stator::engine::llama {
+
+/// Layout of embeddings in rows of so many floats, before the encoder's name: "f32:<width>:".
+[[nodiscard]] std::string embeddings_layout_prefix(std::uint32_t width);
 
 /// Where the rows of embeddings lie that a prompt's media tokens stand for. The bytes are those of
 /// the request's media, which must be kept.

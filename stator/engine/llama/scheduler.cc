@@ -90,6 +90,7 @@ Result<void> Scheduler::add(protocol::GenerateRequest request) {
         .tokens = tokens::TokenSequence(options_.block_tokens, seed_of(request.cache_salt)),
         .prompt_tokens = static_cast<std::uint32_t>(request.prompt.size())});
     sequence->tokens.append(request.prompt);
+    sequence->media = MediaRows(request);
     request.prompt = {};
     sequence->request = std::move(request);
     waiting_.push_back(std::move(sequence));
@@ -254,6 +255,18 @@ void Scheduler::take_out(const Sequence& s, StepPlan& plan) {
     outputs_ = plan.outputs;
 }
 
+RequestId Scheduler::withdraw(StepPlan& plan, SeqId sequence) {
+    const auto it =
+        std::ranges::find_if(running_, [&](const SequencePtr& s) { return s->kv == sequence; });
+    STATOR_CHECK(it != running_.end(), "a sequence of the plan runs");
+    const RequestId id = (*it)->request.id;
+    take_out(**it, plan);
+    (*it)->planned = 0;
+    leave(**it);
+    running_.erase(it);
+    return id;
+}
+
 void Scheduler::ready(std::vector<RequestId>& out) const {
     for (const auto& s : running_) {
         const bool prefill = s->request.leg == protocol::Leg::kPrefill;
@@ -276,7 +289,9 @@ void Scheduler::put(Sequence& s, std::uint32_t count, StepPlan& plan) {
     const bool last = left_of(s) == count && s.request.leg != protocol::Leg::kPrefill;
     const std::uint32_t begin = s.computed + s.planned;
     for (std::uint32_t i = 0; i < count; ++i) {
-        plan.batch.push_back({tokens[begin + i], begin + i, s.kv, last && i + 1 == count});
+        const bool media = tokens[begin + i] >= tokens::kFirstMediaToken;
+        plan.batch.push_back({tokens[begin + i], begin + i, s.kv, last && i + 1 == count,
+                              media ? s.media.at(begin + i) : nullptr});
     }
     s.planned += count;
     if (last) {

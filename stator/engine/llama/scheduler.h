@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -10,6 +11,7 @@
 
 #include "stator/base/clock.h"
 #include "stator/base/error.h"
+#include "stator/engine/llama/media_rows.h"
 #include "stator/engine/llama/prefix_cache.h"
 #include "stator/protocol/generate.h"
 #include "stator/protocol/load.h"
@@ -37,6 +39,8 @@ struct BatchToken {
     std::uint32_t position = 0;
     SeqId sequence = -1;
     bool output = false;
+    /// Of a media token: its row of embeddings; null where that is not here.
+    const std::byte* row = nullptr;
     bool operator==(const BatchToken&) const = default;
 };
 
@@ -91,6 +95,7 @@ struct Sequence {
     /// Its prompt has moved into `tokens`. `kv` is dropped once it is imported.
     protocol::GenerateRequest request;
     tokens::TokenSequence tokens;  ///< prompt and output so far
+    MediaRows media = {};          ///< into request.media
     std::uint32_t prompt_tokens = 0;
     std::uint32_t cached_tokens = 0;
     std::uint32_t generated = 0;
@@ -147,6 +152,10 @@ class Scheduler {
 
     /// What changed since plan(), to be carried out before the next plan's ops at the latest.
     [[nodiscard]] std::vector<KvOp> take_ops() { return cache_.take_ops(); }
+
+    /// Takes the request that `sequence` is of out of the plan that plan() returned last, and out
+    /// of the scheduler. Before the forward pass.
+    RequestId withdraw(StepPlan& plan, SeqId sequence);
 
     /// Prefill legs whose KV is there, all of it.
     void ready(std::vector<RequestId>& out) const;

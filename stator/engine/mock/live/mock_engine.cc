@@ -267,13 +267,14 @@ Result<void> MockEngine::settle_legs(GenerateRequest& request, Live& live, CoreR
             break;
         case protocol::Leg::kDecode: {
             if (!request.kv) break;
-            const auto found = core_.cached_prefix(core.blocks);
+            // At least the last token is computed here.
+            const std::size_t most = (request.prompt.size() - 1) / options_.core.block_tokens;
+            const auto found = core_.cached_prefix(std::span(core.blocks).first(most));
             const std::uint32_t cached = (found.device + found.slow) * options_.core.block_tokens;
             const auto why = handoffs_.why_not_kv(request, live.tokens.seed(), cached);
             if (why.empty()) {
                 core.leg = Leg::kDecode;
-                live.own_cached =
-                    std::min(cached, static_cast<std::uint32_t>(request.prompt.size()) - 1);
+                live.own_cached = cached;
                 return {};
             }
             refuse_kv(why);
