@@ -298,19 +298,21 @@ std::vector<Option> make_options() {
     add_sampling(all);
     add_request_limits(all);
     add_time_limits(all);
+    add_media_options(all);
     add_log_and_echo(all);
     add_mock_options(all);
     add_fleet_options(all);
     return all;
 }
 
-constexpr std::array<Section, 14> kSections{{
+constexpr std::array<Section, 15> kSections{{
     {"model", "Model", ""},
     {"server", "Server", ""},
     {"auth", "Access", ""},
     {"engine", "Engine", ""},
     {"sampling", "Sampling", "Used where a request does not say."},
     {"limits", "Limits", "What one client, or all of them together, can make the server hold."},
+    {"media", "Media", "Images and videos in messages; docs/media.md."},
     {"log", "Log", "Written to standard error."},
     {"echo", "Echo engine", "Only with --engine echo."},
     {"mock", "Mock engine", "Only with --engine mock; docs/mock-engine.md."},
