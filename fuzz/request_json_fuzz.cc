@@ -54,6 +54,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     stator::frontend::RequestRules rules;
     rules.vocab_size = kVocab;
     rules.max_choices = kMaxChoices;
+    rules.images = rules.videos = size % 2 == 0;
 
     if (const auto chat = stator::frontend::read_chat_request(*root, rules)) {
         check_fields(chat->fields);

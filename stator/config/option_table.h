@@ -145,6 +145,8 @@ inline constexpr double kDay_ms = 24.0 * 3600 * 1000;
 
 /// The options of a fleet's processes, kept in a source of their own.
 void add_fleet_options(std::vector<Option>& t);
+/// Of images and videos, likewise.
+void add_media_options(std::vector<Option>& t);
 /// The mock engine's, likewise.
 void add_mock_options(std::vector<Option>& t);
 

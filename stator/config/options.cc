@@ -308,6 +308,7 @@ std::vector<Option> make_options() {
     add_sampling(all);
     add_request_limits(all);
     add_time_limits(all);
+    add_media_options(all);
     add_log_and_echo(all);
     add_mock_options(all);
     add_fleet_options(all);
@@ -321,6 +322,7 @@ constexpr std::array<Section, 15> kSections{{
     {"engine", "Engine", ""},
     {"sampling", "Sampling", "Used where a request does not say."},
     {"limits", "Limits", "What one client, or all of them together, can make the server hold."},
+    {"media", "Media", "Images and videos in messages; docs/media.md."},
     {"log", "Log", "Written to standard error."},
     {"echo", "Echo engine", "Only with --engine echo."},
     {"mock", "Mock engine", "Only with --engine mock; docs/mock-engine.md."},

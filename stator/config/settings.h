@@ -91,6 +91,25 @@ struct LimitSettings {
     bool operator==(const LimitSettings&) const = default;
 };
 
+/// Images and videos in messages.
+struct MediaSettings {
+    bool allow_http = false;
+    bool allow_private = false;
+    std::vector<std::string> hosts;
+    std::uint32_t redirects = 0;
+    std::chrono::milliseconds fetch_timeout{15'000};
+    std::uint32_t max_items = 16;
+    ByteSize max_size{16ULL * 1024 * 1024};
+    std::uint32_t max_pixels = 20U * 1024 * 1024;
+    std::uint32_t video_frames = 8;
+    std::chrono::milliseconds video_length{600'000};
+    std::chrono::milliseconds decode_timeout{10'000};
+    ByteSize cache_size{128ULL * 1024 * 1024};
+    std::string helper;
+    std::string video_helper;
+    bool operator==(const MediaSettings&) const = default;
+};
+
 struct LogSettings {
     LogLevel level = LogLevel::kInfo;
     LogFormat format = LogFormat::kText;
@@ -234,6 +253,7 @@ struct Settings {
     EngineSettings engine;
     SamplingSettings sampling;
     LimitSettings limits;
+    MediaSettings media;
     LogSettings log;
     EchoSettings echo;
     MockSettings mock;

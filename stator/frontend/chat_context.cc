@@ -119,8 +119,7 @@ void ContextWriter::text_part(std::string_view text) {
 
 void ContextWriter::media_part(std::uint32_t item) {
     if (media_ == MediaStyle::kMarks) return text_part(media_mark(item));
-    const bool video =
-        request_.media[item].kind == protocol::MediaContent::Kind::kVideo;
+    const bool video = request_.media[item].kind == protocol::MediaContent::Kind::kVideo;
     w_.begin_object().key("type").string(video ? "video" : "image").end_object();
 }
 

@@ -16,9 +16,9 @@ namespace stator::frontend {
 /// writes behind it is cut off.
 inline constexpr std::string_view kContinueMark = "\xEF\xB7\x91\xEF\xB7\x92";  // U+FDD1, U+FDD2
 
-/// Where media items stand in a rendered prompt, if the template has no mark of its own: U+FDD3, the
-/// item's number and U+FDD4. No client can write it: of a request with media U+FDD3 is dropped from
-/// every text.
+/// Where media items stand in a rendered prompt, if the template has no mark of its own: U+FDD3,
+/// the item's number and U+FDD4. No client can write it: of a request with media U+FDD3 is dropped
+/// from every text.
 [[nodiscard]] std::string media_mark(std::uint32_t item);
 inline constexpr std::string_view kMediaMarkBegin = "\xEF\xB7\x93";
 inline constexpr std::string_view kMediaMarkEnd = "\xEF\xB7\x94";

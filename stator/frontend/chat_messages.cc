@@ -44,8 +44,9 @@ void read_part(JsonView part, const std::string& path, std::vector<ChatPart>& ou
         auto source = read_media_part(fields, path, *type, target.rules);
         if (source) {
             if (target.media.size() >= protocol::kMaxMediaItems) {
-                return message.fail(param_error(path, "{} is one media item too many; at most {} "
-                                                      "are allowed in a request",
+                return message.fail(param_error(path,
+                                                "{} is one media item too many; at most {} "
+                                                "are allowed in a request",
                                                 path, protocol::kMaxMediaItems));
             }
             out.push_back({{}, static_cast<std::uint32_t>(target.media.size())});
@@ -72,8 +73,7 @@ void read_content(FieldReader& message, ChatMessage& out, Target& target) {
     }
     if (content.is_null()) return;
     if (content.type() != JsonType::kArray || content.size() == 0) {
-        return message.fail_type("content", "a string or an array of at least one part",
-                                 content);
+        return message.fail_type("content", "a string or an array of at least one part", content);
     }
     std::size_t bytes = 0;
     content.each_element([&](std::size_t i, JsonView part) {

@@ -23,8 +23,8 @@ struct ChatToolCall {
 
 /// A part of a content that the client sent as a list: text, or a media item.
 struct ChatPart {
-    std::string text = {};                      ///< of a media item empty
-    std::optional<std::uint32_t> media = {};    ///< which of the request's items stands here
+    std::string text = {};                    ///< of a media item empty
+    std::optional<std::uint32_t> media = {};  ///< which of the request's items stands here
     bool operator==(const ChatPart&) const = default;
 };
 

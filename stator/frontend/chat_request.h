@@ -15,7 +15,7 @@ namespace stator::frontend {
 /// A checked body of POST /v1/chat/completions.
 struct ChatRequest {
     GenerationFields fields;
-    std::vector<ChatMessage> messages;  ///< at least one
+    std::vector<ChatMessage> messages;      ///< at least one
     std::vector<media::MediaSource> media;  ///< items of the messages, in order
     ToolUse tool_use;
     std::string template_kwargs_json;  ///< chat_template_kwargs, an object; empty = none

@@ -154,8 +154,8 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     std::function<std::vector<std::string>()> concerns;
     std::function<void(codec::JsonWriter&)> append_router;
     Frontend::RouterAction act_on_router;
-    std::shared_ptr<RequestRelay> relay;          ///< null: none
-    std::shared_ptr<media::MediaLoader> media;    ///< null: none
+    std::shared_ptr<RequestRelay> relay;        ///< null: none
+    std::shared_ptr<media::MediaLoader> media;  ///< null: none
     KeyRing keys;
     CorsPolicy cors;
     FrontendMetrics metrics;
@@ -449,7 +449,8 @@ void Frontend::Impl::generate(LoopState& state, const std::shared_ptr<net::HttpE
     const Deadline deadline = options.request_timeout.count() > 0
                                   ? Deadline::after(record->received, options.request_timeout)
                                   : Deadline::never();
-    if (request->media.empty()) return begin(state, exchange, record, std::move(*request), deadline);
+    if (request->media.empty())
+        return begin(state, exchange, record, std::move(*request), deadline);
     load_media(state, exchange, record, std::move(*request), deadline);
 }
 
@@ -473,8 +474,8 @@ void Frontend::Impl::load_media(LoopState& state,
         }
         self->begin(state, exchange, record, std::move(*whole), deadline);
     };
-    const auto stage = std::make_shared<MediaStage>(state.hub, state.loop, std::move(request),
-                                                    deadline, done);
+    const auto stage =
+        std::make_shared<MediaStage>(state.hub, state.loop, std::move(request), deadline, done);
     record->abandon = [weak = std::weak_ptr<MediaStage>(stage)] {
         if (const auto s = weak.lock()) s->abandon();
     };
@@ -493,8 +494,9 @@ Result<void> Frontend::Impl::may_load(const PreparedRequest& request) const {
                            request.media.size(), options.max_media_items);
     }
     if (request.media.size() * request.fields.n > protocol::kMaxMediaItems) {
-        return param_error("n", "n is {} and there are {} images and videos; n times their number "
-                                "must not exceed {}",
+        return param_error("n",
+                           "n is {} and there are {} images and videos; n times their number "
+                           "must not exceed {}",
                            request.fields.n, request.media.size(), protocol::kMaxMediaItems);
     }
     return {};

@@ -95,8 +95,8 @@ TEST(FrontendMedia, TextAndImagesKeepTheirOrder) {
     Viewer viewer;
     const std::string red = to_data_url("image/png", to_png(gradient(8, 4)));
     const std::string blue = to_data_url("image/jpeg", to_jpeg(gradient(16, 16)));
-    const auto response = viewer.ask("[" + text("a") + "," + image(red) + "," + text("b") + "," +
-                                     image(blue) + "]");
+    const auto response =
+        viewer.ask("[" + text("a") + "," + image(red) + "," + text("b") + "," + image(blue) + "]");
     ASSERT_EQ(response.status, 200) << response.body;
     const Json json(response.body);
     EXPECT_EQ(json.str("choices", 0, "message", "content"), "ok");
@@ -138,6 +138,13 @@ TEST(FrontendMedia, NobodyCanForgeAMark) {
     ASSERT_THAT(viewer.engine().requests()[0].media, SizeIs(1));
 }
 
+TEST(FrontendMedia, WithoutMediaAMarkIsText) {
+    Viewer viewer;
+    ASSERT_EQ(viewer.ask(R"("x\uFDD30\uFDD4y")").status, 200);
+    EXPECT_THAT(spelled(viewer.engine().requests()[0]), HasSubstr("x\xEF\xB7\x93"
+                                                                  "0"));
+}
+
 TEST(FrontendMedia, OtherShapesOfImages) {
     Viewer viewer;
     const std::string bytes = to_png(gradient(8, 4));
@@ -161,8 +168,7 @@ TEST(FrontendMedia, OtherShapesOfImages) {
 TEST(FrontendMedia, EachChoiceHasEmbeddingsOfItsOwn) {
     Viewer viewer;
     const std::string picture = to_data_url("image/png", to_png(gradient(8, 4)));
-    const auto response = viewer.ask("[" + image(picture) + "," + image(picture) + "]",
-                                     R"("n":3)");
+    const auto response = viewer.ask("[" + image(picture) + "," + image(picture) + "]", R"("n":3)");
     ASSERT_EQ(response.status, 200) << response.body;
     EXPECT_THAT(viewer.engine().encodes(), SizeIs(6));
     std::set<const protocol::Handoff*> handoffs;
@@ -208,9 +214,9 @@ TEST(FrontendMedia, WrongImagesAreNamed) {
 
 TEST(FrontendMedia, AModelWithoutMedia) {
     Door door;
-    const auto response = door.post(
-        kChat, R"({"model":"echo","messages":[{"role":"user","content":[)" +
-                   image("https://example.org/x.png") + "]}]}");
+    const auto response =
+        door.post(kChat, R"({"model":"echo","messages":[{"role":"user","content":[)" +
+                             image("https://example.org/x.png") + "]}]}");
     expect_error(response, 400, "messages[0].content[0]", "unsupported_parameter");
 }
 
@@ -241,9 +247,8 @@ TEST(FrontendMedia, WhatEncodersSay) {
     Viewer viewer;
     const std::string one = image(to_data_url("image/png", to_png(gradient(2, 2))));
     std::function<protocol::StepEvent(const protocol::GenerateRequest&)> how;
-    viewer.engine().set_encode([&how](const protocol::GenerateRequest& r) {
-        return std::optional(how(r));
-    });
+    viewer.engine().set_encode(
+        [&how](const protocol::GenerateRequest& r) { return std::optional(how(r)); });
     how = [](const auto&) {
         protocol::StepEvent event;
         event.finish = protocol::FinishReason::kError;

@@ -35,7 +35,7 @@ inline std::shared_ptr<const text::ByteTokenizer> byte_tokenizer() {
 
 /// What a door serves, as "org/echo" and "echo".
 struct DoorModel {
-    std::shared_ptr<engine::Engine> engine;
+    std::shared_ptr<engine::Engine> engine = nullptr;
     std::shared_ptr<const text::Tokenizer> tokenizer = nullptr;  ///< null: byte_tokenizer()
     std::string chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}";
     text::OutputFormat format = {};

@@ -60,7 +60,9 @@ void read_source(FieldReader& part, MediaSource& out) {
 
 }  // namespace
 
-bool is_media_part(std::string_view type) { return std::ranges::find(kTypes, type) != kTypes.end(); }
+bool is_media_part(std::string_view type) {
+    return std::ranges::find(kTypes, type) != kTypes.end();
+}
 
 tl::unexpected<Error> unsupported_part(std::string_view type, std::string_view path,
                                        const RequestRules& rules) {
@@ -74,8 +76,8 @@ tl::unexpected<Error> unsupported_part(std::string_view type, std::string_view p
     return e;
 }
 
-std::optional<MediaSource> read_media_part(FieldReader& part, std::string_view path, std::string_view type,
-                                           const RequestRules& rules) {
+std::optional<MediaSource> read_media_part(FieldReader& part, std::string_view path,
+                                           std::string_view type, const RequestRules& rules) {
     const bool video = type == "video_url";
     if (video ? !rules.videos : !rules.images) {
         part.fail(unsupported_part(type, path, rules));

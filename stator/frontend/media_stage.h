@@ -55,7 +55,7 @@ class MediaStage final : public StepReceiver, public std::enable_shared_from_thi
     runtime::Loop& loop_;
     PreparedRequest request_;
     Deadline deadline_;
-    Done done_;  ///< null at the end
+    Done done_;                       ///< null at the end
     std::vector<std::string> paths_;  ///< by item
     std::shared_ptr<media::MediaLoad> load_;
     std::vector<std::vector<EncodedItem>> by_choice_;

@@ -31,10 +31,7 @@ std::shared_ptr<const text::SpecialGuard> guard_of(const ServedModel& model) {
 }  // namespace
 
 ModelEntry::ModelEntry(ServedModel m, const ModelMetrics* counters)
-    : model(std::move(m)),
-      metrics(counters),
-      guard(guard_of(model)),
-      traits(traits_of(model)) {
+    : model(std::move(m)), metrics(counters), guard(guard_of(model)), traits(traits_of(model)) {
     const text::Tokenizer& tokenizer = *model.tokenizer;
     for (tokens::TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
         longest_token_bytes = std::max(

@@ -68,27 +68,33 @@ Result<std::string> render_chat(const ChatRequest& request, const ModelEntry& en
     return rendered;
 }
 
-/// The prompt and what lies between its media items. A template that knows media writes its own
-/// mark for each; where that does not come out even, our marks say where they are.
-Result<std::string> render_with_media(const ChatRequest& request, const ModelEntry& entry,
-                                      std::int64_t unix_seconds, MediaSplit& split) {
+/// The prompt and what of it lies between its media items. A template that knows media writes its
+/// own mark for each; where that does not come out even, our marks say where they are.
+Result<void> render_with_media(const ChatRequest& request, const ModelEntry& entry,
+                               std::int64_t unix_seconds, std::string& text, MediaSplit& split) {
     const std::string& mark = entry.model.media_mark;
     if (!request.media.empty() && !mark.empty()) {
         auto rendered = render_chat(request, entry, unix_seconds, MediaStyle::kParts);
         if (rendered) {
-            split = split_at_mark(*rendered, mark);
-            if (split.items.size() == request.media.size()) return rendered;
+            text = std::move(*rendered);
+            split = split_at_mark(text, mark);
+            if (split.items.size() == request.media.size()) return {};
         }
     }
     auto rendered = render_chat(request, entry, unix_seconds, MediaStyle::kMarks);
-    if (!rendered) return rendered;
-    split = split_at_media_marks(*rendered);
+    if (!rendered) return tl::unexpected<Error>(std::move(rendered.error()));
+    text = std::move(*rendered);
+    if (request.media.empty()) {  // then what looks like a mark is a client's text
+        split.texts = {text};
+        return {};
+    }
+    split = split_at_media_marks(text);
     if (!names_each_once(split, request.media.size())) {
         return param_error("messages",
                            "the model's chat template does not show each image exactly once where "
                            "these messages have them");
     }
-    return rendered;
+    return {};
 }
 
 /// As encode_guarded() reads a rendered prompt, piece by piece.
@@ -122,15 +128,17 @@ Result<EncodedChat> encode_chat(const ChatRequest& request, const ModelEntry& en
     if (auto ok = refuse_hopeless(request.text_bytes(), entry, "messages"); !ok) {
         return tl::unexpected<Error>(std::move(ok.error()));
     }
+    std::string rendered;
     MediaSplit split;
-    auto rendered = render_with_media(request, entry, unix_seconds, split);
-    if (!rendered) return tl::unexpected<Error>(std::move(rendered.error()));
+    if (auto ok = render_with_media(request, entry, unix_seconds, rendered, split); !ok) {
+        return tl::unexpected<Error>(std::move(ok.error()));
+    }
     if (abandoned != nullptr && abandoned->load(std::memory_order_relaxed)) {
         return error(ErrorCode::kCancelled, "the client left");
     }
     EncodedChat out;
     out.ends_in_reasoning = !model.format.reasoning.empty() &&
-                            text::ends_in_reasoning(model.format.reasoning, *rendered);
+                            text::ends_in_reasoning(model.format.reasoning, rendered);
     // Templates write BOS themselves where the model wants it.
     if (auto ok = encode_split(*model.tokenizer, split, out); !ok) {
         return tl::unexpected<Error>(std::move(ok.error()));

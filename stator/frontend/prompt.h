@@ -19,7 +19,7 @@ namespace stator::frontend {
 struct EncodedChat {
     std::vector<tokens::TokenId> tokens;  ///< of the text alone
     std::vector<MediaPlace> media;        ///< where the items stand between them, each once
-    bool ends_in_reasoning = false;  ///< the prompt ends inside the model's thinking
+    bool ends_in_reasoning = false;       ///< the prompt ends inside the model's thinking
 };
 
 /// Messages to tokens by the model's template, which may show the time. kInvalidArgument: no

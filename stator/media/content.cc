@@ -19,9 +19,7 @@ class Sha256 {
         STATOR_CHECK(EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1,
                      "OpenSSL has no SHA-256");
     }
-    void add(const void* data, std::size_t size) {
-        EVP_DigestUpdate(context_.get(), data, size);
-    }
+    void add(const void* data, std::size_t size) { EVP_DigestUpdate(context_.get(), data, size); }
     void add(std::uint32_t number) { add(&number, sizeof number); }
     protocol::Digest end() {
         protocol::Digest out;

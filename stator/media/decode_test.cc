@@ -23,8 +23,8 @@ helper::Limits limits() {
 }
 
 Decoded decode(const std::string& bytes, const helper::Limits& l = limits()) {
-    return helper::decode_image(
-        {reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()}, l);
+    return helper::decode_image({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()},
+                                l);
 }
 
 Picture picture_of(const Decoded& d) {
@@ -71,9 +71,9 @@ TEST(DecodeJpeg, ColoursAreWhatTheyWere) {
     EXPECT_LE(difference(picture_of(decode(to_jpeg(picture, {.progressive = true}))), picture),
               kLossy);
     EXPECT_LE(difference(picture_of(decode(to_jpeg(picture, {.cmyk = true}))), picture), kLossy);
-    EXPECT_LE(difference(picture_of(decode(to_jpeg(picture, {.gray = true}))),
-                         mapped(picture, gray)),
-              kLossy);
+    EXPECT_LE(
+        difference(picture_of(decode(to_jpeg(picture, {.gray = true}))), mapped(picture, gray)),
+        kLossy);
 }
 
 TEST(DecodeJpeg, OrientationIsApplied) {
@@ -85,10 +85,10 @@ TEST(DecodeJpeg, OrientationIsApplied) {
         bool right;
         bool bottom;
     };
-    for (const Case& c : {Case{1, false, false, false}, Case{2, false, true, false},
-                          Case{3, false, true, true}, Case{4, false, false, true},
-                          Case{5, true, false, false}, Case{6, true, true, false},
-                          Case{7, true, true, true}, Case{8, true, false, true}}) {
+    for (const Case& c :
+         {Case{1, false, false, false}, Case{2, false, true, false}, Case{3, false, true, true},
+          Case{4, false, false, true}, Case{5, true, false, false}, Case{6, true, true, false},
+          Case{7, true, true, true}, Case{8, true, false, true}}) {
         const Picture out = picture_of(decode(to_jpeg(picture, {.orientation = c.orientation})));
         ASSERT_EQ(out.width, c.turned ? 20U : 40U) << c.orientation;
         ASSERT_EQ(out.height, c.turned ? 40U : 20U) << c.orientation;
@@ -97,8 +97,9 @@ TEST(DecodeJpeg, OrientationIsApplied) {
         const auto opposite = out.at(c.right ? 0 : out.width - 1, c.bottom ? 0 : out.height - 1);
         EXPECT_GE(opposite[0] + opposite[1], 510 - 2 * kLossy) << c.orientation;
         // The file's upper right corner (red) lies along the first row, or the first column.
-        const auto red = c.turned ? out.at(c.right ? out.width - 1 : 0, c.bottom ? 0 : out.height - 1)
-                                  : out.at(c.right ? 0 : out.width - 1, c.bottom ? out.height - 1 : 0);
+        const auto red = c.turned
+                             ? out.at(c.right ? out.width - 1 : 0, c.bottom ? 0 : out.height - 1)
+                             : out.at(c.right ? 0 : out.width - 1, c.bottom ? out.height - 1 : 0);
         EXPECT_GE(red[0], 255 - kLossy) << c.orientation;
         EXPECT_LE(red[1], kLossy) << c.orientation;
     }
@@ -112,8 +113,8 @@ TEST(DecodePng, EveryKindBecomesRgb) {
     for (const bool interlaced : {false, true}) {
         for (const int depth : {8, 16}) {
             const auto read = [&](Kind kind) {
-                return picture_of(
-                    decode(to_png(picture, {.kind = kind, .depth = depth, .interlaced = interlaced})));
+                return picture_of(decode(
+                    to_png(picture, {.kind = kind, .depth = depth, .interlaced = interlaced})));
             };
             EXPECT_EQ(difference(read(Kind::kRgb), picture), 0);
             EXPECT_EQ(difference(read(Kind::kGray), mapped(picture, gray)), 0);
@@ -155,7 +156,8 @@ TEST(Decode, EveryPrefixIsRefused) {
           to_png(gradient(33, 17), {.interlaced = true}), to_webp(gradient(33, 17))}) {
         // Behind the pixels a PNG has 12 bytes of IEND and a checksum, which nobody needs.
         for (std::size_t n = 0; n + 40 < file.size(); n += 7) {
-            EXPECT_NE(decode(file.substr(0, n)).outcome, Outcome::kOk) << n << " of " << file.size();
+            EXPECT_NE(decode(file.substr(0, n)).outcome, Outcome::kOk)
+                << n << " of " << file.size();
         }
     }
 }
@@ -169,7 +171,8 @@ TEST(Decode, BytesThatWereFlippedDoNoHarm) {
           to_webp(gradient(33, 17), true)}) {
         for (int i = 0; i < 300; ++i) {
             std::string file = whole;
-            for (int k = 0; k < 3; ++k) file[random() / 7 % file.size()] = static_cast<char>(random());
+            for (int k = 0; k < 3; ++k)
+                file[random() / 7 % file.size()] = static_cast<char>(random());
             const Decoded d = decode(file);
             if (d.outcome == Outcome::kOk) {
                 EXPECT_NE(d.pixels, nullptr);

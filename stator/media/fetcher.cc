@@ -32,8 +32,7 @@ bool host_matches(const std::string& host, std::string_view pattern) {
 bool is_media_type(std::string_view type) {
     const std::string name = lower(type.substr(0, type.find(';')));
     return name.empty() || name.starts_with("image/") || name.starts_with("video/") ||
-           name.starts_with("application/octet-stream") ||
-           name.starts_with("binary/octet-stream");
+           name.starts_with("application/octet-stream") || name.starts_with("binary/octet-stream");
 }
 
 bool is_redirect(int status) {
@@ -81,8 +80,9 @@ Result<void> Answer::check_head() const {
                      "the URL's server sent an encoded body; it must be sent as it is");
     }
     if (!is_media_type(head.header("content-type"))) {
-        return error(ErrorCode::kUnsupported, "the URL leads to something that is neither image "
-                                              "nor video, by its Content-Type");
+        return error(ErrorCode::kUnsupported,
+                     "the URL leads to something that is neither image "
+                     "nor video, by its Content-Type");
     }
     const std::string_view length = head.header("content-length");
     std::uint64_t bytes = 0;
@@ -99,7 +99,8 @@ Result<void> Answer::check_rate(TimePoint begin) const {
     if (elapsed < options_.rate_after) return {};
     const double least = to_seconds(elapsed) * static_cast<double>(options_.min_bytes_per_second);
     if (static_cast<double>(body.size()) >= least) return {};
-    return error(ErrorCode::kDeadlineExceeded, "the URL's server sends fewer than {} bytes a second",
+    return error(ErrorCode::kDeadlineExceeded,
+                 "the URL's server sends fewer than {} bytes a second",
                  options_.min_bytes_per_second);
 }
 
@@ -129,10 +130,11 @@ Result<void> Answer::read(FetchConnection& connection, Deadline deadline) {
         if (head_seen_ && parser_.head().status != 200) return {};  // its body is nobody's business
         bool in_order = false;
         // A server that sends nothing must not hold the thread until the end of all time.
-        const Deadline next = std::min(deadline, Deadline::after(clock_.now(), options_.rate_after));
+        const Deadline next =
+            std::min(deadline, Deadline::after(clock_.now(), options_.rate_after));
         auto got = connection.receive(bytes, in_order, next);
-        const bool silent = !got && got.error().code == ErrorCode::kDeadlineExceeded &&
-                            next < deadline;
+        const bool silent =
+            !got && got.error().code == ErrorCode::kDeadlineExceeded && next < deadline;
         if (!got && !silent) return got;
         if (auto ok = check_rate(begin); !ok) return ok;
         if (silent) continue;
@@ -185,9 +187,8 @@ Result<void> Fetcher::check_url(const MediaUrl& url) const {
 }
 
 Result<std::vector<IpAddress>> Fetcher::checked_addresses(const MediaUrl& url) const {
-    Result<std::vector<IpAddress>> found = url.address
-                                               ? Result<std::vector<IpAddress>>({*url.address})
-                                               : resolver_->resolve(url.host);
+    Result<std::vector<IpAddress>> found =
+        url.address ? Result<std::vector<IpAddress>>({*url.address}) : resolver_->resolve(url.host);
     if (!found || options_.allow_private) return found;
     // All of them: a name with a public and a private one is up to no good.
     for (const IpAddress& address : *found) {

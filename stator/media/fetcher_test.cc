@@ -52,8 +52,8 @@ TEST(Fetcher, AsksOnceAndConnectsToWhatWasChecked) {
     ASSERT_TRUE(body) << body.error().message;
     EXPECT_EQ(*body, "hello");
     EXPECT_EQ(dns->asked(), 1U);
-    EXPECT_THAT(request, StartsWith("GET /p?q=1 HTTP/1.1\r\nHost: rebind.example.org:" + port +
-                                    "\r\n"));
+    EXPECT_THAT(request,
+                StartsWith("GET /p?q=1 HTTP/1.1\r\nHost: rebind.example.org:" + port + "\r\n"));
     EXPECT_THAT(request, HasSubstr("Accept-Encoding: identity"));
     // The next fetch asks anew and is refused.
     const auto again =

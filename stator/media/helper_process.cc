@@ -53,9 +53,8 @@ int spawn(const std::string& program, int socket, pid_t& pid) {
     posix_spawnattr_setsigdefault(&plan.attributes, &all);
     // A group of its own: Ctrl-C in the terminal is the server's to handle.
     posix_spawnattr_setpgroup(&plan.attributes, 0);
-    posix_spawnattr_setflags(&plan.attributes,
-                             POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-                                 POSIX_SPAWN_SETPGROUP);
+    posix_spawnattr_setflags(
+        &plan.attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
     std::string name = program;
     std::array<char*, 2> arguments = {name.data(), nullptr};
     std::array<char*, 1> environment = {nullptr};

@@ -28,8 +28,8 @@ const std::string kPngMagic("\x89PNG\r\n\x1A\n", 8);
 
 /// 8-bit RGB.
 std::string png_head(std::uint32_t width, std::uint32_t height) {
-    return kPngMagic +
-           png_chunk("IHDR", big_endian(width) + big_endian(height) + std::string("\x08\x02\0\0\0", 5));
+    return kPngMagic + png_chunk("IHDR", big_endian(width) + big_endian(height) +
+                                             std::string("\x08\x02\0\0\0", 5));
 }
 
 /// Something between a whole PNG's head and its pixels.
@@ -69,7 +69,8 @@ std::string animated_webp() {
         return name + little(static_cast<std::uint32_t>(data.size()), 4) + data;
     };
     const std::string inner = to_webp(gradient(16, 16)).substr(12);
-    std::string body = "WEBP" + chunk("VP8X", std::string("\x02\0\0\0", 4) + little(15, 3) + little(15, 3));
+    std::string body =
+        "WEBP" + chunk("VP8X", std::string("\x02\0\0\0", 4) + little(15, 3) + little(15, 3));
     body += chunk("ANIM", std::string(6, '\0'));
     const std::string frame = little(0, 3) + little(0, 3) + little(15, 3) + little(15, 3) +
                               little(100, 3) + std::string(1, '\0') + inner;
@@ -87,7 +88,8 @@ std::string repeated(const std::string& text, int count) {
 std::string bomb_png() {
     constexpr std::uint32_t kSide = 2000;
     std::string rows;
-    for (std::uint32_t y = 0; y < kSide; ++y) rows += std::string(1, '\0') + std::string(kSide * 3, '\xFF');
+    for (std::uint32_t y = 0; y < kSide; ++y)
+        rows += std::string(1, '\0') + std::string(kSide * 3, '\xFF');
     return png_head(kSide, kSide) + png_chunk("IDAT", deflated(rows)) + png_chunk("IEND", {});
 }
 
@@ -139,9 +141,13 @@ std::string hostile_file(std::string_view name) {
     }
     if (name == "gif") return "GIF89a\x01" + std::string(30, '\0');
     if (name == "tiff") return std::string("II*\0\x08\0\0\0", 8) + std::string(30, '\0');
-    if (name == "svg") return "<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>";
+    if (name == "svg")
+        return "<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>";
     if (name == "html") return "<!doctype html><p>hello";
-    if (name == "elf") return "\x7F" "ELF" + std::string(60, '\0');
+    if (name == "elf")
+        return "\x7F"
+               "ELF" +
+               std::string(60, '\0');
     if (name == "zeros") return std::string(1000, '\0');
     if (name == "avi") return std::string("RIFF\x10\0\0\0AVI LIST", 16) + std::string(100, '\0');
     return png_file(name);

@@ -46,15 +46,13 @@ class HostileList {
 std::string str(codec::JsonView v, std::string_view key) {
     return std::string(v.find(key).as_string().value_or(""));
 }
-bool flag(codec::JsonView v, std::string_view key) {
-    return v.find(key).as_bool().value_or(false);
-}
+bool flag(codec::JsonView v, std::string_view key) { return v.find(key).as_bool().value_or(false); }
 
 template <typename T>
 void expect_outcome(codec::JsonView c, const Result<T>& result) {
     const std::string got = result ? "ok" : std::string(to_string(result.error().code));
-    EXPECT_EQ(got, str(c, "expect")) << str(c, "name") << ": "
-                                     << (result ? "" : result.error().message);
+    EXPECT_EQ(got, str(c, "expect"))
+        << str(c, "name") << ": " << (result ? "" : result.error().message);
 }
 
 /// Answers question after question with the lists it was given; the last one again and again.
@@ -167,7 +165,8 @@ TEST(Hostile, Servers) {
         options.allow_private = !flag(c, "public");
         options.allowed_addresses = {*parse_ip_address("127.0.0.1")};
         options.max_bytes = 64;
-        options.max_redirects = static_cast<std::uint32_t>(c.find("redirects").as_uint().value_or(0));
+        options.max_redirects =
+            static_cast<std::uint32_t>(c.find("redirects").as_uint().value_or(0));
         options.total_timeout = std::chrono::milliseconds(150);
         auto resolver = std::make_shared<ScriptedResolver>();
         resolver->say("inside.example.org", {{"192.168.1.1"}});

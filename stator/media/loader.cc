@@ -173,16 +173,14 @@ void MediaLoader::Impl::begin(const ItemPtr& item) {
     const bool inside =
         item->source.form == MediaSource::Form::kBase64 || is_data_url(item->source.text);
     if (inside) return decode_later(item);
-    const bool taken =
-        fetching.try_submit([self = this, item] { self->fetch(item); });
+    const bool taken = fetching.try_submit([self = this, item] { self->fetch(item); });
     if (!taken) fail(item, busy("too many URLs are being fetched").value());
 }
 
 void MediaLoader::Impl::fetch(const ItemPtr& item) {
     if (item->load->cancelled().load(std::memory_order_relaxed)) return count(*item, 0);
     const TimePoint begin = clock.now();
-    auto bytes =
-        fetcher.fetch(item->source.text, item->load->deadline(), item->load->cancelled());
+    auto bytes = fetcher.fetch(item->source.text, item->load->deadline(), item->load->cancelled());
     metrics.fetched(to_seconds(clock.now() - begin));
     if (!bytes) return fail(item, std::move(bytes.error()));
     if (bytes->empty()) {
@@ -256,8 +254,7 @@ Result<std::shared_ptr<MediaLoader>> MediaLoader::make(MediaLoaderOptions option
         options.fetch.tls = std::move(*tls);
     }
     if (!resolver) resolver = system_resolver();
-    auto impl =
-        std::make_shared<Impl>(std::move(options), registry, clock, std::move(resolver));
+    auto impl = std::make_shared<Impl>(std::move(options), registry, clock, std::move(resolver));
     if (auto ok = impl->decoder.check(); !ok) return tl::unexpected<Error>(std::move(ok.error()));
     registry.callback("stator_media_helper_crashes_total",
                       "Decoding processes that died of an item or were ended.", true,

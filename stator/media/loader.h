@@ -32,9 +32,9 @@ struct MediaSource {
 struct MediaLoaderOptions {
     FetchOptions fetch;
     DecoderOptions decoder;
-    std::uint64_t max_bytes = 16ULL * 1024 * 1024;       ///< of one item, compressed
-    std::size_t cache_bytes = 128ULL * 1024 * 1024;      ///< of pixels; 0 = no cache
-    std::size_t max_held_bytes = 2048ULL * 1024 * 1024;  ///< of pixels in use; then 503
+    std::uint64_t max_bytes = 16ULL * 1024 * 1024;        ///< of one item, compressed
+    std::size_t cache_bytes = 128ULL * 1024 * 1024;       ///< of pixels; 0 = no cache
+    std::size_t max_held_bytes = 2048ULL * 1024 * 1024;   ///< of pixels in use; then 503
     std::size_t max_source_bytes = 512ULL * 1024 * 1024;  ///< of sources on their way; then 503
     std::size_t fetch_threads = 16;                       ///< each may wait for a slow server
     std::size_t decode_threads = 0;                       ///< 0 = half of the usable cores

@@ -41,7 +41,7 @@ class LoaderTest : public testing::Test {
     Loaded load(std::vector<MediaSource> sources, Deadline deadline = {}) {
         std::promise<Loaded> promise;
         (void)loader->load(std::move(sources), deadline,
-                     [&promise](Loaded result) { promise.set_value(std::move(result)); });
+                           [&promise](Loaded result) { promise.set_value(std::move(result)); });
         return promise.get_future().get();
     }
     std::string metric(const std::string& line) {
@@ -155,9 +155,8 @@ TEST_F(LoaderTest, TheRequestsOwnTime) {
         c.read_request();
         c.await_end();
     });
-    const auto items =
-        load({image(server.url())},
-             Deadline::after(Clock::real().now(), std::chrono::milliseconds(50)));
+    const auto items = load({image(server.url())},
+                            Deadline::after(Clock::real().now(), std::chrono::milliseconds(50)));
     ASSERT_FALSE(items);
     EXPECT_EQ(items.error().code, ErrorCode::kDeadlineExceeded);
     EXPECT_TRUE(items.error().retryable);

@@ -59,8 +59,9 @@ Result<void> read_name(std::string_view host, MediaUrl& out) {
     for (std::string_view rest = out.host;;) {
         const std::size_t dot = rest.find('.');
         if (!is_label(rest.substr(0, dot))) {
-            return bad("the URL's host is no name of letters, digits, hyphens and dots (write "
-                       "others as xn--…)");
+            return bad(
+                "the URL's host is no name of letters, digits, hyphens and dots (write "
+                "others as xn--…)");
         }
         if (dot == std::string_view::npos) return {};
         rest.remove_prefix(dot + 1);
@@ -126,8 +127,9 @@ Result<MediaUrl> parse_media_url(std::string_view text) {
         return bad("the URL must begin with https:// or be a data URL (data:image/png;base64,…)");
     }
     if (!std::ranges::all_of(text, [](char c) { return c > ' ' && c < 127 && c != '\\'; })) {
-        return bad("the URL has white space, a backslash or a character beyond ASCII; such "
-                   "characters must be percent-encoded");
+        return bad(
+            "the URL has white space, a backslash or a character beyond ASCII; such "
+            "characters must be percent-encoded");
     }
     const std::size_t end = std::min(rest.find_first_of("/?#"), rest.size());
     if (auto ok = read_authority(rest.substr(0, end), out); !ok) {

@@ -13,7 +13,9 @@
 namespace stator::media {
 namespace {
 
-std::uint8_t byte_at(const std::string& s, std::size_t i) { return static_cast<std::uint8_t>(s[i]); }
+std::uint8_t byte_at(const std::string& s, std::size_t i) {
+    return static_cast<std::uint8_t>(s[i]);
+}
 
 std::string exif(unsigned orientation) {
     std::string out("Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0", 25);
@@ -115,7 +117,8 @@ std::string to_png(const Picture& picture, const PngStyle& style) {
     png_set_write_fn(
         png, &out,
         [](png_structp p, png_bytep data, png_size_t size) {
-            static_cast<std::string*>(png_get_io_ptr(p))->append(reinterpret_cast<char*>(data), size);
+            static_cast<std::string*>(png_get_io_ptr(p))
+                ->append(reinterpret_cast<char*>(data), size);
         },
         [](png_structp) {});
     const bool palette = style.kind == Kind::kPalette || style.kind == Kind::kPaletteAlpha;
@@ -173,9 +176,8 @@ std::string to_webp(const Picture& picture, bool alpha) {
     const auto* data = reinterpret_cast<const std::uint8_t*>(pixels.data());
     const int width = static_cast<int>(picture.width);
     const int height = static_cast<int>(picture.height);
-    const std::size_t size =
-        alpha ? WebPEncodeLosslessRGBA(data, width, height, width * 4, &bytes)
-              : WebPEncodeLosslessRGB(data, width, height, width * 3, &bytes);
+    const std::size_t size = alpha ? WebPEncodeLosslessRGBA(data, width, height, width * 4, &bytes)
+                                   : WebPEncodeLosslessRGB(data, width, height, width * 3, &bytes);
     std::string out(reinterpret_cast<const char*>(bytes), size);
     WebPFree(bytes);
     return out;
@@ -188,8 +190,8 @@ std::string png_chunk(std::string_view type, std::string_view data) {
         return out;
     };
     const std::string body = std::string(type) + std::string(data);
-    const auto sum = ::crc32(0, reinterpret_cast<const Bytef*>(body.data()),
-                             static_cast<uInt>(body.size()));
+    const auto sum =
+        ::crc32(0, reinterpret_cast<const Bytef*>(body.data()), static_cast<uInt>(body.size()));
     return number(static_cast<std::uint32_t>(data.size())) + body +
            number(static_cast<std::uint32_t>(sum));
 }

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 
 #include "stator/media/decode/sandbox.h"
 
@@ -11,11 +12,22 @@ namespace stator::media::helper {
 namespace {
 
 constexpr int kSocket = 0;
-constexpr std::uint64_t kAddressSpaceBytes = 640ULL * 1024 * 1024;
+/// On top of what the program and its libraries take.
+constexpr std::uint64_t kMoreAddressSpace = 640ULL * 1024 * 1024;
 constexpr std::uint32_t kCpuSeconds = 600;
 constexpr int kNoSandbox = 70;
 /// Memory that is given back after each item.
 constexpr int kKeptBytes = 1024 * 1024;
+
+/// Address space in use, as the kernel counts it; while files can still be opened.
+std::uint64_t address_space() {
+    unsigned long long pages = 0;
+    std::FILE* file = std::fopen("/proc/self/statm", "r");
+    if (file == nullptr) return 0;
+    if (std::fscanf(file, "%llu", &pages) != 1) pages = 0;
+    std::fclose(file);
+    return pages * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
 
 bool read_all(void* to, std::size_t count) {
     auto* at = static_cast<char*>(to);
@@ -63,7 +75,7 @@ bool answer(const Decoded& decoded) {
 int serve(std::uint32_t decodes, Decoded (*decode)(Bytes, const Limits&)) {
     ::mallopt(M_ARENA_MAX, 1);
     ::mallopt(M_TRIM_THRESHOLD, kKeptBytes);
-    if (!lock_in({kAddressSpaceBytes, kCpuSeconds})) return kNoSandbox;
+    if (!lock_in({address_space() + kMoreAddressSpace, kCpuSeconds})) return kNoSandbox;
     const Hello hello{.decodes = decodes};
     if (!write_all(&hello, sizeof hello)) return 1;
     for (;;) {
