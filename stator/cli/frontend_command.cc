@@ -67,6 +67,7 @@ ExitCode run(const Invocation& invocation, const config::Settings& settings) {
         return ExitCode::kUsage;
     }
     // The port is known before the first model is.
+    door.take_media(registry);
     if (const auto listening = door.listen(); !listening) {
         print_problem(listening.error());
         door.stop_serving(Deadline::at({}));

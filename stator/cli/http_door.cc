@@ -8,6 +8,7 @@
 #include "stator/base/log.h"
 #include "stator/cli/bind_guard.h"
 #include "stator/cli/fleet_front.h"
+#include "stator/cli/media_setup.h"
 #include "stator/cli/text_file.h"
 
 namespace stator::cli {
@@ -36,6 +37,7 @@ frontend::FrontendOptions frontend_options(const config::Settings& s, ApiKeys ke
     o.cors_origins = s.server.cors_origins;
     o.max_choices = s.limits.max_choices;
     o.max_inflight = s.limits.max_inflight;
+    o.max_media_items = s.media.max_items;
     o.request_timeout = s.limits.request_timeout;
     o.access_log = s.log.access;
     o.trust_hints = trust_of(s.router.hints).value_or(frontend::TrustHints::kNobody);
@@ -72,6 +74,16 @@ HttpDoor::HttpDoor(const config::Settings& settings, ApiKeys keys, std::size_t t
     loops_.start();
 }
 
+void HttpDoor::take_media(metrics::Registry& registry) {
+    if (settings_.media.max_items == 0) return;
+    auto loader = make_media_loader(settings_.media, registry);
+    if (!loader) {
+        return log_info("Messages with images are refused.", {{"reason", loader.error().message}});
+    }
+    media_ = std::move(*loader);
+    frontend_.set_media(media_);
+}
+
 Result<void> HttpDoor::listen() {
     const config::ServerSettings& s = settings_.server;
     auto done = server_.listen(s.host, static_cast<std::uint16_t>(s.port));
@@ -88,6 +100,7 @@ Result<void> HttpDoor::listen() {
 void HttpDoor::stop_serving(Deadline deadline) {
     frontend_.set_ready(false);
     server_.stop(deadline);
+    if (media_) media_->stop();
 }
 
 void HttpDoor::stop_loops() {

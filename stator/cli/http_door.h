@@ -11,6 +11,7 @@
 #include "stator/cli/api_keys.h"
 #include "stator/config/settings.h"
 #include "stator/frontend/frontend.h"
+#include "stator/media/loader.h"
 #include "stator/metrics/registry.h"
 #include "stator/net/http_server.h"
 #include "stator/runtime/loop.h"
@@ -35,6 +36,9 @@ class HttpDoor {
         return tenant_weights_;
     }
 
+    /// Takes messages with images and videos from now on, where this machine can read them; else
+    /// the log says why not. Before listen().
+    void take_media(metrics::Registry& registry);
     /// Binds, listens, writes the port file.
     [[nodiscard]] Result<void> listen();
     [[nodiscard]] std::uint16_t port() const { return server_.port(); }
@@ -50,6 +54,7 @@ class HttpDoor {
     runtime::LoopPool loops_;
     frontend::Frontend frontend_;
     net::HttpServer server_;
+    std::shared_ptr<media::MediaLoader> media_;  ///< null: none is taken
 };
 
 }  // namespace stator::cli

@@ -11,6 +11,7 @@
 
 #include "stator/cli/model_parts.h"
 #include "stator/cli/text_file.h"
+#include "stator/cli/transfer_setup.h"
 #include "stator/config/yaml_file.h"
 #include "stator/engine/mock/step_time_file.h"
 
@@ -130,6 +131,7 @@ Result<MockModel> open_mock_model(const config::Settings& settings) {
     }
     set_limits(settings, **preset, core);
     model.options.speedup = m.speedup;
+    model.options.handoffs.encodes = encoding_of(settings) != Encoding::kNone;
 
     const auto parts = !settings.model.folder.empty()
                            ? use_model_folder(settings.model.folder, settings, model.served)

@@ -187,6 +187,7 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
         if (front) front->stop(deadline);
         door.stop_loops();
     };
+    door.take_media(registry);
     auto started = door.listen();
     if (started) {
         auto made = FleetFront::start(settings, {"dir:" + (*folder)->path()}, *security, door,
@@ -264,8 +265,13 @@ ExitCode run_serve(const Invocation& invocation) {
     }
     auto topology = load_topology(settings->supervisor.topology);
     if (!topology) return ExitCode::kUsage;
-    Serving serving{invocation, *settings, std::move(*keys)};
-    if (settings->supervisor.workers == 0 && topology->empty()) {
+    config::Settings ours = *settings;
+    // Images are encoded by a worker; a request's legs meet in it.
+    if (!ours.model.mmproj.empty() && topology->empty() && ours.supervisor.workers == 0) {
+        ours.supervisor.workers = 1;
+    }
+    Serving serving{invocation, ours, std::move(*keys)};
+    if (ours.supervisor.workers == 0 && topology->empty()) {
         if (!settings->fleet.discover.empty()) {
             print_problem(
                 "--discover is for `stator frontend`, or for `stator serve` with --workers: this "

@@ -11,6 +11,7 @@
 #include "stator/cli/model_location.h"
 #include "stator/cli/model_parts.h"
 #include "stator/cli/terminal.h"
+#include "stator/cli/transfer_setup.h"
 #include "stator/engine/echo/echo_engine.h"
 #include "stator/engine/llama/llama_engine.h"
 
@@ -107,8 +108,13 @@ Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t 
     engine::LlamaOptions options = llama_options(settings.engine, path, threads);
     options.tokenizer = out.tokenizer;
     options.handoffs = std::move(handoffs);
+    options.embeddings_cache_bytes = settings.engine.encoder_cache_size.bytes;
+    const Encoding encoding = encoding_of(settings);
+    if (encoding != Encoding::kNone) options.mmproj_path = settings.model.mmproj;
     options.progress = [&progress](float fraction) { progress.update(fraction); };
-    auto made = engine::make_llama_engine(std::move(options), std::move(kv_events));
+    auto made = encoding == Encoding::kAlone
+                    ? engine::make_llama_encoder(std::move(options))
+                    : engine::make_llama_engine(std::move(options), std::move(kv_events));
     if (!made) return tl::unexpected(made.error());
     out.engine = std::move(*made);
     out.load_seconds = to_seconds(Clock::real().now() - start);

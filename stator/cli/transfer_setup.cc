@@ -15,13 +15,13 @@ constexpr std::array kMethods{"shm", "nixl", "tcp"};
 
 }  // namespace
 
-Result<std::vector<protocol::Role>> roles_of(const config::WorkerSettings& settings) {
+Result<std::vector<protocol::Role>> roles_of(const config::Settings& settings) {
     using protocol::Role;
     constexpr std::array kAll{Role::kAggregated, Role::kPrefill, Role::kDecode, Role::kEncode};
     std::vector<Role> out;
-    for (const std::string& name : settings.roles) {
-        const auto role = std::ranges::find(
-            kAll, name, [](Role r) { return std::string(protocol::to_string(r)); });
+    for (const std::string& name : settings.worker.roles) {
+        const auto role =
+            std::ranges::find(kAll, name, [](Role r) { return std::string(to_string(r)); });
         if (role == kAll.end()) {
             return error(ErrorCode::kInvalidArgument,
                          "--role must be aggregated, prefill, decode or encode, not {}.",
@@ -30,7 +30,22 @@ Result<std::vector<protocol::Role>> roles_of(const config::WorkerSettings& setti
         if (std::ranges::find(out, *role) == out.end()) out.push_back(*role);
     }
     if (out.empty()) out.push_back(Role::kAggregated);
+    const bool encodes = std::ranges::find(out, Role::kEncode) != out.end();
+    const bool has_encoder = !settings.model.mmproj.empty();
+    if (encodes && !has_encoder && settings.engine.kind == config::EngineKind::kLlama) {
+        return error(ErrorCode::kInvalidArgument,
+                     "A worker with --role encode needs the model's encoder: --mmproj FILE.gguf.");
+    }
+    if (!encodes && has_encoder && out.front() == Role::kAggregated) out.push_back(Role::kEncode);
     return out;
+}
+
+Encoding encoding_of(const config::Settings& settings) {
+    const auto roles = roles_of(settings);
+    if (!roles || std::ranges::find(*roles, protocol::Role::kEncode) == roles->end()) {
+        return Encoding::kNone;
+    }
+    return roles->size() == 1 ? Encoding::kAlone : Encoding::kToo;
 }
 
 bool needs_transfer(const config::Settings& settings) {

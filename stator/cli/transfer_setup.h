@@ -13,8 +13,13 @@
 
 namespace stator::cli {
 
-/// The roles of --role; kInvalidArgument names the one that there is not.
-[[nodiscard]] Result<std::vector<protocol::Role>> roles_of(const config::WorkerSettings& settings);
+/// The roles of --role; kInvalidArgument names the one that there is not. An aggregated worker with
+/// an encoder encodes, too; one that should encode and has none is refused.
+[[nodiscard]] Result<std::vector<protocol::Role>> roles_of(const config::Settings& settings);
+
+enum class Encoding : unsigned char { kNone, kToo, kAlone };
+/// Whether a worker with these settings encodes images, and does nothing else.
+[[nodiscard]] Encoding encoding_of(const config::Settings& settings);
 
 /// Whether a worker with these settings makes or takes handoffs.
 [[nodiscard]] bool needs_transfer(const config::Settings& settings);

@@ -73,6 +73,15 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
                                   std::vector<std::string>(special.begin(), special.end())));
         card.kv_layout = "none";
     }
+    card.media = info.media;
+    if (!card.media.empty()) {
+        card.media_digest = info.kind;
+        if (info.kind != kImitation) {
+            auto digest = model::weights_digest(settings.model.mmproj);
+            if (!digest) return tl::unexpected(digest.error());
+            card.media_digest = std::move(*digest);
+        }
+    }
     if (engine.chat_template) {
         card.chat_template = out.artifacts.add(
             "chat-template", model::chat_template_artifact(

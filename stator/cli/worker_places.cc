@@ -65,7 +65,7 @@ Result<worker::WorkerOptions> common_options(const config::Settings& settings,
     auto labels = labels_of(s);
     if (!labels) return tl::unexpected(labels.error());
     o.labels = std::move(*labels);
-    auto roles = roles_of(s);
+    auto roles = roles_of(settings);
     if (!roles) return tl::unexpected(roles.error());
     o.roles = std::move(*roles);
     o.claim_within = settings.transfer.timeout;

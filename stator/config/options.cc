@@ -315,7 +315,7 @@ std::vector<Option> make_options() {
     return all;
 }
 
-constexpr std::array<Section, 15> kSections{{
+constexpr std::array<Section, 16> kSections{{
     {"model", "Model", ""},
     {"server", "Server", ""},
     {"auth", "Access", ""},
