@@ -83,7 +83,7 @@ def start_roles(fleet, roles, **options):
 
 
 MOCK = {"engine": "mock", "mock_preset": "constant-10ms", "mock_mean_output": 0,
-        "mock_speedup": 20, "max_sequence": 8192, "served_model_name": "echo"}
+        "speedup": 20, "max_sequence": 8192, "served_model_name": "echo"}
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_short_prompts_are_not_split(fleet):
     assert handoffs(decode, "claimed") == 0
 
 
-LLAMA = {"engine_threads": 1, "context": 8192, "max_sequence": 2048, "served_model_name": "echo"}
+LLAMA = {"engine_threads": 1, "context": 8192, "max_sequence": 2048, "served_model_name": "llama"}
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def llama_answers(shared_fleet):
     server = shared_fleet.frontend()
     server.wait_workers("llama")
     prompts = prompts_of_mixed_length(16, 300)
-    return prompts, answers_of(server, prompts, 12, at_once=1, logprobs=2)
+    return prompts, answers_of(server, prompts, 12, at_once=1, logprobs=2, model="llama")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -141,7 +141,7 @@ def test_llama_split_text_is_the_whole_one(fleet, llama_answers, method):
                             **LLAMA, **transfer_options(method))
     frontend = fleet.frontend(**ALWAYS)
     frontend.wait_workers("prefill-0", "decode-1")
-    answers = answers_of(frontend, prompts, 12, at_once=1, logprobs=2)
+    answers = answers_of(frontend, prompts, 12, at_once=1, logprobs=2, model="llama")
     for answer, whole in zip(answers, expected, strict=True):
         assert_same_until_near_tie(answer, whole)
     assert handoffs(decode, "claimed") == len(prompts)
@@ -159,7 +159,7 @@ def assert_same_until_near_tie(answer, whole):
 @pytest.mark.parametrize("victim", ["prefill", "decode"])
 def test_a_worker_dies_under_load(fleet, mock_texts, victim):
     prompts, expected = mock_texts
-    options = {**MOCK, "mock_speedup": 2, "transfer_lease": "2s"}
+    options = {**MOCK, "speedup": 2, "transfer_lease": "2s"}
     workers = {
         name: fleet.worker(name, role=name.split("-")[0], worker_http="127.0.0.1:0", **options)
         for name in ("prefill-a", "prefill-b", "decode-a", "decode-b")
