@@ -112,6 +112,7 @@ Result<routing::PoolRouterOptions> router_options(const config::RouterSettings& 
     o.policy.work_weight = s.work_weight;
     o.policy.queue_weight = s.queue_weight;
     o.policy.itl_weight = s.itl_weight;
+    o.policy.split_itl_weight = s.split_itl_weight;
     o.policy.occupancy_weight = s.occupancy_weight;
     o.policy.preference_s = s.preference_weight;
     o.policy.error_band = s.error_band;

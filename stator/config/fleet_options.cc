@@ -163,6 +163,12 @@ void add_router(std::vector<Option>& t) {
                     "are workers for either: conditional (where it is predicted to be better), "
                     "always, never.")
                     .in("choice"));
+    t.push_back(option<&S::router, &R::split_itl_weight>(
+                    "router.split_itl_weight", "--router-split-itl-weight",
+                    "conditional: seconds charged for each second by which a prompt that another "
+                    "worker could compute holds up each answer that is being generated. More "
+                    "splits shorter prompts.")
+                    .range(0, 1000));
     t.push_back(option<&S::router, &R::kv_events>(
         "router.kv_events", "--router-kv-events",
         "Follow the workers' KV events, to know which prefixes they hold. Without, what was sent "

@@ -185,6 +185,7 @@ struct RouterSettings {
     std::chrono::milliseconds session_slack{500};
     std::chrono::milliseconds session_ttl{600'000};
     std::string disaggregation = "conditional";
+    double split_itl_weight = 0.5;
     bool kv_events = true;
     std::chrono::milliseconds predict_ttl{120'000};
     ByteSize index_size{4ULL * 1024 * 1024 * 1024};

@@ -50,7 +50,7 @@ struct PolicyOptions {
     double itl_weight = 0.05;
     /// The same where the prompt could be computed by a rank of its own: between ranks that all
     /// decode the harm is done anyway, here it can be avoided.
-    double split_itl_weight = 0.3;
+    double split_itl_weight = 0.5;
     /// Seconds charged for a rank that runs as many requests as it can, for others in proportion:
     /// what decoding beside others costs where no model of step times says it. Decides between
     /// ranks whose prompts take no time to speak of.

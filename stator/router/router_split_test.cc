@@ -47,18 +47,18 @@ TEST(RouterSplit, OnlyLongPromptsLeaveABusyDecodeRank) {
     Router router(with(Disaggregation::kConditional), 1);
     router.add_rank(rank("p", Role::kPrefill));
     router.add_rank(rank("d", Role::kDecode));
-    decode_on(router, 1, 20);
+    decode_on(router, 1, 10);
     const auto longer = router.book(request(8000), 0ns);
     ASSERT_TRUE(longer);
     EXPECT_EQ(longer->chosen.rank, 0U);
     EXPECT_EQ(longer->chosen.decode_rank, 1U);
     router.on_end(longer->booking, 0ns);
-    const auto shorter = router.book(request(20), 0ns);
+    const auto shorter = router.book(request(4), 0ns);
     ASSERT_TRUE(shorter);
     EXPECT_EQ(shorter->chosen.rank, 1U);
     EXPECT_EQ(shorter->chosen.decode_rank, kNoRank);
     router.on_end(shorter->booking, 0ns);
-    // As short as that, for all but 20 tokens are there.
+    // Little is left of it to compute.
     RouteRequest cached = request(8000);
     const std::vector<Overlap> overlaps{{1, 499, 499}};
     cached.overlaps = overlaps;
