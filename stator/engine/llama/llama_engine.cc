@@ -129,6 +129,7 @@ protocol::LoadReport LlamaEngine::load() const {
     const std::scoped_lock lock(mutex_);
     protocol::LoadReport report = load_;
     report.waiting += static_cast<std::uint32_t>(inbox_.size());
+    if (encoder_) report.waiting += static_cast<std::uint32_t>(encoder_->waiting());
     return report;
 }
 
