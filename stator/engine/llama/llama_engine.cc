@@ -86,9 +86,11 @@ Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
     if (auto ok = encode ? check_encode(request) : check(request); !ok) return ok;
     if (!encode) {
         check_kv(request);
-        // Where all KV comes by handoff the pictures are not looked at.
-        if (!request.kv) {
-            if (auto ok = check_media(request, context_->embedding_width()); !ok) return ok;
+        // Where all KV comes by handoff it goes without pictures, if all goes well.
+        if (request.kv) {
+            drop_unusable_media(request, context_->embedding_width());
+        } else if (auto ok = check_media(request, context_->embedding_width()); !ok) {
+            return ok;
         }
     }
     {

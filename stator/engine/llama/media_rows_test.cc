@@ -70,6 +70,26 @@ TEST(MediaRows, AnItemWithoutRowsHasNone) {
     EXPECT_EQ(MediaRows(r).at(2), nullptr);
 }
 
+TEST(MediaRows, EmbeddingsThatCanNotBeUsedAreNotTouched) {
+    for (int wrong = 0; wrong < 4; ++wrong) {
+        auto r = with_picture(1, 3);
+        auto arrived = std::make_shared<protocol::HandoffBytes>(*r.media[0].arrived);
+        auto what = std::make_shared<protocol::Handoff>(*arrived->what);
+        if (wrong == 0) arrived->parts[1] = arrived->parts[1].first(31);
+        if (wrong == 1) arrived->parts.push_back(arrived->parts[0]);
+        if (wrong == 2) what->parts[1].tokens = 0;
+        if (wrong == 3) what->parts[1].tokens = 4;
+        arrived->what = what;
+        r.media[0].arrived = arrived;
+        EXPECT_FALSE(check_media(r, kWidth)) << wrong;
+        drop_unusable_media(r, kWidth);
+        EXPECT_EQ(MediaRows(r).at(2), nullptr) << wrong;
+    }
+    auto good = with_picture(1, 3);
+    drop_unusable_media(good, kWidth);
+    EXPECT_NE(MediaRows(good).at(2), nullptr);
+}
+
 TEST(MediaRows, TokensOutsideTheVocabularyAreForItemsAlone) {
     const auto good = with_picture(1, 3);
     EXPECT_FALSE(check_prompt(good, 5)) << "the text amid the rows counts too";
