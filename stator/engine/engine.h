@@ -63,8 +63,9 @@ class Engine {
     /// Ends the request with kCancelled within one step. Unknown and ended ids are ignored.
     virtual void cancel(RequestId id) = 0;
 
-    /// How many leading tokens of the request's prompt need not be computed here: what of a decode
-    /// leg's KV need not be fetched. May be out of date a moment later.
+    /// How many leading tokens of the request's prompt need not be computed here: parts of a decode
+    /// leg's KV that end there or before need not be fetched. May be out of date a moment later;
+    /// what then lacks is computed.
     [[nodiscard]] virtual std::uint32_t cached_prefix_tokens(
         const protocol::GenerateRequest& /*request*/) const {
         return 0;

@@ -86,9 +86,11 @@ Result<void> LlamaEngine::submit(protocol::GenerateRequest request,
     if (auto ok = encode ? check_encode(request) : check(request); !ok) return ok;
     if (!encode) {
         check_kv(request);
-        // Where all KV comes by handoff the pictures are not looked at.
-        if (!request.kv) {
-            if (auto ok = check_media(request, context_->embedding_width()); !ok) return ok;
+        // Where all KV comes by handoff it goes without pictures, if all goes well.
+        if (request.kv) {
+            drop_unusable_media(request, context_->embedding_width());
+        } else if (auto ok = check_media(request, context_->embedding_width()); !ok) {
+            return ok;
         }
     }
     {
@@ -129,6 +131,7 @@ protocol::LoadReport LlamaEngine::load() const {
     const std::scoped_lock lock(mutex_);
     protocol::LoadReport report = load_;
     report.waiting += static_cast<std::uint32_t>(inbox_.size());
+    if (encoder_) report.waiting += static_cast<std::uint32_t>(encoder_->waiting());
     return report;
 }
 

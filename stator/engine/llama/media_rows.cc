@@ -121,4 +121,10 @@ Result<void> check_media(const protocol::GenerateRequest& request, std::uint32_t
     return {};
 }
 
+void drop_unusable_media(protocol::GenerateRequest& request, std::uint32_t width) {
+    for (MediaItem& item : request.media) {
+        if (!why_not(request, item, width).empty()) item.arrived.reset();
+    }
+}
+
 }  // namespace stator::engine::llama

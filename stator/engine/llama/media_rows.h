@@ -18,7 +18,8 @@ namespace stator::engine::llama {
 class MediaRows {
   public:
     MediaRows() = default;
-    /// `request` passed check_media(); items whose embeddings have not arrived have no rows.
+    /// `request` passed check_media() or drop_unusable_media(); items whose embeddings have not
+    /// arrived have no rows.
     explicit MediaRows(const protocol::GenerateRequest& request);
 
     /// Of the prompt's token at `position`; null if there is none.
@@ -39,5 +40,9 @@ class MediaRows {
 /// are of its picture. kUnavailable, retryable, param "media".
 [[nodiscard]] Result<void> check_media(const protocol::GenerateRequest& request,
                                        std::uint32_t width);
+
+/// Where that is no matter (a decode leg whose KV has come): embeddings that could not be used are
+/// taken out of the request.
+void drop_unusable_media(protocol::GenerateRequest& request, std::uint32_t width);
 
 }  // namespace stator::engine::llama
