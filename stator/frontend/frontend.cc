@@ -535,7 +535,8 @@ Frontend::Frontend(FrontendOptions options, runtime::LoopPool& loops, metrics::R
 }
 
 Frontend::~Frontend() {
-    // Its threads use models and engines, which the caller frees next.
+    // Their threads use models and engines, which the caller frees next.
+    if (impl_->media) impl_->media->stop();
     impl_->pool->stop();
 }
 

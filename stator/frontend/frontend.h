@@ -127,7 +127,7 @@ class Frontend {
     /// the server listens.
     void set_relay(std::shared_ptr<RequestRelay> relay);
     /// Reads what messages with images lead to; without it they are refused. Before the server
-    /// listens; must be stopped before this is destroyed.
+    /// listens. Stopped with this.
     void set_media(std::shared_ptr<media::MediaLoader> loader);
     /// Shows the server's own counters in /metrics. `stats` must be thread-safe and usable as long
     /// as /metrics is asked.

@@ -81,7 +81,7 @@ Result<std::unique_ptr<HelperProcess>> HelperProcess::start(const std::string& p
         return error(ErrorCode::kExhausted, "no socket for a decoding process: errno {}", errno);
     }
     runtime::Descriptor ours(pair[0]);
-    const runtime::Descriptor theirs(pair[1]);
+    runtime::Descriptor theirs(pair[1]);
     ::fcntl(ours.get(), F_SETFL, O_NONBLOCK);
     pid_t pid = -1;
     if (const int reason = spawn(program, theirs.get(), pid); reason != 0) {
@@ -90,7 +90,7 @@ Result<std::unique_ptr<HelperProcess>> HelperProcess::start(const std::string& p
     }
     std::unique_ptr<HelperProcess> out(new HelperProcess(pid, ours.release(), clock));
     // So that its leaving is seen.
-    (void)const_cast<runtime::Descriptor&>(theirs).close();
+    (void)theirs.close();
     helper::Hello hello;
     const std::atomic<bool> never{false};
     if (!out->receive(&hello, sizeof hello, deadline, never) || hello.magic != helper::kMagic) {

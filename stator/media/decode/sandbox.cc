@@ -24,9 +24,9 @@ constexpr std::uint32_t kArchitecture = AUDIT_ARCH_AARCH64;
 #endif
 
 constexpr std::initializer_list<long> kAllowed = {
-    SYS_read,      SYS_write,         SYS_munmap,          SYS_mremap,     SYS_brk,
-    SYS_madvise,   SYS_exit,          SYS_exit_group,      SYS_futex,      SYS_rt_sigreturn,
-    SYS_getrandom, SYS_clock_gettime, SYS_restart_syscall, SYS_sched_yield};
+    SYS_read,      SYS_write,         SYS_munmap,          SYS_mremap,  SYS_brk,
+    SYS_madvise,   SYS_exit,          SYS_exit_group,      SYS_futex,   SYS_rt_sigreturn,
+    SYS_getrandom, SYS_clock_gettime, SYS_restart_syscall, SYS_sysinfo, SYS_sched_yield};
 /// Allowed where the third argument does not ask for executable memory.
 constexpr std::initializer_list<long> kAllowedUnlessExec = {SYS_mmap, SYS_mprotect};
 
