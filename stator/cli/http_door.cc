@@ -76,6 +76,11 @@ HttpDoor::HttpDoor(const config::Settings& settings, ApiKeys keys, std::size_t t
 
 void HttpDoor::take_media(metrics::Registry& registry) {
     if (settings_.media.max_items == 0) return;
+    if (settings_.media.allow_private && settings_.media.hosts.empty()) {
+        return log_warn(
+            "Messages with images are refused: --media-allow-private is only taken "
+            "with --media-host.");
+    }
     auto loader = make_media_loader(settings_.media, registry);
     if (!loader) {
         return log_info("Messages with images are refused.", {{"reason", loader.error().message}});
@@ -100,7 +105,6 @@ Result<void> HttpDoor::listen() {
 void HttpDoor::stop_serving(Deadline deadline) {
     frontend_.set_ready(false);
     server_.stop(deadline);
-    if (media_) media_->stop();
 }
 
 void HttpDoor::stop_loops() {
