@@ -99,8 +99,10 @@ Result<transfer::TransferOptions> transfer_options(const config::Settings& setti
     o.nixl_library = s.nixl_library;
     if (security) {
         o.secret = [security] { return security->secret(); };
-        o.tls = [security] { return security->tls(); };
-        o.tls_client = [security] { return security->client_tls(); };
+        if (security->tls() && security->client_tls()) {
+            o.tls = [security] { return security->tls(); };
+            o.tls_client = [security] { return security->client_tls(); };
+        }
     }
     return o;
 }

@@ -17,7 +17,7 @@ from metrics_text import Metrics
 
 METHODS = ("shm", "tcp", "nixl")
 QUICK = {"link_silent_after": "300ms", "link_lost_after": "1s", "wait_for_worker": "5s"}
-ALWAYS = {"router_disaggregation": "always", **QUICK}
+ALWAYS = {"router_disaggregation": "always"}
 # Logits nearer than this may change places where the shape of a batch differs.
 NEAR_TIE = 1.0
 
@@ -89,11 +89,13 @@ MOCK = {"engine": "mock", "mock_preset": "constant-10ms", "mock_mean_output": 0,
 @pytest.fixture(scope="module")
 def mock_texts(shared_fleet):
     """What one mock worker answers."""
-    shared_fleet.worker("whole", **MOCK).start()
+    whole = shared_fleet.worker("whole", **MOCK).start()
     frontend = shared_fleet.frontend()
     frontend.wait_workers("whole")
-    prompts = prompts_of_mixed_length(100, 600)
-    return prompts, [a.text for a in answers_of(frontend, prompts, 12)]
+    prompts = prompts_of_mixed_length(100, 80)
+    texts = [a.text for a in answers_of(frontend, prompts, 12)]
+    whole.stop()
+    return prompts, texts
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -120,7 +122,7 @@ def test_short_prompts_are_not_split(fleet):
     prefill, decode = start_roles(fleet, ["prefill", "decode"], **MOCK)
     frontend = fleet.frontend(**QUICK)
     frontend.wait_workers("prefill-0", "decode-1")
-    answers_of(frontend, ["short prompt"] * 10, 4)
+    answers_of(frontend, [f"short prompt {i}" for i in range(10)], 4, at_once=1)
     assert handoffs(decode, "claimed") == 0
 
 
@@ -129,11 +131,13 @@ LLAMA = {"engine_threads": 1, "context": 8192, "max_sequence": 2048, "served_mod
 
 @pytest.fixture(scope="module")
 def llama_answers(shared_fleet):
-    shared_fleet.worker("llama", stator_process.model(), **LLAMA).start()
+    llama = shared_fleet.worker("llama", stator_process.model(), **LLAMA).start()
     server = shared_fleet.frontend()
     server.wait_workers("llama")
     prompts = prompts_of_mixed_length(16, 300)
-    return prompts, answers_of(server, prompts, 12, at_once=1, logprobs=2, model="llama")
+    answers = answers_of(server, prompts, 12, at_once=1, logprobs=2, model="llama")
+    llama.stop()
+    return prompts, answers
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -170,7 +174,7 @@ def test_a_worker_dies_under_load(fleet, mock_texts, victim):
         worker.launch()
     for worker in workers.values():
         worker.wait_ready()
-    frontend = fleet.frontend(**ALWAYS)
+    frontend = fleet.frontend(**ALWAYS, **QUICK)
     frontend.wait_workers(*workers)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         answers = pool.submit(answers_of, frontend, prompts[:60], 12, 16)
