@@ -4,42 +4,18 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <list>
 #include <memory>
 #include <mutex>
-#include <string>
 #include <thread>
-#include <unordered_map>
 
 #include "stator/base/clock.h"
 #include "stator/base/error.h"
+#include "stator/engine/llama/encoded_cache.h"
 #include "stator/engine/llama/media_encoder.h"
 #include "stator/protocol/generate.h"
 #include "stator/transfer/handoff_store.h"
 
 namespace stator::engine::llama {
-
-/// What was encoded, by the picture's digest; beyond its budget the least recently used go. Not
-/// thread-safe.
-class EncodedCache {
-  public:
-    explicit EncodedCache(std::uint64_t budget_bytes) : budget_(budget_bytes) {}
-
-    /// Null: not here.
-    [[nodiscard]] std::shared_ptr<const Encoded> find(const protocol::Digest& digest);
-    void put(const protocol::Digest& digest, std::shared_ptr<const Encoded> encoded);
-    [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
-
-  private:
-    struct Entry {
-        std::string name;
-        std::shared_ptr<const Encoded> encoded;
-    };
-    std::uint64_t budget_;
-    std::uint64_t bytes_ = 0;
-    std::list<Entry> entries_;  ///< most recently used first
-    std::unordered_map<std::string, std::list<Entry>::iterator> by_name_;
-};
 
 /// Encodes media items one after the other on a thread of its own and leaves their embeddings in
 /// the store. ask() and cancel() from any thread; the queue is bounded by who asks.
