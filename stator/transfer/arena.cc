@@ -22,14 +22,28 @@ constexpr std::uint64_t kGranule = 256 * 1024;
 #endif
 
 tl::unexpected<Error> no_memory(std::uint64_t bytes, int reason) {
-    return error(ErrorCode::kExhausted, "no shared memory of {} bytes can be had: {}", bytes,
+    return error(ErrorCode::kExhausted, "no memory of {} bytes can be had: {}", bytes,
                  net::system_message(reason));
+}
+
+std::uint64_t rounded(std::uint64_t capacity) {
+    return std::max(kGranule, (capacity + kGranule - 1) / kGranule * kGranule);
 }
 
 }  // namespace
 
+Result<std::shared_ptr<Arena>> Arena::make_private(std::uint64_t capacity) {
+    capacity = rounded(capacity);
+    void* memory = ::mmap(nullptr, capacity, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) return no_memory(capacity, errno);
+    ::madvise(memory, capacity, MADV_HUGEPAGE);
+    ::madvise(memory, capacity, MADV_DONTDUMP);
+    return std::shared_ptr<Arena>(new Arena(-1, -1, static_cast<std::byte*>(memory), capacity));
+}
+
 Result<std::shared_ptr<Arena>> Arena::make(const char* name, std::uint64_t capacity) {
-    capacity = std::max(kGranule, (capacity + kGranule - 1) / kGranule * kGranule);
+    capacity = rounded(capacity);
     runtime::Descriptor fd(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (fd.get() < 0 || ::ftruncate(fd.get(), static_cast<off_t>(capacity)) != 0 ||
         ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
@@ -119,7 +133,8 @@ void Arena::trim(std::uint64_t keep_bytes) {
         for (std::uint64_t g = (range->first + range->second) / kGranule;
              g > first && present_count_ > keep; --g) {
             if (!present_[g - 1]) continue;
-            if (::madvise(memory_ + (g - 1) * kGranule, kGranule, MADV_REMOVE) != 0) return;
+            const int how = fd_.get() >= 0 ? MADV_REMOVE : MADV_DONTNEED;
+            if (::madvise(memory_ + (g - 1) * kGranule, kGranule, how) != 0) return;
             present_[g - 1] = false;
             --present_count_;
         }

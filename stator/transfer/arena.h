@@ -36,7 +36,7 @@ class ArenaRange {
     std::uint64_t bytes_;
 };
 
-/// Shared memory from which handoffs take ranges: one memfd, mapped once, as long as it can ever
+/// Memory from which handoffs take ranges: one memfd, mapped once, as long as it can ever
 /// become. Pages are there once they were used and stay for whoever comes next; what is idle goes
 /// back to the system by trim(). Other processes may map it for reading; it can't be cut short
 /// under them. Thread-safe.
@@ -45,6 +45,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
     /// `name` is what /proc shows. kExhausted with the system's reason.
     [[nodiscard]] static Result<std::shared_ptr<Arena>> make(const char* name,
                                                              std::uint64_t capacity);
+    /// One that no other process can map; in huge pages where the system has them.
+    [[nodiscard]] static Result<std::shared_ptr<Arena>> make_private(std::uint64_t capacity);
     ~Arena();
     Arena(const Arena&) = delete;
     Arena& operator=(const Arena&) = delete;
@@ -59,7 +61,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
     [[nodiscard]] std::uint64_t taken_bytes() const;
     /// Bytes of memory that are there, in use or not.
     [[nodiscard]] std::uint64_t resident_bytes() const;
-    /// A descriptor that can be mapped for reading only; lives as long as this.
+    /// A descriptor that can be mapped for reading only; lives as long as this. -1: there is none.
     [[nodiscard]] int read_only_fd() const { return read_only_.get(); }
     [[nodiscard]] std::span<std::byte> memory() const { return {memory_, capacity_}; }
 

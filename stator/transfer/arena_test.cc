@@ -12,8 +12,11 @@ namespace {
 
 constexpr std::uint64_t kMiB = 1 << 20;
 
-TEST(Arena, GivesPagesBackThatNobodyNeedsAnyMore) {
-    auto arena = Arena::make("test", 64 * kMiB);
+class EveryArena : public testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, EveryArena, testing::Bool());
+
+TEST_P(EveryArena, GivesPagesBackThatNobodyNeedsAnyMore) {
+    auto arena = GetParam() ? Arena::make("test", 64 * kMiB) : Arena::make_private(64 * kMiB);
     ASSERT_TRUE(arena) << arena.error().message;
     auto kept = (*arena)->take(kMiB);
     ASSERT_TRUE(kept);

@@ -157,7 +157,7 @@ Result<void> Plane::start() {
                              clock_);
     if (!store) return tl::unexpected<Error>(std::move(store.error()));
     // Twice: what has arrived lies there until it is used.
-    auto incoming = Arena::make("stator-arrived", 2 * options_.incoming_bytes);
+    auto incoming = Arena::make_private(2 * options_.incoming_bytes);
     if (!incoming) return tl::unexpected<Error>(std::move(incoming.error()));
     store_ = std::move(*store);
     incoming_ = std::move(*incoming);
