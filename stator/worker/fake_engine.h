@@ -24,6 +24,7 @@ class FakeEngine final : public engine::Engine {
 
     FakeEngine() {
         info_.kind = "fake";
+        info_.kv_layout = "fake:kv";
         info_.context_tokens = 1 << 20;
         load_.running_limit = 4;
         load_.waiting_limit = 4;

@@ -25,9 +25,9 @@ NEAR_TIE = 1.0
 def transfer_options(method):
     if method != "nixl":
         return {"transfer": method}
-    library = os.environ.get("STATOR_NIXL_LIBRARY", "")
+    library = os.environ.get("STATOR_NIXL", "")
     if not library:
-        pytest.skip("STATOR_NIXL_LIBRARY is not set: NIXL is not tried")
+        pytest.skip("STATOR_NIXL is not set: NIXL is not tried")
     return {"transfer": "nixl", "nixl_library": library}
 
 
@@ -134,7 +134,7 @@ def llama_answers(shared_fleet):
     llama = shared_fleet.worker("llama", stator_process.model(), **LLAMA).start()
     server = shared_fleet.frontend()
     server.wait_workers("llama")
-    prompts = prompts_of_mixed_length(16, 300)
+    prompts = prompts_of_mixed_length(10, 300)
     answers = answers_of(server, prompts, 12, at_once=1, logprobs=2, model="llama")
     llama.stop()
     return prompts, answers

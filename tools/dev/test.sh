@@ -117,10 +117,10 @@ test_e2e() {
     return $rc
 }
 
-# Each libFuzzer target for forty seconds in CI and ten seconds elsewhere; inputs that it finds are kept between runs.
+# Each libFuzzer target for twenty-five seconds in CI and ten seconds elsewhere; inputs that it finds are kept between runs.
 test_fuzz() {
     local seconds=10 target name rc=0 corpus ran=() log=$REPORTS/fuzz/log
-    [ "${CI:-}" != true ] || seconds=40
+    [ "${CI:-}" != true ] || seconds=25
     compgen -G "fuzz/*${FILTER}*_fuzz.cc" >/dev/null || return 0
     build_targets fuzz all || return
     mkdir -p "$REPORTS/fuzz"
