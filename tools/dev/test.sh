@@ -109,7 +109,7 @@ test_e2e() {
     e2e_matches || return 0
     setup_real_tokenizers
     setup_chat_templates
-    build_targets release stator tokenize render_template || return
+    build_targets release stator tokenize render_template make_projector || return
     python=$(python_environment test/e2e/requirements.txt)/bin/python
     STATOR_BIN=$STATOR_BIN STATOR_BUILD=$DEV_ROOT/build/release "$python" -m pytest test/e2e -q -ra -p no:cacheprovider --junit-xml "$REPORTS/e2e.xml" \
         ${FILTER:+-k "$FILTER"} || rc=$?

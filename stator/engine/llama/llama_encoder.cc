@@ -25,10 +25,15 @@ class LlamaEncoder final : public Engine {
         const std::uint32_t trained = text_->trained_tokens();
         info_.kind = "llama";
         info_.device = "cpu";
-        info_.context_tokens = options.max_sequence_tokens != 0
-                                   ? options.max_sequence_tokens
-                                   : std::min(trained, kDefaultSequenceTokens);
-        info_.block_tokens = options.block_tokens;
+        info_.context_tokens =
+            options.max_sequence_tokens != 0
+                ? options.max_sequence_tokens
+                : std::min(trained, options.context_tokens != 0 ? options.context_tokens
+                                                                : kDefaultSequenceTokens);
+        // What ranks of its pool say that generate: cards must be the same.
+        info_.block_tokens = options.prefix_cache ? options.block_tokens : 0;
+        info_.max_top_logprobs = kMaxTopLogprobs;
+        info_.structured_output = options.tokenizer != nullptr;
         info_.max_running = 1;
         info_.max_waiting = options.max_waiting;
         info_.media = {"image", "video"};

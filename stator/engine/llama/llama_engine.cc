@@ -16,7 +16,6 @@ namespace stator::engine {
 namespace llama {
 namespace {
 
-constexpr std::uint32_t kMaxTopLogprobs = 20;
 constexpr int kMaxFailuresInARow = 3;
 constexpr std::chrono::milliseconds kStopTick{10};
 

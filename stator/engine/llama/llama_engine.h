@@ -11,6 +11,8 @@
 
 namespace stator::engine {
 
+inline constexpr std::uint32_t kMaxTopLogprobs = 20;
+
 struct LlamaOptions {
     std::string model_path;            ///< a GGUF file
     std::uint32_t context_tokens = 0;  ///< cells of the KV cache, all requests together; 0 = auto
