@@ -16,7 +16,7 @@ from conftest import wait_until
 from metrics_text import Metrics
 
 METHODS = ("shm", "tcp", "nixl")
-QUICK = {"link_silent_after": "300ms", "link_lost_after": "1s", "wait_for_worker": "5s"}
+QUICK = {"link_silent_after": "500ms", "link_lost_after": "3s", "wait_for_worker": "10s"}
 ALWAYS = {"router_disaggregation": "always"}
 # Logits nearer than this may change places where the shape of a batch differs.
 NEAR_TIE = 1.0
