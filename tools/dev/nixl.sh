@@ -9,7 +9,7 @@ setup_nixl() {
     [ "$(uname -m)" = x86_64 ] || { say "NIXL is pinned for x86-64 only: its tests are skipped" && return; }
     folder=$STATOR_CACHE/nixl-$(sha256_of "$pins" | cut -c1-12)
     [ -f "$folder/.complete" ] || with_lock nixl install_nixl "$folder" "$pins"
-    export STATOR_NIXL=$folder/.nixl_cu12.mesonpy.libs/libnixl_capi.so
+    [ ! -f "$folder/.complete" ] || export STATOR_NIXL=$folder/.nixl_cu12.mesonpy.libs/libnixl_capi.so
 }
 
 # The wheel's libraries depend on no Python: any version's wheel does.
@@ -21,5 +21,5 @@ install_nixl() {
     python3 -m pip --disable-pip-version-check download --quiet --no-deps --only-binary :all: --require-hashes \
         --python-version 3.11 --implementation cp --abi cp311 --platform manylinux_2_28_x86_64 -r "$pins" -d "$scratch" >&2 &&
         rm -rf "$folder" && python3 -m zipfile -e "$scratch"/*.whl "$folder" && touch "$folder/.complete" ||
-        die "could not fetch the package of $pins"
+        say "could not fetch the package of $pins: tests with NIXL are skipped"
 }
