@@ -12,10 +12,13 @@
 #include "stator/cli/settings_source.h"
 #include "stator/cli/terminal.h"
 #include "stator/cli/text_file.h"
+#include "stator/cli/transfer_setup.h"
 #include "stator/codec/json_writer.h"
 #include "stator/config/reference.h"
 #include "stator/config/value.h"
 #include "stator/config/yaml_file.h"
+#include "stator/metrics/registry.h"
+#include "stator/transfer/transfer.h"
 
 namespace stator::cli {
 namespace {
@@ -101,6 +104,23 @@ std::string as_text(const config::Loaded& loaded, const Style& style) {
     return out;
 }
 
+/// Whether handoffs could travel as the settings say, which depends on the machine.
+std::string ways_of_handoffs(const config::Settings& settings) {
+    const auto options = transfer_options(
+        settings, {.kind = net::SocketAddress::Kind::kUnix, .host = {}, .path = {}}, nullptr);
+    if (!options) return fmt::format("\nHandoffs: {}\n", options.error().message);
+    metrics::Registry registry;
+    const auto plane = transfer::start_transfer(*options, registry);
+    if (!plane) return fmt::format("\nHandoffs: {}\n", plane.error().message);
+    std::string out =
+        fmt::format("\nHandoffs can travel here by {}.\n", fmt::join((*plane)->methods(), ", "));
+    for (const auto& [method, why] : (*plane)->why_off()) {
+        out += fmt::format("Not by {}: {}.\n", method, why);
+    }
+    (*plane)->stop();
+    return out;
+}
+
 ExitCode check_file(const std::string& path) {
     const auto text = read_text_file("The configuration file", path, config::kMaxFileBytes);
     if (!text) {
@@ -161,7 +181,9 @@ ExitCode run_config(const Invocation& invocation) {
     }
     const auto loaded = load_settings(path, std::move(flags));
     if (!loaded) return ExitCode::kUsage;
-    print_out(json ? as_json(*loaded) : as_text(*loaded, style_of(STDOUT_FILENO)));
+    print_out(json
+                  ? as_json(*loaded)
+                  : as_text(*loaded, style_of(STDOUT_FILENO)) + ways_of_handoffs(loaded->settings));
     return ExitCode::kDone;
 }
 

@@ -266,6 +266,14 @@ ExitCode run_serve(const Invocation& invocation) {
     auto topology = load_topology(settings->supervisor.topology);
     if (!topology) return ExitCode::kUsage;
     config::Settings ours = *settings;
+    if (ours.supervisor.topology == "epd" && ours.model.mmproj.empty() &&
+        ours.engine.kind == config::EngineKind::kLlama) {
+        print_problem(
+            "--topology epd needs the model's encoder of images: --mmproj FILE.gguf. Without "
+            "images, "
+            "--topology pd is what is meant.");
+        return ExitCode::kUsage;
+    }
     // Images are encoded by a worker; a request's legs meet in it.
     if (!ours.model.mmproj.empty() && topology->empty() && ours.supervisor.workers == 0) {
         ours.supervisor.workers = 1;
