@@ -425,7 +425,7 @@ TEST_F(LlamaMediaTest, CancelledDeadlinesAndStopEndAnEncoding) {
 }
 
 TEST_F(LlamaMediaTest, AnEncoderThatCanNotBeUsedIsSaidSoWhenItIsLoaded) {
-    const FailedLoads leaks;
+    [[maybe_unused]] const FailedLoads leaks;
     LlamaOptions o = with_store();
     o.mmproj_path = "/nonexistent/projector.gguf";
     EXPECT_EQ(make_llama_encoder(o).error().code, ErrorCode::kNotFound);
