@@ -19,6 +19,6 @@ build_targets() {
 
 build_preset() {
     grep -q "\"name\": \"$1\"" CMakePresets.json ||
-        die "there is no preset '$1'; there are: release, dev, debug, tsan, fuzz, release-cuda"
+        die "there is no preset '$1'; there are: release, dev, debug, tsan, release-cuda"
     step "building preset $1" build_targets "$1" all
 }

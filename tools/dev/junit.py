@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """JUnit reports of the test suites.
 
-junit.py sum REPORT.xml…             prints each report's counts, then `N passed, N failed` (and `, N skipped`) over all;
+junit.py sum REPORT.xml…             prints what each failed test said, each report's counts, then `N passed, N failed` (and `, N skipped`) over all;
                                      exits 1 if a test failed or none ran
 junit.py write REPORT.xml NAME:passed|failed…   writes a report for checks that write none themselves
 """
 
 import pathlib
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -24,7 +25,38 @@ def count(report):
     return passed, failed, skipped
 
 
+# Where a failure begins in a test's output: gtest's, an assertion's or a sanitizer's report; and where it ends.
+BEGINS = re.compile(r": Failure$|Assertion|WARNING: ThreadSanitizer|ERROR: \w+Sanitizer|runtime error:|Falsifiable|^E  ")
+ENDS = re.compile(r"^\[ +(OK|FAILED|RUN) +\]|^SUMMARY: ")
+LINES_OF_A_FAILURE, LINES_OF_A_TEST = 40, 120
+
+
+def said(case):
+    """The lines of a failed test's output that say why; logs drown them where a suite is one test. Else its last lines."""
+    text = "\n".join(e.text or "" for e in case.iter() if e.tag in ("failure", "error", "system-out", "system-err"))
+    lines, kept, left = text.splitlines(), [], 0
+    for line in lines:
+        if BEGINS.search(line):
+            left = LINES_OF_A_FAILURE
+        if left or line.startswith("[  FAILED  ]"):
+            kept.append(line[:300])
+            left = 0 if ENDS.search(line) else max(left - 1, 0)
+    return (kept or [line[:300] for line in lines[-LINES_OF_A_FAILURE:]])[:LINES_OF_A_TEST]
+
+
+def show_failures(report):
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        if case.find("failure") is not None or case.find("error") is not None or case.get("status") == "fail":
+            print(f"--- {pathlib.Path(report).stem}: {case.get('classname') or ''} {case.get('name')} failed:")
+            print("\n".join(said(case)), end="\n\n")
+
+
 def summarise(reports):
+    for report in reports:
+        try:
+            show_failures(report)
+        except (OSError, ElementTree.ParseError):
+            pass  # said below
     total = [0, 0, 0]
     for report in reports:
         try:

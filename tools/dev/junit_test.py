@@ -53,6 +53,18 @@ class JunitTest(unittest.TestCase):
         junit.main(["write", report, "http_fuzz:passed", "json_fuzz:passed"])
         self.assertEqual(self.summary(report), (0, "2 passed, 0 failed"))
 
+    def test_the_summary_says_why_a_suite_failed(self):
+        log = ["info  noise"] * 500
+        lines = [*log, "a_test.cc:7: Failure", "Expected equality of these values:", "  1", "[  FAILED  ] A.B (0 ms)", *log]
+        report = CTEST.replace(
+            '<failure message=""/><system-out/>', '<failure message=""/><system-out>' + "\n".join(lines) + "</system-out>"
+        )
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            junit.main(["sum", self.file("debug.xml", report)])
+        self.assertIn("a_test.cc:7: Failure\nExpected equality", out.getvalue())
+        self.assertNotIn("noise", out.getvalue())
+
     def test_no_test_at_all_is_a_failure(self):
         report = str(self.folder / "fuzz.xml")
         junit.main(["write", report])

@@ -120,7 +120,8 @@ class LegWorker final : public fleet::Worker, public std::enable_shared_from_thi
     }
 
     // From the test.
-    /// The next `times` legs end with this error before anything else.
+    /// The next `times` legs end with this error before anything else. kInternal is for legs that
+    /// the fleet has made up: of a whole request it would be the client's to hear.
     void fail(ErrorCode code, int times) {
         fail_code_ = code;
         failures_ = times;
@@ -198,7 +199,8 @@ class LegWorker final : public fleet::Worker, public std::enable_shared_from_thi
             e.error->param = param;
             e.error->retryable = true;
         };
-        if (failures_ > 0) {
+        if (failures_ > 0 &&
+            (fail_code_ != ErrorCode::kInternal || r.leg != protocol::Leg::kWhole)) {
             --failures_;
             return failed(fail_code_, "");
         }
