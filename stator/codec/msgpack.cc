@@ -385,6 +385,44 @@ Result<std::uint64_t> MsgpackReader::number() {
     return v->bits;
 }
 
+Result<std::uint64_t> MsgpackReader::bits() {
+    const auto v = any_integer();
+    if (!v) return tl::unexpected(v.error());
+    return v->bits;
+}
+
+Result<bool> MsgpackReader::u32_array(std::vector<std::uint32_t>& out) {
+    auto left = array();
+    if (!left) return tl::unexpected(left.error());
+    bool all = true;
+    out.reserve(out.size() + *left);
+    for (std::size_t i = 0; i < *left; ++i) {
+        // The short forms, which token ids mostly take, without a detour.
+        const auto tag = at_ < bytes_.size() ? static_cast<std::uint8_t>(bytes_[at_]) : kTagNil;
+        std::uint64_t value = tag;
+        if (tag < kTagFixMap) {
+            ++at_;
+        } else if (tag == kTagUint16 && this->left() >= 3) {
+            value = load_big(bytes_.data() + at_ + 1, 2);
+            at_ += 3;
+        } else {
+            const auto type = peek();
+            if (!type) return tl::unexpected(type.error());
+            if (*type != MsgpackType::kInteger) {
+                all = false;
+                if (const auto passed = skip(1); !passed) return tl::unexpected(passed.error());
+                continue;
+            }
+            const auto any = any_integer();
+            if (!any) return tl::unexpected(any.error());
+            all = all && !any->negative && any->bits <= UINT32_MAX;
+            value = any->bits;
+        }
+        if (all) out.push_back(static_cast<std::uint32_t>(value));
+    }
+    return all;
+}
+
 Result<double> MsgpackReader::real() {
     const auto first = tag(MsgpackType::kReal);
     if (!first) return tl::unexpected(first.error());

@@ -68,7 +68,12 @@ class MsgpackReader {
     [[nodiscard]] Result<bool> boolean();
     [[nodiscard]] Result<std::int64_t> integer();
     [[nodiscard]] Result<std::uint64_t> number();  ///< an integer that is not negative
-    [[nodiscard]] Result<double> real();           ///< integers too
+    /// An integer of either sign as two's complement: of ids that some write signed, some unsigned.
+    [[nodiscard]] Result<std::uint64_t> bits();
+    /// An array of integers, appended to `out`. False: not all are integers from 0 to 2^32 - 1; then
+    /// `out` has those before the first that is not, and the array is passed over.
+    [[nodiscard]] Result<bool> u32_array(std::vector<std::uint32_t>& out);
+    [[nodiscard]] Result<double> real();  ///< integers too
     [[nodiscard]] Result<std::string_view> string();
     [[nodiscard]] Result<std::string_view> binary();
     /// The number of values (or pairs) that follow; never more than there are bytes left for.

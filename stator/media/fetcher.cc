@@ -186,9 +186,11 @@ Result<void> Fetcher::check_url(const MediaUrl& url) const {
     return {};
 }
 
-Result<std::vector<IpAddress>> Fetcher::checked_addresses(const MediaUrl& url) const {
+Result<std::vector<IpAddress>> Fetcher::checked_addresses(const MediaUrl& url,
+                                                          Deadline deadline) const {
     Result<std::vector<IpAddress>> found =
-        url.address ? Result<std::vector<IpAddress>>({*url.address}) : resolver_->resolve(url.host);
+        url.address ? Result<std::vector<IpAddress>>({*url.address})
+                    : resolver_->resolve(url.host, deadline.left(clock_.now()));
     if (!found || options_.allow_private) return found;
     // All of them: a name with a public and a private one is up to no good.
     for (const IpAddress& address : *found) {
@@ -202,16 +204,16 @@ Result<std::vector<IpAddress>> Fetcher::checked_addresses(const MediaUrl& url) c
     return found;
 }
 
-Result<Fetcher::Destination> Fetcher::check(Result<MediaUrl> url) const {
+Result<Fetcher::Destination> Fetcher::check(Result<MediaUrl> url, Deadline deadline) const {
     if (!url) return tl::unexpected<Error>(std::move(url.error()));
     if (auto ok = check_url(*url); !ok) return tl::unexpected<Error>(std::move(ok.error()));
-    auto addresses = checked_addresses(*url);
+    auto addresses = checked_addresses(*url, deadline);
     if (!addresses) return tl::unexpected<Error>(std::move(addresses.error()));
     return Destination{std::move(*url), std::move(*addresses)};
 }
 
 Result<Fetcher::Destination> Fetcher::check(std::string_view url) const {
-    return check(parse_media_url(url));
+    return check(parse_media_url(url), Deadline::after(clock_.now(), options_.total_timeout));
 }
 
 Result<std::string> Fetcher::fetch(std::string_view text, Deadline deadline,
@@ -219,7 +221,7 @@ Result<std::string> Fetcher::fetch(std::string_view text, Deadline deadline,
     deadline = std::min(deadline, Deadline::after(clock_.now(), options_.total_timeout));
     auto next = parse_media_url(text);
     for (std::uint32_t redirects = 0;; ++redirects) {
-        const auto to = check(std::move(next));
+        const auto to = check(std::move(next), deadline);
         if (!to) return tl::unexpected<Error>(to.error());
         const MediaUrl& url = to->url;
         FetchConnection connection(clock_, cancelled);

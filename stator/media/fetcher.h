@@ -37,7 +37,7 @@ struct FetchOptions {
 /// (media_url.h), one look-up whose every address is checked, and a connection to one of just these
 /// addresses. Redirects are checked in the same way. Answers are taken without content coding, as
 /// image, video or octet-stream. No cookies, no credentials, no proxy. Thread-safe; blocks the
-/// caller, at most total_timeout and the time that the resolver takes.
+/// caller, at most for total_timeout.
 class Fetcher {
   public:
     Fetcher(FetchOptions options, std::shared_ptr<Resolver> resolver, const Clock& clock);
@@ -57,9 +57,10 @@ class Fetcher {
     [[nodiscard]] Result<Destination> check(std::string_view url) const;
 
   private:
-    [[nodiscard]] Result<Destination> check(Result<MediaUrl> url) const;
+    [[nodiscard]] Result<Destination> check(Result<MediaUrl> url, Deadline deadline) const;
     [[nodiscard]] Result<void> check_url(const MediaUrl& url) const;
-    [[nodiscard]] Result<std::vector<IpAddress>> checked_addresses(const MediaUrl& url) const;
+    [[nodiscard]] Result<std::vector<IpAddress>> checked_addresses(const MediaUrl& url,
+                                                                   Deadline deadline) const;
 
     const FetchOptions options_;
     const std::shared_ptr<Resolver> resolver_;

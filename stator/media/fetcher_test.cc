@@ -20,7 +20,7 @@ const std::atomic<bool> kNever{false};
 class Answers final : public Resolver {
   public:
     explicit Answers(std::vector<std::string> addresses) : addresses_(std::move(addresses)) {}
-    Result<std::vector<IpAddress>> resolve(const std::string&) override {
+    Result<std::vector<IpAddress>> resolve(const std::string&, std::chrono::nanoseconds) override {
         return std::vector<IpAddress>{*parse_ip_address(addresses_.at(asked_++))};
     }
     [[nodiscard]] std::size_t asked() const { return asked_; }

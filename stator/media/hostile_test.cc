@@ -61,7 +61,8 @@ class ScriptedResolver final : public Resolver {
     void say(const std::string& host, std::vector<std::vector<std::string>> answers) {
         answers_[host] = std::move(answers);
     }
-    Result<std::vector<IpAddress>> resolve(const std::string& host) override {
+    Result<std::vector<IpAddress>> resolve(const std::string& host,
+                                           std::chrono::nanoseconds) override {
         const std::size_t question = asked_[host]++;
         const auto at = answers_.find(host);
         if (at == answers_.end()) return error(ErrorCode::kUnavailable, "{} is unknown", host);

@@ -1,13 +1,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <future>
 #include <sstream>
 
 #include "stator/worker/fake_engine.h"
 #include "stator/worker/fake_transfer.h"
-#include "stator/worker/memory_link.h"
-#include "stator/worker/worker_link.h"
+#include "stator/worker/links_fixture.h"
 
 namespace stator::worker {
 namespace {
@@ -69,70 +67,17 @@ protocol::MediaItem& add_media(GenerateRequest& q, std::uint8_t name) {
     return q.media.back();
 }
 
-/// The links of one worker, without its sockets: a station, an engine and a plane that do what the
-/// test says, and clients in memory on one loop.
-class WorkerLegsTest : public testing::Test {
+/// With an engine and a transfer plane that do what the test says.
+class WorkerLegsTest : public LinksFixture {
   protected:
-    void SetUp() override { loop.start(); }
-    void TearDown() override {
-        for (auto& link : links) {
-            on_loop([&] {
-                if (!link->seen().lost) link->cut();
-            });
-        }
-        if (station) {
-            EXPECT_EQ(station->open.count(), 0U);
-            EXPECT_EQ(station->arriving.count(0), 0U);
-        }
-        loop.stop();
-    }
-
     std::shared_ptr<MemoryLink> start(std::vector<Role> roles = {Role::kAggregated},
                                       bool transfer = true) {
-        WorkerState state;
-        state.info.name = "w";
-        state.info.incarnation = protocol::Incarnation(1);
+        auto state = state_of(&engine);
         state.info.roles = std::move(roles);
-        state.info.ranks.push_back({});
-        state.info.card.name = "m";
         state.info.card.kv_layout = kLayout;
-        state.info.card.tokenizer.sha256 = std::string(64, 'a');
-        state.engines = {&engine};
-        station = std::make_shared<Station>(Clock::real(), 1h, registry,
-                                            std::make_shared<runtime::CpuPool>(1, 16, "fetch"),
-                                            std::move(state));
-        station->events = EventOutlet::open({}, station->metrics).value();
+        make_station(std::move(state));
         if (transfer) station->transfer = plane;
         return connect();
-    }
-    std::shared_ptr<MemoryLink> connect() {
-        requests::ClientLinkOptions options;
-        options.name = "frontend";
-        auto link = std::make_shared<MemoryLink>(
-            loop, std::move(options), [this](std::shared_ptr<requests::ServerLink> server) {
-                return WorkerLink::make(station, std::move(server));
-            });
-        on_loop([&] { link->start(); });
-        links.push_back(link);
-        return link;
-    }
-    void on_loop(const std::function<void()>& f) {
-        std::promise<void> done;
-        loop.post([&] {
-            f();
-            done.set_value();
-        });
-        done.get_future().wait();
-    }
-    StreamId open(MemoryLink& link, const std::shared_ptr<GenerateRequest>& q) {
-        StreamId id;
-        on_loop([&] {
-            auto opened = link.client().open(q, 0, ++booking, Clock::real().now());
-            ASSERT_TRUE(opened) << opened.error().message;
-            id = *opened;
-            link.pump();
-        });
-        return id;
     }
     void cancel(MemoryLink& link, StreamId id) {
         on_loop([&] {
@@ -149,9 +94,6 @@ class WorkerLegsTest : public testing::Test {
     Error refusal_of(MemoryLink& link, const std::shared_ptr<GenerateRequest>& q) {
         return refusal(link, open(link, q));
     }
-    bool wait_nothing_open() {
-        return station->open.wait_empty(Deadline::after(Clock::real().now(), 10s), Clock::real());
-    }
     double handoffs(const std::string& kind, const std::string& outcome) {
         std::istringstream text(registry.render());
         const std::string wanted =
@@ -162,13 +104,8 @@ class WorkerLegsTest : public testing::Test {
         return 0;
     }
 
-    metrics::Registry registry;
-    runtime::Loop loop{"test"};
     std::shared_ptr<FakeTransfer> plane = std::make_shared<FakeTransfer>();
     FakeEngine engine;
-    std::shared_ptr<Station> station;
-    std::vector<std::shared_ptr<MemoryLink>> links;
-    std::uint64_t booking = 0;
 };
 
 // ---- decode legs

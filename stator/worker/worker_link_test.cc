@@ -3,11 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <future>
 #include <numeric>
 
 #include "stator/engine/echo/echo_engine.h"
-#include "stator/worker/memory_link.h"
+#include "stator/worker/links_fixture.h"
 
 namespace stator::worker {
 namespace {
@@ -16,62 +15,20 @@ using namespace std::chrono_literals;
 using protocol::FinishReason;
 using requests::StreamId;
 
-/// A worker's links without its sockets: a station, engines, and clients in memory on one loop.
-class WorkerLinkTest : public testing::Test {
+class WorkerLinkTest : public LinksFixture {
   protected:
-    void SetUp() override { loop.start(); }
-    void TearDown() override {
-        for (auto& link : links) {
-            on_loop([&] {
-                if (!link->seen().lost) link->cut();
-            });
-        }
+    void stop_engine() override {
         if (engine) engine->stop(Deadline::at({}));
-        if (station) EXPECT_EQ(station->open.count(), 0U);
-        loop.stop();
     }
-
     void make(engine::EchoOptions options, bool loading = false) {
         engine = engine::make_echo_engine(options);
-        WorkerState state;
-        state.info.name = "w";
-        state.info.incarnation = protocol::Incarnation(1);
-        state.info.roles = {protocol::Role::kAggregated};
-        state.info.ranks.push_back({});
-        state.info.card.name = "m";
-        state.info.card.tokenizer.sha256 = std::string(64, 'a');
-        if (!loading) state.engines = {engine.get()};
+        auto state = state_of(loading ? nullptr : engine.get());
         auto artifacts = std::make_shared<ArtifactStore>();
         artifact = artifacts->add("chat-template", "hello").sha256;
         state.artifacts = artifacts;
-        station = std::make_shared<Station>(Clock::real(), 1h, registry,
-                                            std::make_shared<runtime::CpuPool>(1, 16, "fetch"),
-                                            std::move(state));
-        auto events = EventOutlet::open({}, station->metrics);
-        ASSERT_TRUE(events);
-        station->events = *events;
+        make_station(std::move(state));
     }
-
-    std::shared_ptr<MemoryLink> connect(requests::ClientLinkOptions options = {}) {
-        options.name = "frontend";
-        auto link = std::make_shared<MemoryLink>(
-            loop, std::move(options), [this](std::shared_ptr<requests::ServerLink> server) {
-                return WorkerLink::make(station, std::move(server));
-            });
-        on_loop([&] { link->start(); });
-        links.push_back(link);
-        return link;
-    }
-
-    void on_loop(const std::function<void()>& f) {
-        std::promise<void> done;
-        loop.post([&] {
-            f();
-            done.set_value();
-        });
-        done.get_future().wait();
-    }
-
+    using LinksFixture::open;
     StreamId open(MemoryLink& link, std::vector<protocol::TokenId> prompt, std::uint32_t max_tokens,
                   const std::function<void(protocol::GenerateRequest&)>& change = {},
                   std::uint32_t rank = 0) {
@@ -79,23 +36,11 @@ class WorkerLinkTest : public testing::Test {
         request->prompt = std::move(prompt);
         request->max_tokens = max_tokens;
         if (change) change(*request);
-        StreamId id;
-        on_loop([&] {
-            auto opened = link.client().open(request, rank, ++booking, Clock::real().now());
-            ASSERT_TRUE(opened) << opened.error().message;
-            id = *opened;
-            link.pump();
-        });
-        return id;
+        return open(link, request, rank);
     }
 
-    metrics::Registry registry;
-    runtime::Loop loop{"test"};
-    std::shared_ptr<Station> station;
     std::unique_ptr<engine::Engine> engine;
-    std::vector<std::shared_ptr<MemoryLink>> links;
     std::string artifact;
-    std::uint64_t booking = 0;
 };
 
 TEST_F(WorkerLinkTest, TokensOfManyStreamsComeWholeAndInOrder) {
@@ -186,7 +131,7 @@ TEST_F(WorkerLinkTest, ACancelReachesTheEngine) {
         link->client().cancel(id, Clock::real().now());
         link->pump();
     });
-    EXPECT_TRUE(station->open.wait_empty(Deadline::after(Clock::real().now(), 10s), Clock::real()));
+    EXPECT_TRUE(wait_nothing_open());
     EXPECT_EQ(engine->load().running, 0U);
     EXPECT_EQ(link->stream(id).ends, 0);
 }
@@ -200,7 +145,7 @@ TEST_F(WorkerLinkTest, ALostLinkTakesItsRequestsWithIt) {
     on_loop([&] { lost->cut(); });
     ASSERT_TRUE(other->wait_end(stays));
     EXPECT_EQ(other->stream(stays).tokens.size(), 4U);
-    EXPECT_TRUE(station->open.wait_empty(Deadline::after(Clock::real().now(), 10s), Clock::real()));
+    EXPECT_TRUE(wait_nothing_open());
     engine->stop(Deadline::at(Clock::real().now() + 10s));
     EXPECT_EQ(engine->load().running + engine->load().waiting, 0U);
     EXPECT_EQ(station->links().size(), 1U);

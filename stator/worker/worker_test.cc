@@ -655,6 +655,16 @@ TEST_F(WorkerTest, APrefillLegsHandoffIsADecodeLegsBeginning) {
     EXPECT_EQ(plane->released().size(), 1U);
 }
 
+/// Makes it a decode leg, from KV that some other worker holds.
+void decode_leg(protocol::GenerateRequest& q) {
+    q.leg = protocol::Leg::kDecode;
+    auto h = std::make_shared<protocol::Handoff>();
+    h->layout = "fake:kv";
+    h->tokens = 2;
+    h->content = protocol::kv_content(std::span(q.prompt).first(2), 0);
+    q.handoff = h;
+}
+
 TEST_F(WorkerTest, ADrainWaitsForWhatIsArriving) {
     const auto plane = std::make_shared<FakeTransfer>();
     options.transfer = plane;
@@ -667,14 +677,7 @@ TEST_F(WorkerTest, ADrainWaitsForWhatIsArriving) {
     worker->set_ready(c, {}, {&engine});
     Client client(worker->address());
     ASSERT_TRUE(client.ready());
-    const auto id = client.open({1, 2, 3}, 4, [](auto& q) {
-        q.leg = protocol::Leg::kDecode;
-        auto h = std::make_shared<protocol::Handoff>();
-        h->layout = "fake:kv";
-        h->tokens = 2;
-        h->content = protocol::kv_content(std::span(q.prompt).first(2), 0);
-        q.handoff = h;
-    });
+    const auto id = client.open({1, 2, 3}, 4, decode_leg);
     ASSERT_TRUE(plane->wait_open(1));
     std::thread drain([&] { worker->drain(Deadline::after(now(), 30s)); });
     EXPECT_TRUE(client.wait([](const auto& s) { return !s.go_aways.empty(); }));
@@ -695,14 +698,7 @@ TEST_F(WorkerTest, ARankThatDrainsForTooLongTakesItsClaimsBack) {
     worker->set_ready(c, {}, {&engine});
     Client client(worker->address());
     ASSERT_TRUE(client.ready());
-    const auto id = client.open({1, 2, 3}, 4, [](auto& q) {
-        q.leg = protocol::Leg::kDecode;
-        auto h = std::make_shared<protocol::Handoff>();
-        h->layout = "fake:kv";
-        h->tokens = 2;
-        h->content = protocol::kv_content(std::span(q.prompt).first(2), 0);
-        q.handoff = h;
-    });
+    const auto id = client.open({1, 2, 3}, 4, decode_leg);
     ASSERT_TRUE(plane->wait_open(1));
     worker->drain(Deadline::after(now(), 20ms));
     EXPECT_TRUE(plane->wait_open(0));
