@@ -209,6 +209,38 @@ TEST(Msgpack, NumbersInBinaries) {
     EXPECT_FALSE(read_u64_binary(odd));
 }
 
+TEST(Msgpack, ArraysOfSmallNumbersAreReadAtOnce) {
+    EXPECT_TRUE(rc::check("as one by one",
+                          [](const std::vector<std::uint32_t>& a, bool odd, std::int64_t other) {
+                              std::string out;
+                              MsgpackWriter w(out);
+                              w.array(a.size() + (odd ? 2 : 0));
+                              for (const auto v : a) w.number(v);
+                              if (odd) w.integer(other).array(1).nil();
+                              w.string("behind");
+                              std::vector<std::uint32_t> read{7};
+                              MsgpackReader r(out);
+                              RC_ASSERT(*r.u32_array(read) == !odd);
+                              RC_ASSERT(read.size() >= a.size() + 1);
+                              RC_ASSERT(std::equal(a.begin(), a.end(), read.begin() + 1));
+                              RC_ASSERT(*r.string() == "behind");
+                          }));
+    std::vector<std::uint32_t> read;
+    EXPECT_FALSE(MsgpackReader("\x92\x01").u32_array(read));
+    EXPECT_FALSE(MsgpackReader("\x91\xcd\x01").u32_array(read));
+}
+
+TEST(Msgpack, BitsAreOfEitherSign) {
+    EXPECT_TRUE(rc::check("as it was written", [](std::int64_t v) {
+        std::string out;
+        MsgpackWriter w(out);
+        w.integer(v).number(static_cast<std::uint64_t>(v));
+        MsgpackReader r(out);
+        RC_ASSERT(*r.bits() == static_cast<std::uint64_t>(v));
+        RC_ASSERT(*r.bits() == static_cast<std::uint64_t>(v));
+    }));
+}
+
 TEST(Msgpack, LengthsTakeTheirShortestForm) {
     const auto head = [](auto write) {
         std::string out;
