@@ -316,16 +316,110 @@ TEST(KvMirror, GrowsAndShrinksByManyBlocks) {
     EXPECT_EQ(mirror.sorted(), naive.sorted());
 }
 
+LoadEvent random_load() {
+    const auto number = [] { return *rc::gen::arbitrary<std::uint64_t>(); };
+    const auto small = [] { return *rc::gen::arbitrary<std::uint32_t>(); };
+    const auto real = [] { return static_cast<double>(*rc::gen::inRange(0, 1 << 30)) / 1024; };
+    LoadEvent e;
+    e.load = {small(),  small(),  small(), small(),  number(), number(),
+              number(), number(), small(), number(), number()};
+    e.forward = {number(), number(), number(), number(), number(), real(),   real(),
+                 real(),   number(), real(),   number(), number(), number(), real()};
+    return e;
+}
+
+TEST(Payloads, LoadsRoundTrip) {
+    EXPECT_TRUE(rc::check("a load event comes back as it was, and cut ones are refused", [] {
+        const LoadEvent event = random_load();
+        const std::string payload = encode_load(event);
+        RC_ASSERT(*decode_load(payload) == event);
+        const auto cut = *rc::gen::inRange<std::size_t>(0, payload.size());
+        RC_ASSERT(!decode_load(payload.substr(0, cut)).has_value());
+    }));
+}
+
+/// Any of an event's fields may be missing, and others may stand between them.
+TEST(Payloads, LoadsOfOtherVersionsAreRead) {
+    EXPECT_TRUE(rc::check("missing fields are 0, unknown ones are passed over", [] {
+        const LoadEvent event = random_load();
+        const std::string whole = encode_load(event);
+        codec::MsgpackReader r(whole);
+        const auto pairs = *r.map();
+        std::string fields;
+        std::uint32_t kept = 0;
+        for (std::size_t i = 0; i < pairs; ++i) {
+            const std::size_t begin = r.position();
+            (void)*r.string();
+            RC_ASSERT(r.skip().has_value());
+            if (*rc::gen::arbitrary<bool>()) {
+                codec::MsgpackWriter(fields).string("later").map(1).string("x").array(0);
+                ++kept;
+            }
+            if (!*rc::gen::arbitrary<bool>()) continue;
+            fields += whole.substr(begin, r.position() - begin);
+            ++kept;
+        }
+        std::string some;
+        codec::MsgpackWriter(some).map(kept);
+        const auto read = decode_load(some + fields);
+        RC_ASSERT(read.has_value());
+        // What is there is as it was, what is not there is 0: read again, nothing changes.
+        const std::string again = encode_load(*read);
+        RC_ASSERT(*decode_load(again) == *read);
+        const auto same_or_0 = [](auto now, auto was) {
+            return now == was || now == decltype(now){};
+        };
+        RC_ASSERT(same_or_0(read->load.running, event.load.running));
+        RC_ASSERT(same_or_0(read->load.unclaimed_handoffs, event.load.unclaimed_handoffs));
+        RC_ASSERT(same_or_0(read->load.unclaimed_bytes, event.load.unclaimed_bytes));
+        RC_ASSERT(same_or_0(read->forward.refused_imports, event.forward.refused_imports));
+        RC_ASSERT(same_or_0(read->forward.handoff_seconds, event.forward.handoff_seconds));
+    }));
+    std::string two_maps;
+    codec::MsgpackWriter(two_maps)
+        .map(2)
+        .string("load")
+        .map(2)
+        .string("running")
+        .number(3U)
+        .string("kv_total_tokens")
+        .number(4U)
+        .string("forward_pass")
+        .map(3)
+        .string("steps")
+        .number(5U)
+        .string("model_seconds")
+        .real(0.5)
+        .string("load")
+        .array(0);
+    const auto read = decode_load(two_maps);
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_EQ(read->load.running, 3U);
+    EXPECT_EQ(read->load.kv_total_tokens, 4U);
+    EXPECT_EQ(read->forward.steps, 5U);
+    EXPECT_EQ(read->forward.model_seconds, 0.5);
+    EXPECT_EQ(read->load.unclaimed_limit, 0U);
+}
+
 TEST(Payloads, RoundTripAndTolerance) {
     LoadEvent load;
-    load.load = {1, 2, 3, 4, 5, 6, 7, UINT64_MAX};
-    load.forward = {1, 2, 3, 4, 5, 0.5, 0.25, 1e-9};
+    load.load = {1, 2, 3, 4, 5, 6, 7, UINT64_MAX, 8, 9, 10};
+    load.forward = {1, 2, 3, 4, 5, 0.5, 0.25, 1e-9, 6, 0.125, 7, 8, 9, 0.0625};
     EXPECT_EQ(*decode_load(encode_load(load)), load);
     const LifecycleEvent life{LifecycleState::kDraining, "worker-1", "SIGTERM", 1'700'000'000};
     EXPECT_EQ(*decode_lifecycle(encode_lifecycle(life)), life);
     std::string later;
     codec::MsgpackWriter(later).map(2).string("state").string("dreaming").string("x").array(0);
     EXPECT_EQ(decode_lifecycle(later)->state, LifecycleState::kUnknown);
+    std::string named;
+    codec::MsgpackWriter(named)
+        .map(2)
+        .string("state")
+        .string("stopping")
+        .string("name")
+        .string("w");
+    EXPECT_EQ(decode_lifecycle(named)->state, LifecycleState::kStopped);
+    EXPECT_EQ(decode_lifecycle(named)->worker, "w");
     std::string much;
     codec::MsgpackWriter(much).map(1).string("running").number(std::uint64_t{1} << 32);
     EXPECT_FALSE(decode_load(much));

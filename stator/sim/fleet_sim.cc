@@ -52,6 +52,7 @@ FleetSim::FleetSim(const Scenario& scenario, workload::Workload& workload,
       keeps_outputs_(scenario.workload.kind == workload::Kind::kChat ||
                      scenario.workload.kind == workload::Kind::kAgent || !scenario.faults.empty()),
       sessions_(keeps_outputs_),
+      handoff_luck_(options.seed * 0x9E3779B97F4A7C15ULL + 11),
       queue_(scenario.queue) {}
 
 void FleetSim::prepare() {
@@ -124,9 +125,7 @@ report::Report FleetSim::run() {
                                    scenario_.replicas.share ? "" : ", each by itself", c.deltas,
                                    c.missed, c.repaired, c.mismatches));
     }
-    if (moved_ > 0) {
-        collector_.set_fact("moved to another worker", fmt::format("{} requests", moved_));
-    }
+    add_facts();
     if (break_even_.decisions() > 0) {
         const BreakEven::Size size = break_even_.size();
         collector_.set_fact(
@@ -158,7 +157,8 @@ void FleetSim::handle(const Event& event) {
         case Event::Kind::kRoute:
             return route(event.what);
         case Event::Kind::kArrive:
-            return arrive(event.what);
+            if (live_[event.what].id == event.detail) arrive(event.what);  // else: lost on the way
+            return;
         case Event::Kind::kNotice:
             free_notices_.push_back(static_cast<std::uint32_t>(event.detail));
             routing_.hear(notices_[event.detail], now_);
@@ -251,6 +251,7 @@ std::uint32_t FleetSim::take_place(RequestSpec spec) {
 void FleetSim::start(std::uint32_t place) {
     Live& live = live_[place];
     live.started = true;
+    live.life.emplace(life_of(live.spec));
     live.record.index = live.spec.index;
     live.record.intended = seconds(now_);
     live.record.sent = live.record.intended;
@@ -258,17 +259,10 @@ void FleetSim::start(std::uint32_t place) {
     route(place);
 }
 
-Leg FleetSim::first_leg(const Live& live) const {
-    if (!live.spec.images.empty() && !live.encoded && fleet_.has(Role::kEncode))
-        return Leg::kEncode;
-    return fleet_.has(Role::kPrefill) && !scenario_.splits() &&
-                   scenario_.router.disaggregation != router::Disaggregation::kNever
-               ? Leg::kPrefill
-               : Leg::kWhole;
-}
-
 void FleetSim::end(std::uint32_t place, Outcome outcome, std::string reason) {
     Live& live = live_[place];
+    if (!live.life->ended()) (void)live.life->end(protocol::FinishReason::kCancelled);
+    take_releases(live);
     release_prefill(live);
     unbook(live);
     live.record.outcome = outcome;

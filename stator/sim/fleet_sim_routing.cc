@@ -10,8 +10,7 @@
 namespace stator::sim {
 namespace {
 
-/// How long a later leg waits before it asks again, where every worker of its role is full. The
-/// first leg of a request is refused instead.
+/// How long a later leg waits before it asks again, where every worker of its role is full.
 constexpr Nanos kAskAgain = std::chrono::milliseconds(10);
 /// How often those that wait at the router are scored again while nothing else happens.
 constexpr Nanos kDrainEvery = std::chrono::milliseconds(20);
@@ -19,6 +18,14 @@ constexpr Nanos kDrainEvery = std::chrono::milliseconds(20);
 constexpr std::size_t kMostScored = 64;
 
 double seconds(Nanos t) { return to_seconds(t); }
+
+Error worker_is_gone() { return error(ErrorCode::kUnavailable, "its worker is gone").value(); }
+
+Error embeddings_are_gone() {
+    Error e = error(ErrorCode::kUnavailable, "the embeddings did not arrive").value();
+    e.param = "media";
+    return e;
+}
 
 /// Another template: every prompt begins with other tokens, so that no block is the one that the
 /// router knows.
@@ -42,14 +49,19 @@ std::uint32_t FleetSim::block_tokens(Leg leg) const {
 /// Decides who gets its next leg, and sends it there; or lets it wait at the router.
 void FleetSim::route(std::uint32_t place) {
     Live& live = live_[place];
-    if (live.leg != Leg::kDecode) live.leg = first_leg(live);
-    const bool may_wait =
-        scenario_.hold_s && live.leg != Leg::kDecode && live.leg != Leg::kEncode && live.moves == 0;
+    if (live.life->has_handoff() && live.life->handoff_expires().reached(lease_begins()) &&
+        !give_up_handoff(place)) {
+        return;
+    }
+    live.leg = next_leg(live);
+    const bool may_wait = scenario_.hold_s && live.leg != Leg::kDecode &&
+                          live.leg != Leg::kEncode && live.life->migrations() == 0;
     live.request = leg_request(live, block_tokens(live.leg), place);
     live.booked = seconds(now_);
     const auto most = may_wait ? scenario_.hold_s : std::nullopt;
-    auto decision = routing_.book(live.spec, live.request, live.tried, most, now_);
-    if (!decision) return nobody_takes(place);
+    auto decision =
+        routing_.book(live.spec, live.request, live.life->may_split(), live.tried, most, now_);
+    if (!decision) return nobody_takes(place, decision.error().code);
     if (decision->booking.value == 0) return enqueue(place, decision->chosen.prefill_s);
     sent(place, *decision);
 }
@@ -68,6 +80,7 @@ void FleetSim::enqueue(std::uint32_t place, double work_s) {
     auto taken = queue_.push(w, now_);
     if (!taken) return end(place, Outcome::kRefused, "the router's queue is full");
     live.queued = true;
+    live.id = 0;
     if (*taken) {
         const auto displaced = static_cast<std::uint32_t>((*taken)->id);
         live_[displaced].queued = false;
@@ -91,15 +104,18 @@ void FleetSim::drain() {
         if (!next) break;
         const auto place = static_cast<std::uint32_t>(next->id);
         Live& live = live_[place];
+        live.leg = next_leg(live);
         live.request = leg_request(live, block_tokens(live.leg), place);
-        auto decision = routing_.book(live.spec, live.request, live.tried, scenario_.hold_s, now_);
+        auto decision = routing_.book(live.spec, live.request, live.life->may_split(), live.tried,
+                                      scenario_.hold_s, now_);
         if (decision && decision->booking.value == 0) {
             kept.push_back(*next);
+            live.id = 0;
             continue;
         }
         live.queued = false;
         if (!decision) {
-            nobody_takes(place);
+            nobody_takes(place, decision.error().code);
         } else {
             sent(place, *decision);
         }
@@ -124,30 +140,36 @@ void FleetSim::sent(std::uint32_t place, const router::Decision& decision) {
     }
     live.sample = routing_.sample_of(decision);
     const bool whole = live.leg == Leg::kWhole || live.decoder != kNobody;
-    if (whole && live.moves == 0 && live.tried.empty()) {
+    if (whole && live.life->migrations() == 0 && live.tried.empty()) {
         live.predicted = decision.chosen.ttft_s() + seconds(now_) - live.booked;
     }
     if (scenario_.request_delay.count() == 0 || live.leg == Leg::kDecode) return arrive(place);
-    events_.add(now_ + scenario_.request_delay, {Event::Kind::kArrive, place, 0});
+    events_.add(now_ + scenario_.request_delay, {Event::Kind::kArrive, place, live.id});
 }
 
-/// The leg reaches its worker.
+/// The leg reaches its worker, who fetches first what was handed over.
 void FleetSim::arrive(std::uint32_t place) {
     Live& live = live_[place];
     SimWorker& worker = fleet_.worker(live.worker);
-    if (worker.gone) return lose(place);
+    if (worker.gone) return lose(place, worker_is_gone());
     const std::uint32_t block = fleet_.group_of(live.worker).core.block_tokens;
     if (block != block_tokens(live.leg)) live.request = leg_request(live, block, place);
+    const auto asked = live.life->next_request(protocol_leg(live.leg));
+    STATOR_ASSERT(asked->max_tokens == live.request.max_tokens || live.leg == Leg::kEncode);
+    const bool needs_media = live.leg == Leg::kWhole || live.leg == Leg::kPrefill;
+    if (needs_media && !asked->media.empty() && !claim_embeddings(live)) {
+        return leg_failed(place, embeddings_are_gone());
+    }
+    if (asked->handoff && !claim_kv(live)) {
+        ++again_.lost;
+        live.recomputes = true;
+        live.request.leg = Leg::kWhole;
+    }
     if (worker.faults.wrong_template(now_)) rename_blocks(live.request);
     auto taken = worker.core->submit(std::move(live.request));
-    if (!taken && taken.error().code == ErrorCode::kOverloaded) {
-        unbook(live);
-        live.tried.push_back(live.worker);
-        return route(place);
-    }
-    if (!taken)
-        return end(place, Outcome::kHttpError, "http 400: does not fit the cache or context");
+    if (!taken) return leg_failed(place, std::move(taken.error()));
     live.tried.clear();
+    live.accepted = true;
     live.record.worker = live.worker;
     Replicas::note_seen(worker.seen, live.booking);
     step(live.worker);
@@ -192,12 +214,12 @@ CoreRequest FleetSim::leg_request(Live& live, std::uint32_t block, std::uint32_t
     live.id = (++next_id_ << kSlotBits) | place;
     r.id = RequestId(live.id);
     PromptBuilder& builder = builders_.try_emplace(block, block).first->second;
+    const auto rest = live.life->to_route();
     builder.build(
-        live.spec, live.output,
+        live.spec, std::span(rest->prompt).last(rest->resumed_tokens),
         [&](std::uint64_t index) { return sessions_.output(live.spec.session, index); }, r);
-    if (live.leg == Leg::kDecode && !keeps_outputs_) STATOR_ASSERT(live.output.empty());
-    if (live.encoded) r.images.clear();
-    r.max_tokens = std::max(1U, live.spec.output_tokens - live.record.output_tokens);
+    if (live.leg != Leg::kEncode && !rest->media.empty()) r.images.clear();
+    r.max_tokens = rest->max_tokens;
     r.ignore_eos = true;
     r.adapter = live.spec.adapter.empty()
                     ? 0
@@ -207,54 +229,26 @@ CoreRequest FleetSim::leg_request(Live& live, std::uint32_t block, std::uint32_t
     return r;
 }
 
-void FleetSim::nobody_takes(std::uint32_t place) {
+/// A request that no worker has had yet is refused; others wait, as PoolEngine lets them.
+void FleetSim::nobody_takes(std::uint32_t place, ErrorCode why) {
     Live& live = live_[place];
-    const bool anybody = fleet_.anybody_up(role_of(live.leg));
-    if (live.leg == first_leg(live) && live.moves == 0 && !live.encoded) {
-        return end(place, Outcome::kRefused,
-                   anybody ? "every worker is full" : "no worker is ready");
+    const bool full = fleet_.anybody_up(role_of(live.leg));
+    const bool out_of_time = live.waited >= scenario_.wait_for_worker;
+    if (live.life->has_handoff()) {
+        if (why != ErrorCode::kOverloaded || out_of_time) {
+            if (give_up_handoff(place)) route(place);
+            return;
+        }
+    } else if (!live.accepted || (live.refused && live.life->delivered_tokens() == 0)) {
+        return end(place, Outcome::kRefused, full ? "every worker is full" : "no worker is ready");
+    } else if (out_of_time) {
+        return end(place, Outcome::kServerError,
+                   full ? "no worker had room in time" : "no worker is left");
     }
-    if (!anybody) return end(place, Outcome::kServerError, "no worker is left");
-    live.tried.clear();
-    events_.add(now_ + kAskAgain, {Event::Kind::kRoute, place, 0});
-}
-
-/// Its prompt is computed: on to the decode worker, who was chosen before or is chosen now.
-void FleetSim::go_on_with_decode(std::uint32_t place) {
-    Live& live = live_[place];
-    const std::uint32_t decoder = std::exchange(live.decoder, kNobody);
-    if (decoder == kNobody || fleet_.worker(decoder).gone) {
-        unbook(live);
-        return route(place);
-    }
-    live.request = leg_request(live, fleet_.group_of(decoder).core.block_tokens, place);
-    live.worker = decoder;
-    arrive(place);
-}
-
-void FleetSim::release_prefill(Live& live) {
-    if (live.prefiller == kNobody) return;
-    const std::uint32_t worker = std::exchange(live.prefiller, kNobody);
-    if (fleet_.worker(worker).gone) return;
-    fleet_.worker(worker).core->release(RequestId(live.prefill_id));
-    step(worker);
-}
-
-/// Its worker is gone: what it has so far is kept, the rest comes from another one.
-void FleetSim::lose(std::uint32_t place) {
-    Live& live = live_[place];
-    live.worker = kNobody;
     live.id = 0;
-    release_prefill(live);
-    unbook(live);
-    live.predicted = -1;
-    if (live.moves == scenario_.max_moves) {
-        return end(place, Outcome::kServerError, "its workers were lost");
-    }
-    ++live.moves;
-    ++moved_;
-    live.leg = Leg::kWhole;
-    route(place);
+    live.tried.clear();
+    live.waited += kAskAgain;
+    events_.add(now_ + kAskAgain, {Event::Kind::kRoute, place, 0});
 }
 
 }  // namespace stator::sim

@@ -57,6 +57,7 @@ void FleetSim::output(const CoreOutput& out) {
     const auto place = static_cast<std::uint32_t>(out.id.value & ((1U << kSlotBits) - 1));
     Live& live = live_[place];
     if (live.id != out.id.value) return;  // ended meanwhile
+    if (live.recomputes && out.first) note_recomputed(live, out);
     const bool counts = live.leg == Leg::kWhole || live.leg == Leg::kPrefill;
     const bool first = !live.counted;
     if (counts && !live.counted && (out.first || out.finish)) {
@@ -95,29 +96,7 @@ void FleetSim::output(const CoreOutput& out) {
         if (keeps_outputs_) live.output.push_back(out.token);
         if (live.prefiller != kNobody) release_prefill(live);
     }
-    if (out.finish) leg_ended(place, out);
-}
-
-void FleetSim::leg_ended(std::uint32_t place, const CoreOutput&) {
-    Live& live = live_[place];
-    switch (live.leg) {
-        case Leg::kWhole:
-        case Leg::kDecode:
-            return end(place, Outcome::kOk, "");
-        case Leg::kPrefill:
-            live.prefiller = live.worker;
-            live.prefill_id = live.id;
-            live.leg = Leg::kDecode;
-            return go_on_with_decode(place);
-        case Leg::kEncode:
-            live.encoded = true;
-            routing_.encoded(live.worker, live.images);
-            live.leg = Leg::kWhole;
-            unbook(live);
-            events_.add(now_ + fleet_.group_of(live.worker).core.handoff_latency,
-                        {Event::Kind::kRoute, place, 0});
-            return;
-    }
+    if (out.finish) leg_ended(place);
 }
 
 void FleetSim::crash(std::uint32_t index) {
@@ -126,8 +105,9 @@ void FleetSim::crash(std::uint32_t index) {
     w.gone = true;
     routing_.set_open(index, false);
     note_workers();
+    const Error why = error(ErrorCode::kUnavailable, "worker {} has crashed", index).value();
     for (std::uint32_t place = 0; place < live_.size(); ++place) {
-        if (live_[place].id != 0 && live_[place].worker == index) lose(place);
+        if (live_[place].id != 0 && live_[place].worker == index) lose(place, why);
     }
 }
 

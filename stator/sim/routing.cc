@@ -100,7 +100,7 @@ void Routing::add_workers() {
 }
 
 Result<router::Decision> Routing::book(const workload::RequestSpec& spec,
-                                       const CoreRequest& request,
+                                       const CoreRequest& request, bool may_split,
                                        std::span<const router::RankIndex> tried,
                                        std::optional<double> most_queue_s, Nanos now) {
     const Role role = role_of(request.leg);
@@ -114,7 +114,7 @@ Result<router::Decision> Routing::book(const workload::RequestSpec& spec,
     r.priority = request.priority;
     r.adapter = request.adapter;
     r.pair = role == Role::kPrefill && pairs();
-    r.split = role == Role::kAggregated && scenario_.splits();
+    r.split = role == Role::kAggregated && may_split && scenario_.splits();
     r.excluded = tried;
     r.most_queue_s = most_queue_s;
     if (scenario_.sessions != Scenario::Sessions::kNone) {

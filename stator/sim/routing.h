@@ -50,9 +50,11 @@ class Routing {
     void cache_changed(std::uint32_t worker, Nanos now);
     [[nodiscard]] Replicas& routers() { return routers_; }
 
-    /// Who gets this leg of a request.
+    /// Who gets this leg of a request. `may_split`: a whole leg's prompt may be computed by another
+    /// worker, where the scenario has it so.
     [[nodiscard]] Result<router::Decision> book(const workload::RequestSpec& spec,
                                                 const engine::mock::CoreRequest& request,
+                                                bool may_split,
                                                 std::span<const router::RankIndex> tried,
                                                 std::optional<double> most_queue_s, Nanos now);
     /// What is to be audited of the last booking; none: it goes where no events come from.

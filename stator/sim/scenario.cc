@@ -232,6 +232,12 @@ class ScenarioReader {
         r.seconds("events_delay", events, 0, 60);
         s_.events_delay = nanos(events);
         r.count("max_moves", s_.max_moves, 0, 100);
+        double wait = to_seconds(s_.wait_for_worker);
+        double lease = to_seconds(s_.handoff_lease);
+        r.seconds("wait_for_worker", wait, 0, kLongest_s);
+        r.seconds("handoff_lease", lease, 1.5, kLongest_s);
+        s_.wait_for_worker = nanos(wait);
+        s_.handoff_lease = nanos(lease);
         r.count("replicas", s_.replicas.replicas, 1, kMostReplicas);
         r.flag("share_bookings", s_.replicas.share);
         r.number("message_loss", s_.replicas.message_loss, 0, 1);
@@ -327,12 +333,69 @@ class ScenarioReader {
     void faults(YamlFields& f) {
         std::string text;
         f.text("faults", text);
-        auto read = engine::mock::parse_faults(text);
+        auto numbered = with_numbers(text);
+        auto read = numbered ? engine::mock::parse_faults(*numbered)
+                             : tl::unexpected(std::move(numbered.error()));
         if (read) {
             s_.faults = std::move(*read);
         } else {
             f.problem(*f.find("faults"), as_sentence(read.error().message));
         }
+    }
+
+    /// The schedule with "decode=1:" written as "worker=" and the number of the second worker that
+    /// has the role; names of groups likewise.
+    [[nodiscard]] Result<std::string> with_numbers(std::string_view text) const {
+        std::string out;
+        for (std::size_t begin = 0; begin <= text.size();) {
+            const std::size_t comma = std::min(text.find(',', begin), text.size());
+            std::string_view fault = text.substr(begin, comma - begin);
+            if (begin > 0) out += ',';
+            begin = comma + 1;
+            fault.remove_prefix(std::min(fault.find_first_not_of(" \t\n"), fault.size()));
+            const std::size_t equals = fault.find('=');
+            const std::size_t colon = fault.find(':');
+            const std::string_view name = fault.substr(0, equals);
+            if (equals >= colon || equals > fault.find('@') || name == "worker") {
+                out += fault;
+                continue;
+            }
+            const auto number = worker_number(name, fault.substr(equals + 1, colon - equals - 1));
+            if (!number) {
+                auto e = number.error();
+                e.message = fmt::format("the fault {} {}", config::in_quotes(fault), e.message);
+                return tl::unexpected(std::move(e));
+            }
+            out += fmt::format("worker={}{}", *number, fault.substr(colon));
+        }
+        return out;
+    }
+
+    /// Of the worker `index` (from 0) of those that have the role, or are of the group, `name`.
+    [[nodiscard]] Result<std::uint32_t> worker_number(std::string_view name,
+                                                      std::string_view index) const {
+        const auto role = role_named(name);
+        const bool is_group = std::ranges::find(s_.groups, name, &Group::name) != s_.groups.end();
+        if (!role && !is_group) {
+            return error(ErrorCode::kInvalidArgument, "names neither a role nor a group");
+        }
+        std::uint32_t wanted = 0;
+        const auto [end, failed] =
+            std::from_chars(index.data(), index.data() + index.size(), wanted);
+        if (failed != std::errc{} || end != index.data() + index.size()) {
+            return error(ErrorCode::kInvalidArgument, "needs a number after {}=, counted from 0",
+                         name);
+        }
+        std::uint32_t first = 0;
+        std::uint32_t there = 0;
+        for (const Group& g : s_.groups) {
+            const bool meant = is_group ? g.name == name : g.roles.has(*role);
+            if (meant && wanted < there + g.workers) return first + wanted - there;
+            if (meant) there += g.workers;
+            first += g.workers;
+        }
+        return error(ErrorCode::kInvalidArgument, "is for number {} of {} {} workers", wanted,
+                     there, name);
     }
 
     void check(const YamlTree& tree) {

@@ -68,6 +68,10 @@ struct Scenario {
     std::string trace_file;
     report::Slo slo;
     std::vector<engine::mock::Fault> faults;
+    /// How long a request that has had a worker waits for the next one; then a handoff is given up,
+    /// or the request ends.
+    Nanos wait_for_worker{std::chrono::seconds(2)};
+    Nanos handoff_lease{std::chrono::seconds(30)};  ///< so long a handoff can be taken
     std::uint32_t max_moves = 3;  ///< how often a request may go on after its worker is lost
     double end_after_s = 0.0;     ///< stop the run at this time, ended or not; 0 = never
 

@@ -61,6 +61,35 @@ TEST(Scenario, IsRead) {
     EXPECT_EQ(s->end_after_s, 3600);
 }
 
+TEST(Scenario, FaultsNameWorkersByRoleAndGroup) {
+    constexpr std::string_view kFleet = R"(
+fleet:
+  - {name: p, role: prefill, workers: 2}
+  - {name: both, role: prefill+decode, workers: 1}
+  - {name: d, role: decode, workers: 3}
+workload: {requests: 1}
+router: {wait_for_worker: 5s, handoff_lease: 1m}
+faults: )";
+    const auto s = read(std::string(kFleet) +
+                        "prefill=2:crash@1s, decode=2:hang@1s+1s,d=0:crash@2s, "
+                        "worker=1:lose-handoffs@1s+1s:0.5, crash@9s");
+    ASSERT_TRUE(s) << s.error().front().text();
+    std::vector<std::optional<std::uint32_t>> workers;
+    for (const auto& fault : s->faults) workers.push_back(fault.worker);
+    EXPECT_EQ(workers, (std::vector<std::optional<std::uint32_t>>{2, 4, 3, 1, std::nullopt}));
+    EXPECT_EQ(s->wait_for_worker, std::chrono::seconds(5));
+    EXPECT_EQ(s->handoff_lease, std::chrono::minutes(1));
+    const auto wrong = [&](std::string_view faults) {
+        return first_problem(std::string(kFleet) + std::string(faults));
+    };
+    EXPECT_THAT(wrong("d=3:crash@1s"), HasSubstr("is for number 3 of 3 d workers"));
+    EXPECT_THAT(wrong("encode=0:crash@1s"), HasSubstr("is for number 0 of 0 encode workers"));
+    EXPECT_THAT(wrong("cook=0:crash@1s"), HasSubstr("names neither a role nor a group"));
+    EXPECT_THAT(wrong("d=x:crash@1s"), HasSubstr("needs a number after d="));
+    EXPECT_THAT(wrong("\"d=0:\""), HasSubstr("is none of"));
+    EXPECT_THAT(wrong("d=0:crash@1s,"), HasSubstr("the fault \"\" is none of"));
+}
+
 TEST(Scenario, SaysWhatIsWrongAndWhere) {
     const std::string work = "workload: {requests: 1}\n";
     EXPECT_EQ(first_problem(work), "s.yaml:1: fleet is missing: a list of groups of workers.");

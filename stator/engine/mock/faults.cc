@@ -13,7 +13,7 @@ namespace {
 using Kind = Fault::Kind;
 using Nanos = std::chrono::nanoseconds;
 
-constexpr std::array<std::pair<std::string_view, Kind>, 8> kKinds{{
+constexpr std::array<std::pair<std::string_view, Kind>, 9> kKinds{{
     {"crash", Kind::kCrash},
     {"hang", Kind::kHang},
     {"slow", Kind::kSlow},
@@ -22,6 +22,7 @@ constexpr std::array<std::pair<std::string_view, Kind>, 8> kKinds{{
     {"lose-events", Kind::kLoseEvents},
     {"wrong-template", Kind::kWrongTemplate},
     {"changed-hash-seed", Kind::kChangedHashSeed},
+    {"lose-handoffs", Kind::kLoseHandoffs},
 }};
 constexpr std::array<std::pair<std::string_view, double>, 4> kUnits{
     {{"ms", 1e6}, {"s", 1e9}, {"m", 60e9}, {"h", 3600e9}}};
@@ -72,7 +73,8 @@ Result<void> read_amount(std::string_view whole, std::string_view text, Fault& f
             return {};
         }
         case Kind::kDropEvents:
-        case Kind::kLoseEvents: {
+        case Kind::kLoseEvents:
+        case Kind::kLoseHandoffs: {
             const auto v = number(text);
             if (!v || *v > 1) {
                 return bad(whole, "needs a probability from 0 to 1, as in drop-events@5s+2s:0.5");
@@ -136,7 +138,7 @@ Result<Fault> parse_one(std::string_view whole) {
                    "is none of crash@TIME, hang@TIME+LENGTH, slow@TIME+LENGTH:xFACTOR, "
                    "drop-events@TIME+LENGTH[:PROBABILITY], wrong-tokens@TIME+LENGTH, "
                    "lose-events@TIME+LENGTH[:PROBABILITY], wrong-template@TIME+LENGTH, "
-                   "changed-hash-seed@TIME+LENGTH");
+                   "changed-hash-seed@TIME+LENGTH, lose-handoffs@TIME+LENGTH[:PROBABILITY]");
     }
     fault.kind = kind->second;
     text.remove_prefix(sign + 1);
@@ -231,6 +233,11 @@ bool FaultPlan::wrong_template(Nanos at) const {
 
 bool FaultPlan::changed_hash_seed(Nanos at) const {
     return active(Kind::kChangedHashSeed, at) != nullptr;
+}
+
+double FaultPlan::handoff_loss(Nanos at) const {
+    const Fault* lose = active(Kind::kLoseHandoffs, at);
+    return lose != nullptr ? lose->probability : 0.0;
 }
 
 std::vector<Nanos> FaultPlan::hash_seed_repaired() const {

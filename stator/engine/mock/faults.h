@@ -23,6 +23,7 @@ struct Fault {
         kWrongTemplate,    ///< prompts are computed as if they began with other tokens
         kChangedHashSeed,  ///< KV events name blocks by other hashes; at its end the engine starts
                            ///< anew, with an empty cache
+        kLoseHandoffs,     ///< each handoff that it should take does not arrive, with `probability`
     };
     Kind kind = Kind::kCrash;
     std::chrono::nanoseconds at{0};
@@ -43,6 +44,7 @@ struct Fault {
 ///     lose-events@5s+2s:0.05   every twentieth event is lost, and no gap shows it
 ///     wrong-template@5s+2s     prompts that come in these 2 s get another beginning
 ///     changed-hash-seed@5s+2s  for 2 s events name blocks by other hashes
+///     lose-handoffs@5s+2s:0.1  every tenth handoff does not arrive
 ///     worker=3:crash@30s       only worker 3 of many, which count from 0
 ///
 /// Times are decimals with ms, s, m or h. The error names the fault that can't be read.
@@ -69,6 +71,8 @@ class FaultPlan {
     [[nodiscard]] double lose_probability(Nanos at) const;
     [[nodiscard]] bool wrong_template(Nanos at) const;
     [[nodiscard]] bool changed_hash_seed(Nanos at) const;
+    /// Of not getting what was handed over to it.
+    [[nodiscard]] double handoff_loss(Nanos at) const;
     /// When its events get right again, each time: the engine has started anew.
     [[nodiscard]] std::vector<Nanos> hash_seed_repaired() const;
     /// When its predictions begin to be wrong without anybody being told; none: never.

@@ -19,7 +19,8 @@ TEST(Faults, ReadsEveryKind) {
     const auto faults = parse_faults(
         "crash@30s, hang@10s+5s,slow@20s+1.5m:x4,drop-events@500ms+2s:0.5,"
         "wrong-tokens@1h+1s , worker=3:crash@0s,drop-events@1s+1s,"
-        "lose-events@1s+2s:0.05,wrong-template@3s+1s,changed-hash-seed@5s+2s");
+        "lose-events@1s+2s:0.05,wrong-template@3s+1s,changed-hash-seed@5s+2s,"
+        "lose-handoffs@1s+2s:0.25");
     ASSERT_TRUE(faults) << faults.error().message;
     EXPECT_EQ(*faults,
               (std::vector<Fault>{
@@ -33,11 +34,14 @@ TEST(Faults, ReadsEveryKind) {
                   {.kind = Kind::kLoseEvents, .at = 1s, .length = 2s, .probability = 0.05},
                   {.kind = Kind::kWrongTemplate, .at = 3s, .length = 1s},
                   {.kind = Kind::kChangedHashSeed, .at = 5s, .length = 2s},
+                  {.kind = Kind::kLoseHandoffs, .at = 1s, .length = 2s, .probability = 0.25},
               }));
     const FaultPlan all(*faults, 0);
     EXPECT_EQ(all.first_lie(), 1s);
     EXPECT_EQ(all.lose_probability(2s), 0.05);
     EXPECT_EQ(all.lose_probability(3s), 0);
+    EXPECT_EQ(all.handoff_loss(2s), 0.25);
+    EXPECT_EQ(all.handoff_loss(3s), 0);
     EXPECT_TRUE(all.wrong_template(3s));
     EXPECT_FALSE(all.wrong_template(4s));
     EXPECT_TRUE(all.changed_hash_seed(6999ms));

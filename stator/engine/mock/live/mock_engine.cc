@@ -72,6 +72,7 @@ class MockEngine final : public Engine, private MockHost::Driven {
           core_(options_.core),
           announcer_(options_.core.host.blocks > 0 || options_.core.disk.blocks > 0),
           lost_events_(static_cast<std::minstd_rand::result_type>(options_.core.seed + 1)),
+          lost_handoffs_(static_cast<std::minstd_rand::result_type>(options_.core.seed + 2)),
           seat_(host.seat(*this)) {
         STATOR_CHECK(options_.speedup > 0 && std::isfinite(options_.speedup), "a clock that moves");
         const CoreOptions& c = options_.core;
@@ -180,6 +181,7 @@ class MockEngine final : public Engine, private MockHost::Driven {
     Deadline next_deadline_;  ///< no request's lies before it
     KvAnnouncer announcer_;
     std::minstd_rand lost_events_;
+    std::minstd_rand lost_handoffs_;
     std::uint64_t last_event_ = 0;
     std::uint64_t exported_tokens_ = 0;
     std::uint64_t imported_tokens_ = 0;
@@ -268,6 +270,12 @@ Result<void> MockEngine::settle_legs(GenerateRequest& request, Live& live, CoreR
             break;
         case protocol::Leg::kDecode: {
             if (!request.kv) break;
+            const Nanos at = virtual_time(host_.clock().now());
+            if (const double p = options_.faults.handoff_loss(at);
+                p > 0 && std::uniform_real_distribution<>()(lost_handoffs_) < p) {
+                refuse_kv("the schedule of faults loses it");
+                break;
+            }
             // At least the last token is computed here.
             const std::size_t most = (request.prompt.size() - 1) / options_.core.block_tokens;
             const auto found = core_.cached_prefix(std::span(core.blocks).first(most));
