@@ -100,12 +100,23 @@ void set_limits(const config::Settings& settings, const engine::mock::Preset& pr
     core.max_waiting = e.max_waiting.value_or(core.max_waiting);
     core.step_tokens = e.step_tokens.value_or(core.step_tokens);
     core.prefix_cache = e.prefix_cache;
-    core.kv_bytes_per_token = preset.kv_bytes_per_token;
+    core.kv_bytes_per_token = m.kv_bytes.value_or(preset.kv_bytes_per_token);
     core.host = tier(m.host_blocks, m.host_bandwidth);
     core.disk = tier(m.disk_blocks, m.disk_bandwidth);
     core.noise = m.noise;
     core.seed = e.seed;
     core.mean_output_tokens = m.mean_output;
+}
+
+void set_legs(const config::Settings& settings, engine::MockOptions& options) {
+    const config::MockSettings& m = settings.mock;
+    StepTime& time = options.core.step_time;
+    time.set_encoder({m.image_ms.value_or(time.encoder().image_ms),
+                      m.image_token_us.value_or(time.encoder().token_us)});
+    options.handoffs.encodes = encoding_of(settings) != Encoding::kNone;
+    options.handoffs.pixels_per_row = m.image_pixels;
+    options.handoffs.most_rows = m.image_tokens;
+    options.handoffs.embedding_width = m.embedding_width;
 }
 
 }  // namespace
@@ -131,7 +142,7 @@ Result<MockModel> open_mock_model(const config::Settings& settings) {
     }
     set_limits(settings, **preset, core);
     model.options.speedup = m.speedup;
-    model.options.handoffs.encodes = encoding_of(settings) != Encoding::kNone;
+    set_legs(settings, model.options);
 
     const auto parts = !settings.model.folder.empty()
                            ? use_model_folder(settings.model.folder, settings, model.served)

@@ -41,6 +41,7 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
     card.vocab_size = engine.tokenizer->vocab_size();
     card.context_tokens = info.context_tokens;
     card.block_tokens = info.block_tokens;
+    card.kv_bytes_per_token = info.kv_bytes_per_token;
     card.hash_scheme = "xxh3-64:1337";
     card.max_top_logprobs = info.max_top_logprobs;
     card.tool_format = engine.format.tools;

@@ -81,11 +81,49 @@ void add_output_and_memory(std::vector<Option>& t) {
                     .in("GB/s"));
 }
 
+void add_legs(std::vector<Option>& t) {
+    using S = Settings;
+    using M = MockSettings;
+    t.push_back(option<&S::mock, &M::kv_bytes>(
+                    "mock.kv_bytes", "--mock-kv-bytes",
+                    "Bytes of a token's KV: what handoffs and slower memory move. Handoffs take as "
+                    "much real memory.")
+                    .range(8, 1e9)
+                    .in("bytes")
+                    .unset("the preset's"));
+    t.push_back(option<&S::mock, &M::image_ms>("mock.image_ms", "--mock-image-ms",
+                                               "What encoding a picture takes at least.")
+                    .range(0, kDay_ms)
+                    .in("ms")
+                    .unset("the preset's"));
+    t.push_back(option<&S::mock, &M::image_token_us>(
+                    "mock.image_token_us", "--mock-image-token-us",
+                    "What encoding takes for each token that a picture becomes.")
+                    .range(0, kDay_ms * 1e3)
+                    .in("us")
+                    .unset("the preset's"));
+    t.push_back(option<&S::mock, &M::image_pixels>("mock.image_pixels", "--mock-image-pixels",
+                                                   "A picture becomes a token for so many pixels.")
+                    .range(1, 1e6)
+                    .in("pixels"));
+    t.push_back(option<&S::mock, &M::image_tokens>(
+                    "mock.image_tokens", "--mock-image-tokens",
+                    "But a picture, or a frame of a video, no more than so many.")
+                    .range(1, 1e6)
+                    .in("tokens"));
+    t.push_back(option<&S::mock, &M::embedding_width>(
+                    "mock.embedding_width", "--mock-embedding-width",
+                    "Numbers of a picture's token, four bytes each, that an encode leg hands over.")
+                    .range(2, 1e6)
+                    .in("numbers"));
+}
+
 }  // namespace
 
 void add_mock_options(std::vector<Option>& t) {
     add_time(t);
     add_output_and_memory(t);
+    add_legs(t);
 }
 
 }  // namespace stator::config::table

@@ -137,6 +137,12 @@ struct MockSettings {
     double host_bandwidth = 50.0;
     std::uint32_t disk_blocks = 0;
     double disk_bandwidth = 5.0;
+    std::optional<std::uint64_t> kv_bytes;
+    std::optional<double> image_ms;
+    std::optional<double> image_token_us;
+    std::uint32_t image_pixels = 784;
+    std::uint32_t image_tokens = 1024;
+    std::uint32_t embedding_width = 1024;
     std::string faults;
     std::uint32_t threads = 1;
     bool operator==(const MockSettings&) const = default;

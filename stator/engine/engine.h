@@ -28,6 +28,7 @@ struct EngineInfo {
     bool structured_output = false;  ///< requests may have a constraint; else kUnsupported
     /// What a KV handoff must agree on to be read here; empty: makes and reads none.
     std::string kv_layout = {};
+    std::uint64_t kv_bytes_per_token = 0;  ///< of such a handoff; 0 = not known
     /// What its encode legs take: "image", "video"; empty: it has none.
     std::vector<std::string> media = {};
 };

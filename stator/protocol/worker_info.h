@@ -50,6 +50,7 @@ struct ModelCard {
     std::uint32_t block_tokens = 0;    ///< 0 = no prefix cache
     std::string hash_scheme;           ///< "xxh3-64:1337"; how block hashes are made
     std::string kv_layout;  ///< engine, cell types and layers: what a KV handoff must agree on
+    std::uint64_t kv_bytes_per_token = 0;  ///< of a handoff; 0 = not known; not of the identity
     std::uint32_t max_top_logprobs = 0;
     bool structured_output = false;  ///< takes requests with an OutputConstraint
     RecommendedSampling sampling;
@@ -67,7 +68,7 @@ struct ModelCard {
     bool operator==(const ModelCard&) const = default;
 };
 
-/// Everything but aliases and title equal.
+/// Everything equal but aliases, title, kv_bytes_per_token and what encode ranks say of media.
 [[nodiscard]] bool same_pool(const ModelCard& a, const ModelCard& b);
 
 /// Names the pool in logs, metrics and paths: 16 hex digits, equal for cards that are same_pool().

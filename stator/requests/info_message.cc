@@ -95,7 +95,7 @@ void write_card(MsgpackWriter& w, const ModelCard& c) {
     w.map(12 + (c.chat_template ? 1U : 0U) + (c.structured_output ? 1U : 0U) +
           (c.tool_format.empty() ? 0U : 1U) + (c.reasoning_format.empty() ? 0U : 1U) +
           (c.media.empty() ? 0U : 1U) + (c.media_digest.empty() ? 0U : 1U) +
-          (c.media_mark.empty() ? 0U : 1U));
+          (c.media_mark.empty() ? 0U : 1U) + (c.kv_bytes_per_token == 0 ? 0U : 1U));
     write_name(w, "name", c.name);
     write_names(w, "alias", c.aliases);
     write_name(w, "title", c.title);
@@ -111,6 +111,7 @@ void write_card(MsgpackWriter& w, const ModelCard& c) {
     w.string("block").number(c.block_tokens);
     write_name(w, "hash", c.hash_scheme);
     write_name(w, "kv", c.kv_layout);
+    if (c.kv_bytes_per_token != 0) w.string("kvbytes").number(c.kv_bytes_per_token);
     w.string("top").number(c.max_top_logprobs);
     if (c.structured_output) w.string("guide").boolean(true);
     w.string("rec");
@@ -135,6 +136,7 @@ Result<void> read_card(MsgpackReader& r, ModelCard& c) {
         if (key == "block") return read_value(r, c.block_tokens);
         if (key == "hash") return read_name(r, c.hash_scheme);
         if (key == "kv") return read_name(r, c.kv_layout);
+        if (key == "kvbytes") return read_value(r, c.kv_bytes_per_token);
         if (key == "top") return read_value(r, c.max_top_logprobs);
         if (key == "guide") return read_value(r, c.structured_output);
         if (key == "rec") return read_sampling(r, c.sampling);

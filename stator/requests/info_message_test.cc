@@ -42,6 +42,16 @@ TEST(InfoMessage, SaysWhetherOutputCanBeConstrained) {
     EXPECT_NE(protocol::pool_id(info.card), protocol::pool_id(test_info().card));
 }
 
+TEST(InfoMessage, WhatATokenTakesInAHandoffIsNotOfTheIdentity) {
+    protocol::WorkerInfo info = test_info();
+    info.card.kv_bytes_per_token = 131'072;
+    const auto read = read_info(encoded(info));
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_EQ(*read, info);
+    EXPECT_TRUE(protocol::same_pool(info.card, test_info().card));
+    EXPECT_EQ(protocol::pool_id(info.card), protocol::pool_id(test_info().card));
+}
+
 TEST(InfoMessage, RolesAndMedia) {
     protocol::WorkerInfo info = test_info();
     info.roles = {protocol::Role::kPrefill, protocol::Role::kDecode, protocol::Role::kEncode};

@@ -118,6 +118,7 @@ std::uint32_t RankTable::site_number(const RankDescription& d) {
         if (at == methods_.end()) {
             if (methods_.size() == kMostMethods) continue;
             at = methods_.insert(at, method);
+            speeds_.push_back(speed_of(method));
         }
         site.methods |= 1U << static_cast<unsigned>(at - methods_.begin());
     }
@@ -132,6 +133,18 @@ bool RankTable::connected(const Site& from, const Site& to, bool same_host) {
     const bool apart = from.host_known && to.host_known && !same_host;
     const std::uint32_t shm = apart ? 1U : 0U;
     return (from.methods & to.methods & ~shm) != 0;
+}
+
+RankTable::Method RankTable::method(const Site& from, const Site& to, bool same_host) const {
+    const std::uint32_t common = from.methods & to.methods;
+    Method best{.number = 0, .speed = speed_of({})};
+    for (std::uint32_t m = 0; m < speeds_.size(); ++m) {
+        if ((common >> m & 1U) == 0 || (m == 0 && !same_host && common != 1)) continue;
+        if (best.number == 0 || speeds_[m].gb_per_s > best.speed.gb_per_s) {
+            best = {m + 1, speeds_[m]};
+        }
+    }
+    return best;
 }
 
 std::uint32_t RankTable::zone_number(const std::string& zone) {

@@ -8,6 +8,7 @@
 #include "stator/estimate/rank_speed.h"
 #include "stator/protocol/load.h"
 #include "stator/protocol/worker_info.h"
+#include "stator/router/handoff_times.h"
 #include "stator/router/route.h"
 
 namespace stator::router {
@@ -22,8 +23,11 @@ struct RankDescription {
     /// were measured, 1.5 where they are a guess.
     double prior_std = 0.25;
     double onboarding_s_per_token = 0;  ///< from host memory or disk
-    double handoff_latency_s = 0;       ///< of a decode rank: to get a prompt's KV
-    double handoff_s_per_token = 0;
+    /// Of a decode rank: what a token's KV takes in a handoff. How long that is, its method says
+    /// (speed_of). 0 = not known: then the two below count.
+    double handoff_bytes_per_token = 0;
+    double handoff_latency_s = 0;    ///< of a decode rank: to get a prompt's KV within a zone; …
+    double handoff_s_per_token = 0;  ///< … half of both on one host
     double adapter_load_s = 0;
     std::uint32_t max_adapters = 4;
     std::vector<std::uint32_t> adapters;  ///< loaded
@@ -143,6 +147,13 @@ class RankTable {
     [[nodiscard]] const std::vector<Site>& sites() const { return sites_; }
     /// Whether a handoff gets from one to the other.
     [[nodiscard]] static bool connected(const Site& from, const Site& to, bool same_host);
+    /// By what a handoff between them is thought to go, the fastest way that both have: its number,
+    /// from 1 on, and speed. On ranks that don't say where they are "shm" is the last choice.
+    struct Method {
+        std::uint32_t number = 0;  ///< 0 = not known
+        TransferSpeed speed;
+    };
+    [[nodiscard]] Method method(const Site& from, const Site& to, bool same_host) const;
     /// Ranks that compute prompts and take requests; those that decode do where there are no
     /// others.
     [[nodiscard]] std::size_t prefill_ranks() const {
@@ -190,6 +201,7 @@ class RankTable {
     std::size_t decode_ranks_ = 0;
     std::vector<Site> sites_;
     std::vector<std::string> methods_{"shm"};
+    std::vector<TransferSpeed> speeds_{speed_of("shm")};  ///< of methods_
 };
 
 }  // namespace stator::router

@@ -429,31 +429,47 @@ Router::DecodeCost Router::decode_cost(RankIndex rank, const RouteRequest& reque
     return {with, with + std::max(0.0, harm) + memory + 1e-6 * c.own[rank]};
 }
 
-double Router::usual_handoff_s(RankIndex decode_rank, double tokens) const {
-    const RankDescription& d = table_.description(decode_rank);
-    return d.handoff_latency_s + d.handoff_s_per_token * tokens;
-}
-
-HandoffWay Router::way(RankIndex from, RankIndex to) const {
-    const RankTable::Columns& c = table_.columns();
-    return {c.zone[from], c.zone[to], c.host[from] != 0 && c.host[from] == c.host[to]};
+/// What moving the KV of `tokens` takes, by the fastest way that both have.
+Router::Handoff Router::handoff(const RankTable::Site& from, RankIndex to, bool same_host,
+                                double tokens) const {
+    constexpr double kBytesPerGB = 1e9;
+    const RankDescription& d = table_.description(to);
+    const RankTable::Site& here = table_.sites()[table_.columns().site[to]];
+    Handoff out{.way = {.from_zone = from.zone, .to_zone = here.zone, .same_host = same_host}};
+    double factor = 1;
+    if (!same_host && from.zone != 0 && here.zone != 0 && from.zone != here.zone) factor = 2;
+    if (d.handoff_bytes_per_token > 0) {
+        const auto [number, speed] = table_.method(from, here, same_host);
+        out.way.method = number;
+        const double bytes = d.handoff_bytes_per_token * tokens;
+        out.prior = {factor * speed.latency_s, factor * bytes / (kBytesPerGB * speed.gb_per_s)};
+        return out;
+    }
+    if (same_host) factor = 0.5;
+    out.prior = {factor * d.handoff_latency_s, factor * d.handoff_s_per_token * tokens};
+    return out;
 }
 
 void Router::consider_decoder(RankIndex rank, const RouteRequest& request, double now_s) {
     const RankTable::Columns& c = table_.columns();
     const auto [step, rest] = decode_cost(rank, request);
-    const double usual = usual_handoff_s(rank, request.prompt_tokens);
+    // What it has cached already is not sent.
+    const double tokens = request.prompt_tokens - scorer_.cached_tokens(rank);
     const double waits = 0.5 * c.step[rank];  // for the end of the step under way
     const RankTable::Site& here = table_.sites()[c.site[rank]];
+    const auto takes = [&](const RankTable::Site& from, bool same_host) {
+        const Handoff h = handoff(from, rank, same_host, tokens);
+        return waits + handoffs_.seconds(h.way, h.prior, now_s);
+    };
     for (std::size_t s = 0; s < decoders_.size(); ++s) {
         const RankTable::Site& site = table_.sites()[s];
         if (!RankTable::connected(site, here, false)) continue;
-        const double takes = waits + handoffs_.seconds({site.zone, here.zone, false}, usual, now_s);
-        decoders_[s].consider({rank, takes + rest, takes + step});
+        const double there = takes(site, false);
+        decoders_[s].consider({rank, there + rest, there + step});
     }
     if (c.host[rank] == 0) return;
-    const double takes = waits + handoffs_.seconds({here.zone, here.zone, true}, usual, now_s);
-    decoders_on_[c.host[rank]].consider({rank, takes + rest, takes + step});
+    const double there = takes(here, true);
+    decoders_on_[c.host[rank]].consider({rank, there + rest, there + step});
 }
 
 /// After add_decode_costs().
@@ -537,6 +553,7 @@ BookingId Router::enter(const RouteRequest& request, const Decision& decision, N
     b.uncached_tokens = request.prompt_tokens - std::min(c.cached_tokens, request.prompt_tokens);
     b.kv_tokens = request.prompt_tokens + request.expected_output_tokens;
     const RankIndex decoder = c.decode_rank != kNoRank ? c.decode_rank : c.rank;
+    b.handoff_tokens = request.prompt_tokens - scorer_.cached_tokens(decoder);
     const double step = table_.speed(decoder).step_s(table_.columns().decoding[decoder] + 1,
                                                      table_.columns().kv_tokens[decoder]);
     b.end_s = seconds(now) + c.ttft_s() + step * request.expected_output_tokens;
@@ -760,10 +777,14 @@ void Router::on_handed_over(BookingId id, Nanos now) {
     Booking* const b = find(id);
     if (b == nullptr || b->peers || b->decode_rank == kNoRank || b->prefill_end_s <= 0) return;
     const double took = seconds(now) - std::exchange(b->prefill_end_s, 0);
-    if (table_.columns().total[b->decode_rank] > 0) return;
-    const double step = static_cast<double>(table_.columns().step[b->decode_rank]);
-    const double usual = usual_handoff_s(b->decode_rank, b->prompt_tokens);
-    handoffs_.observe(way(b->rank, b->decode_rank), usual, std::max(took - step, usual / 100),
+    const RankTable::Columns& c = table_.columns();
+    if (c.total[b->decode_rank] > 0) return;
+    // Half a step until it was taken up, and the one that made the token.
+    const double steps = 1.5 * static_cast<double>(c.step[b->decode_rank]);
+    const bool same_host = c.host[b->rank] != 0 && c.host[b->rank] == c.host[b->decode_rank];
+    const Handoff h =
+        handoff(table_.sites()[c.site[b->rank]], b->decode_rank, same_host, b->handoff_tokens);
+    handoffs_.observe(h.way, h.prior, std::max(took - steps, h.prior.total_s() / 100),
                       table_.description(b->decode_rank).prior_std, seconds(now));
 }
 

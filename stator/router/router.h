@@ -92,8 +92,9 @@ class Router {
         std::uint32_t prompt_tokens = 0;
         std::uint32_t uncached_tokens = 0;
         std::uint32_t kv_tokens = 0;
-        double end_s = 0;          ///< predicted
-        double prefill_end_s = 0;  ///< of a pair; 0 = not yet, or learned from already
+        double handoff_tokens = 0;  ///< of a pair: what the decode rank had not cached
+        double end_s = 0;           ///< predicted
+        double prefill_end_s = 0;   ///< of a pair; 0 = not yet, or learned from already
         bool prefilled = false;
         bool encodes = false;
         bool peers = false;  ///< another router's: `blocks` are the places of ActivePrefixes
@@ -159,8 +160,12 @@ class Router {
         double rest = 0;    ///< and what else is charged
     };
     [[nodiscard]] DecodeCost decode_cost(RankIndex rank, const RouteRequest& request) const;
-    [[nodiscard]] double usual_handoff_s(RankIndex decode_rank, double tokens) const;
-    [[nodiscard]] HandoffWay way(RankIndex from, RankIndex to) const;
+    struct Handoff {
+        HandoffWay way;
+        HandoffPrior prior;
+    };
+    [[nodiscard]] Handoff handoff(const RankTable::Site& from, RankIndex to, bool same_host,
+                                  double tokens) const;
     [[nodiscard]] bool has_room(RankIndex rank, const RouteRequest& request, double when_s);
     void count_freed(double when_s);
     BookingId enter(const RouteRequest& request, const Decision& decision, Nanos now);

@@ -41,6 +41,10 @@ class Scorer {
     [[nodiscard]] Exclusion exclusion(RankIndex rank) const {
         return static_cast<Exclusion>(excluded_[rank]);
     }
+    /// After prepare(): tokens of the prompt that are there already.
+    [[nodiscard]] double cached_tokens(RankIndex rank) const {
+        return static_cast<double>(cached_[rank]);
+    }
     /// After prepare(), before score().
     void exclude(RankIndex rank, Exclusion why) {
         if (excluded_[rank] == 0) excluded_[rank] = static_cast<std::uint8_t>(why);

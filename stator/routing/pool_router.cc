@@ -20,7 +20,8 @@ constexpr std::chrono::milliseconds kLoadsKeep{2};
 constexpr std::size_t kSmallFleet = 64;
 /// Workers don't say how fast they are: the priors may be ten times off.
 constexpr double kGuess = 1.5;
-/// The same of handoffs, which takes some to be made: then it is learned.
+/// Of handoffs to workers that don't say how many bytes a token's KV has; others by their bytes and
+/// the method (router::speed_of). How long they really take is learned.
 constexpr double kHandoffLatency_s = 0.002;
 constexpr double kHandoffPerToken_s = 1e-5;
 /// Of a media item, before one was encoded.
@@ -76,6 +77,7 @@ router::RankDescription PoolRouter::describe(const PoolRank& rank) {
     router::RankDescription d;
     d.name = fmt::format("{}/{}", info->name, rank.rank);
     d.prior_std = kGuess;
+    d.handoff_bytes_per_token = static_cast<double>(info->card.kv_bytes_per_token);
     d.handoff_latency_s = kHandoffLatency_s;
     d.handoff_s_per_token = kHandoffPerToken_s;
     d.transfer_methods = info->transfer_methods;
@@ -338,6 +340,12 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         route.cached_tokens = decision->chosen.cached_tokens;
         route.ttft_s = decision->chosen.ttft_s();
         last_booking_ = decision->booking.value;
+        if (r.split && router_.ranks().can_split()) {
+            const auto computed = static_cast<double>(
+                r.prompt_tokens - std::min(r.prompt_tokens, decision->chosen.cached_tokens));
+            (route.leg == Leg::kPrefill ? metrics_.split_tokens : metrics_.whole_tokens)
+                .observe(computed);
+        }
         const Member& m = members_[route.rank];
         if (!m.writer) predicted[0] = m.slot;
         if (route.leg == Leg::kPrefill && !members_[route.decode_rank].writer) {

@@ -17,6 +17,19 @@ metrics::Gauge* trust_gauge(metrics::Registry& registry, const protocol::ModelCa
                            std::move(with));
 }
 
+metrics::Histogram& computed_tokens(metrics::Registry& registry, const protocol::ModelCard& card,
+                                    std::string_view way) {
+    metrics::Labels with = labels(card);
+    with.emplace_back("way", way);
+    return registry.histogram(
+        "stator_router_computed_tokens",
+        "Tokens of a prompt that were to be computed, those cached not included, where it could "
+        "have a rank of its own: of those that had one (split) and those that did not (whole).",
+        {32, 64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384,
+         32768, 65536},
+        std::move(with));
+}
+
 }  // namespace
 
 PoolRouterMetrics::PoolRouterMetrics(metrics::Registry& registry, const protocol::ModelCard& card)
@@ -35,6 +48,8 @@ PoolRouterMetrics::PoolRouterMetrics(metrics::Registry& registry, const protocol
       prompt_tokens(registry.counter("stator_router_prompt_tokens_total",
                                      "Prompt tokens of requests with a first token.",
                                      labels(card))),
+      whole_tokens(computed_tokens(registry, card, "whole")),
+      split_tokens(computed_tokens(registry, card, "split")),
       index_blocks(registry.gauge("stator_router_index_blocks",
                                   "Different KV blocks that the index knows.", labels(card))),
       index_bytes(

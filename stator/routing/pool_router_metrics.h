@@ -17,6 +17,9 @@ struct PoolRouterMetrics {
     metrics::Counter& predicted_tokens;
     metrics::Counter& cached_tokens;
     metrics::Counter& prompt_tokens;
+    /// Of prompts that could be split, by whether they were.
+    metrics::Histogram& whole_tokens;
+    metrics::Histogram& split_tokens;
     metrics::Gauge& index_blocks;
     metrics::Gauge& index_bytes;
     metrics::Counter& audit_alarms;

@@ -56,6 +56,9 @@ LlamaEngine::LlamaEngine(std::unique_ptr<LlamaContext> context,
              .max_top_logprobs = kMaxTopLogprobs,
              .structured_output = options.tokenizer != nullptr,
              .kv_layout = context_->kv_layout()};
+    if (const auto* format = context_->handoff_format(); format != nullptr) {
+        info_.kv_bytes_per_token = format->bytes_per_cell();
+    }
     load_ = scheduler_.load();
     if (options.tokenizer) {
         guides_ = std::make_unique<GuideDesk>(

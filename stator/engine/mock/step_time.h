@@ -73,6 +73,8 @@ class StepTime {
         : form_(std::move(form)), encoder_(encoder) {}
 
     [[nodiscard]] std::chrono::nanoseconds of(const StepShape& shape) const;
+    [[nodiscard]] const EncoderTime& encoder() const { return encoder_; }
+    void set_encoder(EncoderTime encoder) { encoder_ = encoder; }
 
   private:
     Form form_;

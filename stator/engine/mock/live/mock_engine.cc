@@ -84,6 +84,7 @@ class MockEngine final : public Engine, private MockHost::Driven {
         info_.max_waiting = c.max_waiting;
         info_.max_top_logprobs = kMaxTopLogprobs;
         info_.kv_layout = handoffs_.kv_layout();
+        info_.kv_bytes_per_token = handoffs_.kv_bytes_per_token();
         if (handoffs_.encodes()) info_.media = {"image", "video"};
         if (options_.faults.crash()) seat_->wake(real(*options_.faults.crash()));
     }

@@ -32,6 +32,7 @@ class MockHandoffs {
                  std::uint32_t block_tokens);
 
     [[nodiscard]] const std::string& kv_layout() const { return kv_layout_; }
+    [[nodiscard]] std::uint64_t kv_bytes_per_token() const { return kv_bytes_; }
     [[nodiscard]] bool exports() const { return options_.store != nullptr; }
     [[nodiscard]] bool encodes() const { return options_.encodes && exports(); }
     /// Tokens that a picture or a frame becomes.
