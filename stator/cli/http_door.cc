@@ -76,11 +76,6 @@ HttpDoor::HttpDoor(const config::Settings& settings, ApiKeys keys, std::size_t t
 
 void HttpDoor::take_media(metrics::Registry& registry) {
     if (settings_.media.max_items == 0) return;
-    if (settings_.media.allow_private && settings_.media.hosts.empty()) {
-        return log_warn(
-            "Messages with images are refused: --media-allow-private is only taken "
-            "with --media-host.");
-    }
     auto loader = make_media_loader(settings_.media, registry);
     if (!loader) {
         return log_info("Messages with images are refused.", {{"reason", loader.error().message}});

@@ -98,7 +98,8 @@ Result<std::string> use_text_of_llama(const config::Settings& settings, ServedEn
 
 Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t threads,
                                 engine::KvEventSink kv_events,
-                                std::shared_ptr<transfer::HandoffStore> handoffs) {
+                                std::shared_ptr<transfer::HandoffStore> handoffs,
+                                metrics::Registry* registry) {
     const TimePoint start = Clock::real().now();
     ServedEngine out;
     auto weights = use_text_of_llama(settings, out);
@@ -108,6 +109,7 @@ Result<ServedEngine> open_llama(const config::Settings& settings, std::uint32_t 
     engine::LlamaOptions options = llama_options(settings.engine, path, threads);
     options.tokenizer = out.tokenizer;
     options.handoffs = std::move(handoffs);
+    options.registry = registry;
     options.embeddings_cache_bytes = settings.engine.encoder_cache_size.bytes;
     const Encoding encoding = encoding_of(settings);
     if (encoding != Encoding::kNone) options.mmproj_path = settings.model.mmproj;
@@ -158,10 +160,12 @@ frontend::ServedModel served_model(const ServedEngine& engine, const config::Set
 
 Result<ServedEngine> open_engine(const config::Settings& settings, std::uint32_t engine_threads,
                                  engine::KvEventSink kv_events,
-                                 std::shared_ptr<transfer::HandoffStore> handoffs) {
+                                 std::shared_ptr<transfer::HandoffStore> handoffs,
+                                 metrics::Registry* registry) {
     switch (settings.engine.kind) {
         case config::EngineKind::kLlama:
-            return open_llama(settings, engine_threads, std::move(kv_events), std::move(handoffs));
+            return open_llama(settings, engine_threads, std::move(kv_events), std::move(handoffs),
+                              registry);
         case config::EngineKind::kEcho:
             return open_echo(settings);
         case config::EngineKind::kMock: {

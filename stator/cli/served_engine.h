@@ -10,6 +10,7 @@
 #include "stator/engine/engine.h"
 #include "stator/engine/mock/live/mock_host.h"
 #include "stator/frontend/frontend.h"
+#include "stator/metrics/registry.h"
 #include "stator/model/gguf_model.h"
 #include "stator/text/chat_template.h"
 #include "stator/text/tokenizer.h"
@@ -42,9 +43,11 @@ struct ServedEngine {
 
 /// Opens what the settings ask for. Shows progress on standard error. The error is one sentence for
 /// the terminal. `kv_events` gets the changes of the prefix cache, where the engine has one.
-/// `handoffs`: where legs leave what they make; null: they are refused.
+/// `handoffs`: where legs leave what they make; null: they are refused. `registry`, which outlives
+/// the engine, gets what an encoder of media counts; null: nobody asks.
 [[nodiscard]] Result<ServedEngine> open_engine(
     const config::Settings& settings, std::uint32_t engine_threads, engine::KvEventSink kv_events,
-    std::shared_ptr<transfer::HandoffStore> handoffs = nullptr);
+    std::shared_ptr<transfer::HandoffStore> handoffs = nullptr,
+    metrics::Registry* registry = nullptr);
 
 }  // namespace stator::cli

@@ -91,8 +91,8 @@ std::function<void()> WorkerGroup::crash_of(Member& member) {
 
 Result<ServedEngine> WorkerGroup::open_engines(std::uint32_t engine_threads) {
     if (settings_.engine.kind != config::EngineKind::kMock) {
-        auto opened =
-            open_engine(settings_, engine_threads, kv_sink(members_.front(), 0), transfer_);
+        auto opened = open_engine(settings_, engine_threads, kv_sink(members_.front(), 0),
+                                  transfer_, &registry_);
         if (opened) members_.front().engines.push_back(opened->engine);
         return opened;
     }

@@ -68,6 +68,16 @@ class Loader {
                              format_value(body, body.get(out_.settings)),
                              format_value(all, all.get(out_.settings)), all.key, body.key)});
         }
+        const MediaSettings& media = out_.settings.media;
+        if (media.allow_private && media.hosts.empty()) {
+            const Option& priv = *find_option("media.allow_private");
+            const Option& hosts = *find_option("media.hosts");
+            problems_.push_back(
+                {place(priv),
+                 fmt::format("{} alone would let everybody who may send a message read what only "
+                             "this server can reach; name the hosts that are meant with {} ({}).",
+                             priv.flag, hosts.flag, hosts.key)});
+        }
     }
 
     tl::expected<Loaded, Problems> take() {

@@ -94,5 +94,18 @@ TEST(Load, LimitsThatContradictEachOther) {
                           "only 512M"));
 }
 
+TEST(Load, PrivateAddressesNeedHostsWithThem) {
+    Inputs inputs;
+    inputs.flags = {flag("media.allow_private", {"true"})};
+    const auto loaded = load(inputs);
+    ASSERT_FALSE(loaded.has_value());
+    ASSERT_EQ(loaded.error().size(), 1U);
+    EXPECT_EQ(loaded.error()[0].where, "--media-allow-private");
+    EXPECT_THAT(loaded.error()[0].message, HasSubstr("--media-allow-private alone"));
+    EXPECT_THAT(loaded.error()[0].message, HasSubstr("--media-host"));
+    inputs.flags.push_back(flag("media.hosts", {"*.media.internal"}));
+    EXPECT_TRUE(load(inputs).has_value());
+}
+
 }  // namespace
 }  // namespace stator::config

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "stator/base/check.h"
+#include "stator/fleet/canary.h"
 #include "stator/fleet/words.h"
 #include "stator/runtime/asio.h"
 
@@ -153,10 +154,10 @@ void LinkedWorker::on_step(StreamId stream, const protocol::StepEvent& event,
         if (over_ || canary_ != stream) return;
         if (event.finish) canary_.reset();
         // A refusal shows that the worker is alive, and nothing of its engine.
-        if (event.count > 0) canary_back();
+        if (is_back(event)) canary_back();
         return;
     }
-    if (event.count > 0) progress_ = true;
+    if (is_back(event)) progress_ = true;
     const Stream to = *known;
     if (event.finish) {
         (*ranks_)[to.rank]->ended();
@@ -265,10 +266,7 @@ void LinkedWorker::on_timer() {
 
 void LinkedWorker::send_canary() {
     if (!info_ || info_->loading || !link_) return;
-    auto request = std::make_shared<protocol::GenerateRequest>();
-    request->prompt = {info_->card.vocab_size > 1 ? 1U : 0U};
-    request->max_tokens = 1;
-    request->sampling.temperature = 0;
+    auto request = canary_request(*info_);
     request->deadline = Deadline::after(clock_.now(), options_.canary_within);
     canary_until_ = request->deadline;
     progress_since_canary_ = false;

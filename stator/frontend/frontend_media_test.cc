@@ -205,8 +205,19 @@ TEST(FrontendMedia, WrongImagesAreNamed) {
             "auto");
     refused(R"({"type":"image","source":{"type":"file"}})", "messages[0].content[1].source.type",
             "base64");
+    refused(R"({"type":"image","source":{"type":"base64","media_type":"image/png"}})",
+            "messages[0].content[1].source.data", "non-empty string");
+    refused(R"({"type":"image","source":{"type":"base64","data":"AAAA AAAA"}})",
+            "messages[0].content[1].source", "no base64");
+    refused(R"({"type":"image","source":{"type":"url","url":"http://example.org/"}})",
+            "messages[0].content[1].source", "only https");
+    refused(R"({"type":"image","source":"https://example.org/a.png"})",
+            "messages[0].content[1].source", "object");
+    refused(R"({"type":"image"})", "messages[0].content[1].source", "object");
     refused(R"({"type":"input_audio","input_audio":{"data":"","format":"wav"}})",
-            "messages[0].content[1]", "input_audio", "unsupported_parameter");
+            "messages[0].content[1]",
+            "\"input_audio\"; the model echo reads parts of type \"text\", \"image_url\" only",
+            "unsupported_parameter");
     refused(R"({"type":"video_url","video_url":{"url":"data:"}})", "messages[0].content[1]",
             "image_url", "unsupported_parameter");
     EXPECT_THAT(viewer.engine().encodes(), SizeIs(0));

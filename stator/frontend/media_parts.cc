@@ -69,9 +69,9 @@ tl::unexpected<Error> unsupported_part(std::string_view type, std::string_view p
     std::string reads = "\"text\"";
     if (rules.images) reads += ", \"image_url\"";
     if (rules.videos) reads += ", \"video_url\"";
-    auto e = error(ErrorCode::kUnsupported,
-                   "{} is of type \"{}\"; this model reads parts of type {} only", path,
-                   type.substr(0, 40), reads);
+    auto e = error(
+        ErrorCode::kUnsupported, "{} is of type \"{}\"; {}{} reads parts of type {} only", path,
+        type.substr(0, 40), rules.model.empty() ? "this model" : "the model ", rules.model, reads);
     e.value().param = path;
     return e;
 }

@@ -41,6 +41,7 @@ ModelEntry::ModelEntry(ServedModel m, const ModelMetrics* counters)
 
 RequestRules ModelEntry::rules(std::uint32_t max_choices) const {
     RequestRules rules;
+    rules.model = model.id;
     rules.defaults = model.defaults;
     rules.max_choices = max_choices;
     rules.max_top_logprobs = model.engine->info().max_top_logprobs;

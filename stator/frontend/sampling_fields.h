@@ -19,6 +19,7 @@ namespace stator::frontend {
 
 /// What the model and the server allow in a request.
 struct RequestRules {
+    std::string_view model = {};  ///< its id, for errors; lives as long as its entry
     SamplingDefaults defaults;
     std::uint32_t max_choices = 128;
     std::uint32_t max_top_logprobs = 20;  ///< what the engine can give

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "stator/media/decode/decode.h"
+#include "stator/media/decode/video.h"
 #include "stator/media/picture_fixture.h"
 
 namespace stator::media {
@@ -186,6 +187,72 @@ TEST(Decode, ManyScansAreTooComplex) {
               Outcome::kOk);
     EXPECT_EQ(decode(to_jpeg(gradient(64, 64), {.progressive = true, .scans = 2000})).outcome,
               Outcome::kTooComplex);
+}
+
+// ---- videos that were cut short, by what they say of their own length
+
+std::string little(std::uint32_t n) {
+    std::string out;
+    for (int i = 0; i < 4; ++i) out += static_cast<char>(n >> (8 * i) & 0xFFU);
+    return out;
+}
+std::string big(std::uint32_t n) {
+    const std::string out = little(n);
+    return {out.rbegin(), out.rend()};
+}
+bool cut_short(const std::string& bytes) {
+    return helper::is_cut_short(
+        {reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
+}
+
+TEST(CutShort, Avi) {
+    const std::string body = "AVI LIST0123456789";
+    const std::string whole = "RIFF" + little(18) + body;
+    EXPECT_FALSE(cut_short(whole));
+    EXPECT_FALSE(cut_short(whole + "what follows"));
+    EXPECT_TRUE(cut_short(whole.substr(0, whole.size() - 1)));
+    EXPECT_TRUE(cut_short("RIFF" + little(19) + body));
+    EXPECT_FALSE(cut_short("RIFF" + little(0xFFFFFFFF) + body)) << "it does not say";
+    // Large files go on in more RIFFs.
+    const std::string more = "RIFF" + little(8) + "AVIX0123";
+    EXPECT_FALSE(cut_short(whole + more));
+    EXPECT_TRUE(cut_short(whole + more.substr(0, 14)));
+}
+
+TEST(CutShort, Mp4) {
+    const auto box = [](const char* type, const std::string& body) {
+        return big(static_cast<std::uint32_t>(8 + body.size())) + type + body;
+    };
+    const std::string whole =
+        box("ftyp", "isom0000") + box("moov", std::string(30, 'm')) + box("mdat", "0123456789");
+    EXPECT_FALSE(cut_short(whole));
+    EXPECT_TRUE(cut_short(whole.substr(0, whole.size() - 1)));
+    EXPECT_TRUE(cut_short(whole.substr(0, 30)));
+    EXPECT_FALSE(cut_short(whole + "junk behind it is no box")) << "nor does it matter";
+    EXPECT_FALSE(cut_short(box("ftyp", "isom0000") + big(0) + "mdat" + "to the end"));
+    const std::string large = box("ftyp", "isom0000") + big(1) + "mdat" + big(0) + big(26);
+    EXPECT_FALSE(cut_short(large + std::string(10, 'x')));
+    EXPECT_TRUE(cut_short(large + std::string(9, 'x')));
+    EXPECT_TRUE(cut_short(box("ftyp", "isom0000") + big(1) + "mdat" + big(0xFFFFFFFF) + big(1)));
+    EXPECT_FALSE(cut_short(box("ftyp", "isom0000") + big(7) + "mdat" + "smaller than its head"));
+}
+
+TEST(CutShort, Matroska) {
+    const std::string head = "\x1A\x45\xDF\xA3\x84webm";
+    const std::string segment = "\x18\x53\x80\x67";
+    EXPECT_FALSE(cut_short(head + segment + "\x85" + "01234"));
+    EXPECT_TRUE(cut_short(head + segment + "\x85" + "0123"));
+    EXPECT_TRUE(cut_short(head + segment + "\x40\x06" + "01234"));
+    EXPECT_FALSE(cut_short(head + segment + "\xFF" + "a live stream does not say"));
+    EXPECT_FALSE(cut_short(head + segment + std::string(1, '\0') + "no size at all"));
+    EXPECT_FALSE(cut_short(head + segment));
+}
+
+TEST(CutShort, AnythingElse) {
+    EXPECT_FALSE(cut_short(""));
+    EXPECT_FALSE(cut_short("RIFF"));
+    EXPECT_FALSE(cut_short("RIFF" + little(1000) + "WAVE"));
+    EXPECT_FALSE(cut_short(std::string(100, '\0')));
 }
 
 }  // namespace

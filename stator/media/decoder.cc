@@ -35,6 +35,13 @@ tl::unexpected<Error> refusal(Kind kind, const helper::Reply& reply, const Decod
                          "the {} is of a type that is not read here (by its bytes, whatever its "
                          "name); send {}",
                          what, video ? "MP4, WebM, Matroska or AVI" : "JPEG, PNG or WebP");
+        case Outcome::kUnknownCodec:
+            return error(ErrorCode::kUnsupported,
+                         "the {} is coded in a way that is not read here; H.264, HEVC, VP8, VP9, "
+                         "AV1, MPEG-1, MPEG-2, MPEG-4 and Motion JPEG are",
+                         what);
+        case Outcome::kNoPicture:
+            return error(ErrorCode::kUnsupported, "the {} has sound, but no pictures", what);
         case Outcome::kAnimated:
             return error(ErrorCode::kUnsupported, "the {} is animated; send one picture", what);
         case Outcome::kTooManyPixels:
@@ -42,10 +49,16 @@ tl::unexpected<Error> refusal(Kind kind, const helper::Reply& reply, const Decod
                          "the {} is {} x {} pixels; at most {} and {} on a side are read", what,
                          reply.width, reply.height, limits.max_pixels, limits.max_side);
         case Outcome::kTooComplex:
-            return error(ErrorCode::kTooLarge, "the {} has more parts than are read", what);
+            if (video) {
+                return error(ErrorCode::kTooLarge, "the {} has more than {} packets", what,
+                             limits.max_packets);
+            }
+            return error(ErrorCode::kTooLarge, "the {} has more scans or chunks than are read",
+                         what);
         case Outcome::kTooLong:
-            return error(ErrorCode::kTooLarge, "the {} is longer than {} s, or does not say", what,
-                         limits.max_duration.count() / 1000);
+            return error(ErrorCode::kTooLarge,
+                         "the {} is longer than {} s, or does not say how long it is", what,
+                         to_seconds(limits.max_duration));
         case Outcome::kNoMemory:
             return error(ErrorCode::kTooLarge, "the {} takes more memory than it may", what);
         case Outcome::kOk:
@@ -66,7 +79,12 @@ Decoder::Decoder(DecoderOptions options, const Clock& clock)
     if (options_.video_helper.empty()) {
         options_.video_helper = beside_program("stator-video-decode");
     }
-    reads_video_ = can_run(options_.video_helper);
+    if (!can_run(options_.video_helper)) {
+        no_video_ =
+            "there is no stator-video-decode, which is built where FFmpeg's development packages "
+            "are installed and stands beside the server's program, or where --media-video-helper "
+            "says";
+    }
 }
 
 Decoder::~Decoder() = default;
@@ -75,7 +93,18 @@ Result<void> Decoder::check() {
     auto helper = take(Kind::kImage);
     if (!helper) return tl::unexpected<Error>(std::move(helper.error()));
     give_back(Kind::kImage, std::move(*helper));
+    if (!reads_video()) return {};
+    if (auto video = take(Kind::kVideo)) {
+        give_back(Kind::kVideo, std::move(*video));
+    } else {
+        log_warn("Videos are refused.", {{"reason", video.error().message}});
+        no_video_ = "its stator-video-decode can't be started";
+    }
     return {};
+}
+
+tl::unexpected<Error> Decoder::no_video() const {
+    return error(ErrorCode::kUnsupported, "this server reads no videos: {}", no_video_);
 }
 
 Result<std::unique_ptr<HelperProcess>> Decoder::take(Kind kind) {
@@ -103,10 +132,7 @@ void Decoder::give_back(Kind kind, std::unique_ptr<HelperProcess> helper) {
 
 Result<protocol::MediaContent> Decoder::decode(Kind kind, std::string_view bytes, Deadline deadline,
                                                const std::atomic<bool>& cancelled) {
-    if (kind == Kind::kVideo && !reads_video_) {
-        return error(ErrorCode::kUnsupported,
-                     "videos are not read by this server: it was built without the video decoder");
-    }
+    if (kind == Kind::kVideo && !reads_video()) return no_video();
     const DecodeLimits& limits = options_.limits;
     helper::Request request;
     request.kind = static_cast<std::uint32_t>(kind);
@@ -123,7 +149,8 @@ Result<protocol::MediaContent> Decoder::decode(Kind kind, std::string_view bytes
     auto process = take(kind);
     if (!process) {
         log_error("A decoding process can't be started.", {{"reason", process.error().message}});
-        auto e = error(ErrorCode::kUnavailable, "images can't be decoded at the moment");
+        auto e = error(ErrorCode::kUnavailable, "{} can't be decoded at the moment",
+                       kind == Kind::kVideo ? "videos" : "images");
         e.value().retryable = true;
         return e;
     }
@@ -137,8 +164,8 @@ Result<protocol::MediaContent> Decoder::decode(Kind kind, std::string_view bytes
         log_warn("A decoding process died of an item or had to be ended.",
                  {{"bytes", bytes.size()}, {"reason", answer.error().message}});
         if (answer.error().code == ErrorCode::kDeadlineExceeded) {
-            return error(ErrorCode::kDeadlineExceeded, "the {} takes too long to decode",
-                         kind == Kind::kVideo ? "video" : "image");
+            return error(ErrorCode::kDeadlineExceeded, "the {} takes longer than {} s to decode",
+                         kind == Kind::kVideo ? "video" : "image", to_seconds(limits.time));
         }
         return error(ErrorCode::kDataLoss, "the {} can't be decoded",
                      kind == Kind::kVideo ? "video" : "image");

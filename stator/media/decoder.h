@@ -49,9 +49,13 @@ class Decoder {
     Decoder(const Decoder&) = delete;
     Decoder& operator=(const Decoder&) = delete;
 
-    /// Starts a helper, to see whether that works. kUnavailable says why not.
+    /// Starts a helper of each kind, to see whether that works. kUnavailable: images can't be
+    /// decoded, and why. Without a helper that works videos are not read; that is no error. Before
+    /// the first decode().
     [[nodiscard]] Result<void> check();
-    [[nodiscard]] bool reads_video() const { return reads_video_; }
+    [[nodiscard]] bool reads_video() const { return no_video_.empty(); }
+    /// What videos are refused with where they are not read.
+    [[nodiscard]] tl::unexpected<Error> no_video() const;
     [[nodiscard]] const DecodeLimits& limits() const { return options_.limits; }
 
     /// kUnsupported: not a type that is read here; kDataLoss: broken, cut short, or the helper died
@@ -73,7 +77,7 @@ class Decoder {
 
     DecoderOptions options_;
     const Clock& clock_;
-    bool reads_video_ = false;
+    std::string no_video_;  ///< why videos are not read; empty: they are
     std::mutex mutex_;
     Idle images_;
     Idle videos_;

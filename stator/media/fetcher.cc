@@ -1,5 +1,7 @@
 #include "stator/media/fetcher.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -162,6 +164,18 @@ Result<void> connect_to_one(FetchConnection& connection, const std::vector<IpAdd
 
 }  // namespace
 
+Error Fetcher::with_limit(Error why, bool connected, bool over) const {
+    if (why.code != ErrorCode::kDeadlineExceeded) return why;
+    if (over) {
+        why.message =
+            fmt::format("the URL was not fetched within {} s", to_seconds(options_.total_timeout));
+    } else if (!connected) {
+        why.message = fmt::format("the URL's server could not be reached within {} s",
+                                  to_seconds(options_.connect_timeout));
+    }
+    return why;
+}
+
 Fetcher::Fetcher(FetchOptions options, std::shared_ptr<Resolver> resolver, const Clock& clock)
     : options_(std::move(options)), resolver_(std::move(resolver)), clock_(clock) {}
 
@@ -233,9 +247,13 @@ Result<std::string> Fetcher::fetch(std::string_view text, Deadline deadline,
                 options_.tls, url.host,
                 std::min(deadline, Deadline::after(clock_.now(), options_.connect_timeout)));
         }
+        const bool connected = done.has_value();
         if (done) done = connection.send(request_text(url), deadline);
         if (done) done = answer.read(connection, deadline);
-        if (!done) return tl::unexpected<Error>(std::move(done.error()));
+        if (!done) {
+            return tl::unexpected<Error>(
+                with_limit(std::move(done.error()), connected, deadline.reached(clock_.now())));
+        }
         const int status = answer.head().status;
         if (status == 200) return std::move(answer.body);
         if (!is_redirect(status)) {

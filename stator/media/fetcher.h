@@ -58,6 +58,8 @@ class Fetcher {
 
   private:
     [[nodiscard]] Result<Destination> check(Result<MediaUrl> url, Deadline deadline) const;
+    /// Says which limit it was that a deadline came of. `over`: the whole fetch's.
+    [[nodiscard]] Error with_limit(Error why, bool connected, bool over) const;
     [[nodiscard]] Result<void> check_url(const MediaUrl& url) const;
     [[nodiscard]] Result<std::vector<IpAddress>> checked_addresses(const MediaUrl& url,
                                                                    Deadline deadline) const;

@@ -45,6 +45,8 @@ struct Request {
 enum class Outcome : std::uint32_t {
     kOk = 0,
     kUnknownType,    ///< by its first bytes
+    kUnknownCodec,   ///< a video that is coded in a way that is not read
+    kNoPicture,      ///< a video file with sound alone
     kBroken,         ///< not what its type says, or cut short
     kTooManyPixels,  ///< `width` and `height` say how many
     kTooComplex,     ///< more scans, chunks or packets than an honest file has

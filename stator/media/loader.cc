@@ -16,6 +16,8 @@
 namespace stator::media {
 namespace {
 
+constexpr std::string_view kTooManyHeld = "too many images are in work at the moment";
+
 tl::unexpected<Error> busy(std::string_view what) {
     auto e = error(ErrorCode::kUnavailable, "{}; try again soon", what);
     e.value().retryable = true;
@@ -106,6 +108,8 @@ struct MediaLoader::Impl {
     void decode(const ItemPtr& item);
     Result<LoadedMedia> decoded(Item& item);
     void fail(const ItemPtr& item, Error why);
+    /// True: nobody waits for it any more; it has ended.
+    bool dropped(Item& item);
     void count(Item& item, std::size_t bytes);
     void remember(const std::shared_ptr<Load>& load);
     void stop();
@@ -159,16 +163,27 @@ void MediaLoader::Impl::fail(const ItemPtr& item, Error why) {
         why.message = "the request ran out of its time while its media were read";
         why.retryable = true;
     }
-    if (why.code != ErrorCode::kCancelled) metrics.failed(why.code);
+    metrics.failed(item->source.kind, why.code);
     why.param = item->source.path;
     count(*item, 0);
     item->load->fail(std::move(why));
 }
 
+bool MediaLoader::Impl::dropped(Item& item) {
+    if (!item.load->cancelled().load(std::memory_order_relaxed)) return false;
+    metrics.failed(item.source.kind, ErrorCode::kCancelled);
+    count(item, 0);
+    return true;
+}
+
 void MediaLoader::Impl::begin(const ItemPtr& item) {
     count(*item, item->source.text.size());
+    if (dropped(*item)) return;  // another item of the request has failed already
+    if (item->source.kind == protocol::MediaContent::Kind::kVideo && !decoder.reads_video()) {
+        return fail(item, decoder.no_video().value());
+    }
     if (held->used() >= options.max_held_bytes || sources.used() > options.max_source_bytes) {
-        return fail(item, busy("too many images are in work at the moment").value());
+        return fail(item, busy(kTooManyHeld).value());
     }
     const bool inside =
         item->source.form == MediaSource::Form::kBase64 || is_data_url(item->source.text);
@@ -178,11 +193,15 @@ void MediaLoader::Impl::begin(const ItemPtr& item) {
 }
 
 void MediaLoader::Impl::fetch(const ItemPtr& item) {
-    if (item->load->cancelled().load(std::memory_order_relaxed)) return count(*item, 0);
+    if (dropped(*item)) return;
     const TimePoint begin = clock.now();
     auto bytes = fetcher.fetch(item->source.text, item->load->deadline(), item->load->cancelled());
-    metrics.fetched(to_seconds(clock.now() - begin));
-    if (!bytes) return fail(item, std::move(bytes.error()));
+    const double seconds = to_seconds(clock.now() - begin);
+    if (!bytes) {
+        metrics.not_fetched(seconds, bytes.error().code);
+        return fail(item, std::move(bytes.error()));
+    }
+    metrics.fetched(seconds, bytes->size());
     if (bytes->empty()) {
         return fail(item, error(ErrorCode::kDataLoss, "the URL leads to nothing").value());
     }
@@ -205,6 +224,7 @@ Result<LoadedMedia> MediaLoader::Impl::decoded(Item& item) {
         if (!bytes) return tl::unexpected<Error>(std::move(bytes.error()));
         source.text = {};
         item.bytes = std::move(*bytes);
+        metrics.unpacked(item.bytes.size());
         count(item, item.bytes.size());
     }
     const bool video = source.kind == protocol::MediaContent::Kind::kVideo;
@@ -214,6 +234,8 @@ Result<LoadedMedia> MediaLoader::Impl::decoded(Item& item) {
         metrics.hit();
         return std::move(*known);
     }
+    // Many that came while there was room may have waited together.
+    if (held->used() >= options.max_held_bytes) return busy(kTooManyHeld);
     const TimePoint begin = clock.now();
     auto content =
         decoder.decode(source.kind, item.bytes, item.load->deadline(), item.load->cancelled());
@@ -234,12 +256,12 @@ Result<LoadedMedia> MediaLoader::Impl::decoded(Item& item) {
 }
 
 void MediaLoader::Impl::decode(const ItemPtr& item) {
-    if (item->load->cancelled().load(std::memory_order_relaxed)) return count(*item, 0);
+    if (dropped(*item)) return;
     auto media = decoded(*item);
     if (!media) return fail(item, std::move(media.error()));
     item->bytes = {};
     count(*item, 0);
-    metrics.loaded();
+    metrics.loaded(item->source.kind);
     item->load->finish(item->index, std::move(*media));
 }
 
@@ -264,6 +286,17 @@ Result<std::shared_ptr<MediaLoader>> MediaLoader::make(MediaLoaderOptions option
                       });
     registry.callback("stator_media_held_bytes", "Pixels of media items that are in use or cached.",
                       false, [held = impl->held] { return static_cast<double>(held->used()); });
+    registry.callback("stator_media_cached_bytes", "Those of them that may be used again.", false,
+                      [weak = std::weak_ptr(impl)] {
+                          const auto self = weak.lock();
+                          return self ? static_cast<double>(self->cache.bytes()) : 0.0;
+                      });
+    registry.callback("stator_media_source_bytes",
+                      "Media items on their way, as they came: they wait, are fetched or decoded.",
+                      false, [weak = std::weak_ptr(impl)] {
+                          const auto self = weak.lock();
+                          return self ? static_cast<double>(self->sources.used()) : 0.0;
+                      });
     return std::shared_ptr<MediaLoader>(new MediaLoader(std::move(impl)));
 }
 

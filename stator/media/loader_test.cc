@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <thread>
 
 #include "stator/base/log.h"
 #include "stator/media/content.h"
@@ -73,7 +74,7 @@ TEST_F(LoaderTest, ItemsComeInTheirOrder) {
     EXPECT_EQ((*items)[1].content->width, 3U);
     EXPECT_EQ((*items)[2].content->height, 10U);
     for (const auto& item : *items) EXPECT_EQ(item.digest, content_digest(*item.content));
-    EXPECT_EQ(metric("stator_media_items_total{outcome=\"ok\"}"), "3");
+    EXPECT_EQ(metric("stator_media_items_total{kind=\"image\",outcome=\"ok\"}"), "3");
     EXPECT_EQ(metric("stator_media_fetch_seconds_count"), "1");
     EXPECT_EQ(metric("stator_media_decode_seconds_count"), "3");
     EXPECT_EQ(metric("stator_media_helper_crashes_total"), "0");
@@ -111,6 +112,68 @@ TEST_F(LoaderTest, PixelsAreCountedAsLongAsTheyLive) {
     EXPECT_TRUE(load({source}));
 }
 
+TEST_F(LoaderTest, ItemsThatCameTogetherAreBoundedToo) {
+    MediaLoaderOptions options;
+    options.cache_bytes = 0;
+    options.max_held_bytes = 1000;
+    open(options);
+    // All of them come while there is room; two at a time are decoded.
+    std::vector<MediaSource> sources;
+    for (std::uint32_t i = 0; i < 20; ++i) {
+        sources.push_back(image(to_data_url("image/png", to_png(gradient(20 + i, 20)))));
+    }
+    const auto items = load(std::move(sources));
+    ASSERT_FALSE(items);
+    EXPECT_EQ(items.error().code, ErrorCode::kUnavailable);
+    EXPECT_TRUE(items.error().retryable);
+    // Those that had not begun are dropped.
+    const Deadline end = Deadline::after(Clock::real().now(), std::chrono::seconds(20));
+    while (metric("stator_media_source_bytes") != "0" && !end.reached(Clock::real().now())) {
+        std::this_thread::yield();
+    }
+    loader->stop();
+    EXPECT_LE(std::stoi(metric("stator_media_decode_seconds_count")), 4);
+    EXPECT_EQ(metric("stator_media_held_bytes"), "0");
+    EXPECT_EQ(metric("stator_media_source_bytes"), "0");
+}
+
+TEST_F(LoaderTest, WhatIsFetchedIsCounted) {
+    open();
+    const std::string picture = to_png(gradient(7, 5));
+    net::ScriptedServer server([&](net::ScriptedConnection& c) {
+        if (c.read_request().starts_with("GET /a ")) return static_cast<void>(c.answer(picture));
+        c.send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    });
+    EXPECT_TRUE(load({image(server.url() + "/a")}));
+    EXPECT_FALSE(load({image(server.url() + "/b")}));
+    EXPECT_FALSE(load({image("ftp://a/b")}));
+    const std::string inside = to_png(gradient(4, 4));
+    EXPECT_TRUE(load({image(to_data_url("image/png", inside))}));
+    EXPECT_EQ(metric("stator_media_fetches_total{outcome=\"ok\"}"), "1");
+    EXPECT_EQ(metric("stator_media_fetches_total{outcome=\"unavailable\"}"), "1");
+    EXPECT_EQ(metric("stator_media_fetches_total{outcome=\"invalid_argument\"}"), "1");
+    EXPECT_EQ(metric("stator_media_fetch_seconds_count"), "3");
+    EXPECT_EQ(metric("stator_media_bytes_total{from=\"url\"}"), std::to_string(picture.size()));
+    EXPECT_EQ(metric("stator_media_bytes_total{from=\"request\"}"), std::to_string(inside.size()));
+    EXPECT_EQ(metric("stator_media_cached_bytes"), std::to_string(7 * 5 * 3 + 4 * 4 * 3));
+    EXPECT_EQ(metric("stator_media_source_bytes"), "0");
+}
+
+TEST_F(LoaderTest, WithoutTheVideoDecoderNothingIsFetched) {
+    open();
+    std::atomic<int> asked{0};
+    net::ScriptedServer server([&](net::ScriptedConnection& c) {
+        c.read_request();
+        ++asked;
+        c.answer("x");
+    });
+    MediaSource video = image(server.url());
+    video.kind = protocol::MediaContent::Kind::kVideo;
+    EXPECT_FALSE(load({video}));
+    EXPECT_EQ(asked.load(), 0);
+    EXPECT_EQ(metric("stator_media_fetch_seconds_count"), "0");
+}
+
 TEST_F(LoaderTest, ErrorsNameTheirSource) {
     open();
     const MediaSource good = image(to_data_url("image/png", to_png(gradient(20, 20))));
@@ -120,13 +183,15 @@ TEST_F(LoaderTest, ErrorsNameTheirSource) {
     EXPECT_EQ(items.error().param, bad.path);
     EXPECT_EQ(items.error().code, ErrorCode::kUnsupported);
     EXPECT_FALSE(items.error().retryable);
-    EXPECT_EQ(metric("stator_media_items_total{outcome=\"unsupported\"}"), "1");
+    EXPECT_EQ(metric("stator_media_items_total{kind=\"image\",outcome=\"unsupported\"}"), "1");
     MediaSource video = good;
     video.kind = protocol::MediaContent::Kind::kVideo;
     const auto none = load({video});
     ASSERT_FALSE(none);
     EXPECT_EQ(none.error().code, ErrorCode::kUnsupported);
-    EXPECT_THAT(none.error().message, HasSubstr("without the video decoder"));
+    EXPECT_THAT(none.error().message, HasSubstr("no stator-video-decode"));
+    EXPECT_THAT(none.error().message, HasSubstr("--media-video-helper"));
+    EXPECT_EQ(metric("stator_media_items_total{kind=\"video\",outcome=\"unsupported\"}"), "1");
 }
 
 TEST_F(LoaderTest, TooManyBytes) {

@@ -89,9 +89,34 @@ TEST_F(VideoTest, OtherContainersAndCodecs) {
         if (bytes.empty()) continue;  // an ffmpeg without that encoder
         const auto content = decode(bytes);
         ASSERT_TRUE(content) << ending << ": " << content.error().message;
-        EXPECT_GE(content->frames, 7U) << ending;
-        EXPECT_LE(content->frames, 8U) << ending;
+        EXPECT_EQ(content->frames, 8U) << ending;
+        EXPECT_NEAR(content->frame_ms.back(), 900, 1) << ending;
     }
+}
+
+TEST_F(VideoTest, WhatHasNoPicturesOrIsCodedInAnotherWaySaysSo) {
+    const std::string sound = clip("sine=duration=1 -c:a aac", "m4a");
+    if (!sound.empty()) {
+        const auto content = decode(sound);
+        ASSERT_FALSE(content);
+        EXPECT_EQ(content.error().code, ErrorCode::kUnsupported);
+        EXPECT_THAT(content.error().message, testing::HasSubstr("no pictures"));
+    }
+    const std::string raw = clip("testsrc=size=64x48:rate=10:duration=1 -c:v rawvideo", "avi");
+    if (!raw.empty()) {
+        const auto content = decode(raw);
+        ASSERT_FALSE(content);
+        EXPECT_EQ(content.error().code, ErrorCode::kUnsupported);
+        EXPECT_THAT(content.error().message, testing::HasSubstr("coded in a way"));
+    }
+}
+
+TEST_F(VideoTest, AHelperThatDoesNotWorkIsNoError) {
+    options.video_helper = "/bin/true";
+    Decoder decoder(options, Clock::real());
+    ASSERT_TRUE(decoder.check());
+    EXPECT_FALSE(decoder.reads_video());
+    EXPECT_THAT(decoder.no_video().value().message, testing::HasSubstr("can't be started"));
 }
 
 TEST_F(VideoTest, FewFramesAreNotRepeated) {
@@ -114,7 +139,8 @@ TEST_F(VideoTest, WhatIsRefused) {
     EXPECT_EQ(refused(std::string(1000, '\0')), ErrorCode::kUnsupported);
     EXPECT_EQ(refused("#EXTM3U\nfile:///etc/passwd\n"), ErrorCode::kUnsupported);
     EXPECT_EQ(refused("ffconcat version 1.0\nfile /etc/passwd\n"), ErrorCode::kUnsupported);
-    EXPECT_NE(refused(mp4.substr(0, mp4.size() / 2)), ErrorCode::kUnknown);
+    EXPECT_EQ(refused(mp4.substr(0, mp4.size() / 2)), ErrorCode::kDataLoss);
+    EXPECT_EQ(refused(mp4.substr(0, mp4.size() - 1)), ErrorCode::kDataLoss);
     options.limits.max_duration = std::chrono::milliseconds(3'000);
     EXPECT_EQ(refused(mp4), ErrorCode::kTooLarge);
     options.limits = {};

@@ -128,3 +128,12 @@ def test_environment_sets_options(start_server, tmp_path):
         assert b"from-the-environment" in server.request("GET", "/v1/models")[2]
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("command", ["serve", "frontend"])
+def test_private_addresses_need_hosts_with_them(command):
+    done = run(command, "--media-allow-private")
+    assert done.returncode != 0
+    for option in ("--media-allow-private", "--media-host"):
+        assert option in done.stderr
+    assert "--media-host" in run("config", "--media-allow-private").stderr

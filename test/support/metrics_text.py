@@ -1,6 +1,7 @@
 """Reads Prometheus text as far as our tests need it."""
 
 import re
+import urllib.request
 
 _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
@@ -37,3 +38,10 @@ class Metrics:
         if not found and name not in self.names():
             raise KeyError(f"{name}; there are {sorted(self.names())}")
         return sum(found)
+
+
+def worker_metrics(worker):
+    """Of a worker that was started with `--worker-http 127.0.0.1:0`."""
+    port = int(re.search(r"Health and metrics are shown\. port=(\d+)", worker.log()).group(1))
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return Metrics(answer.read().decode())

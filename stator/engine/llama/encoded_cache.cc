@@ -16,16 +16,20 @@ std::shared_ptr<const Encoded> EncodedCache::find(const protocol::Digest& digest
     return entries_.front().encoded;
 }
 
-void EncodedCache::put(const protocol::Digest& digest, std::shared_ptr<const Encoded> encoded) {
-    if (encoded->bytes() > budget_ || by_name_.contains(name_of(digest))) return;
+std::uint64_t EncodedCache::put(const protocol::Digest& digest,
+                                std::shared_ptr<const Encoded> encoded) {
+    if (encoded->bytes() > budget_ || by_name_.contains(name_of(digest))) return 0;
     bytes_ += encoded->bytes();
     entries_.push_front({name_of(digest), std::move(encoded)});
     by_name_.emplace(entries_.front().name, entries_.begin());
+    std::uint64_t gone = 0;
     while (bytes_ > budget_) {
         bytes_ -= entries_.back().encoded->bytes();
         by_name_.erase(entries_.back().name);
         entries_.pop_back();
+        ++gone;
     }
+    return gone;
 }
 
 }  // namespace stator::engine::llama

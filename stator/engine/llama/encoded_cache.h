@@ -19,7 +19,8 @@ class EncodedCache {
 
     /// Null: not here.
     [[nodiscard]] std::shared_ptr<const Encoded> find(const protocol::Digest& digest);
-    void put(const protocol::Digest& digest, std::shared_ptr<const Encoded> encoded);
+    /// How many others had to go for it. Not kept: one larger than the budget.
+    std::uint64_t put(const protocol::Digest& digest, std::shared_ptr<const Encoded> encoded);
     [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
 
   private:

@@ -23,11 +23,11 @@ TEST(EncodedCache, TheLeastRecentlyUsedGoWhenItIsFull) {
     cache.put(named(2), encoded(10));
     EXPECT_EQ(cache.bytes(), 80U);
     EXPECT_NE(cache.find(named(1)), nullptr);
-    cache.put(named(3), encoded(10));
+    EXPECT_EQ(cache.put(named(3), encoded(10)), 1U);
     EXPECT_EQ(cache.bytes(), 80U);
     EXPECT_EQ(cache.find(named(2)), nullptr);
     EXPECT_NE(cache.find(named(1)), nullptr);
-    cache.put(named(4), encoded(26));
+    EXPECT_EQ(cache.put(named(4), encoded(26)), 0U);
     EXPECT_EQ(cache.find(named(4)), nullptr) << "larger than all of it";
     cache.put(named(1), encoded(10));
     EXPECT_EQ(cache.bytes(), 80U);

@@ -10,10 +10,11 @@ namespace stator::engine::llama {
 
 EncoderDesk::EncoderDesk(std::unique_ptr<MediaEncoder> encoder,
                          std::shared_ptr<transfer::HandoffStore> store, std::uint64_t cache_bytes,
-                         Done done)
+                         metrics::Registry* registry, Done done)
     : encoder_(std::move(encoder)),
       store_(std::move(store)),
       cache_(cache_bytes),
+      metrics_(registry != nullptr ? *registry : unread_),
       done_(std::move(done)) {
     thread_ = std::thread([this] { run(); });
 }
@@ -31,6 +32,7 @@ void EncoderDesk::ask(protocol::RequestId id, protocol::MediaItem item, Deadline
     {
         const std::scoped_lock lock(mutex_);
         jobs_.push_back({id, std::move(item), deadline});
+        metrics_.waiting(jobs_.size());
     }
     wake_.notify_one();
 }
@@ -64,6 +66,7 @@ void EncoderDesk::run() {
             if (stopping_) return;
             job = std::move(jobs_.front());
             jobs_.pop_front();
+            metrics_.waiting(jobs_.size());
             current_ = job.id;
             current_cancelled_ = job.cancelled;
         }
@@ -75,25 +78,43 @@ void EncoderDesk::work(const Job& job) {
     const Clock& clock = Clock::real();
     const auto cancelled = [] { return error(ErrorCode::kCancelled, "It was cancelled."); };
     const TimePoint start = clock.now();
-    if (current_is_cancelled()) return done_(job.id, cancelled(), false, 0);
+    if (current_is_cancelled()) return end(job, cancelled(), false, 0);
     if (job.deadline.reached(start)) {
-        return done_(job.id, error(ErrorCode::kDeadlineExceeded, "The request's time ran out."),
-                     false, 0);
+        return end(job, error(ErrorCode::kDeadlineExceeded, "The request's time ran out."), false,
+                   0);
     }
     auto encoded = cache_.find(job.item.digest);
     const bool cached = encoded != nullptr;
     double seconds = 0.0;
-    if (!cached) {
-        auto made = encoder_->encode(*job.item.content, job.item.digest);
+    if (cached) {
+        metrics_.found();
+    } else {
+        metrics_.not_found();
+        const std::uint64_t before = frames();
+        const auto done = [&](std::uint32_t count) {
+            frames_.store(before + count, std::memory_order_relaxed);
+            return !current_is_cancelled();
+        };
+        auto made = encoder_->encode(*job.item.content, job.item.digest, done);
+        if (made) done(job.item.content->frames);
         seconds = to_seconds(clock.now() - start);
-        if (!made) {
-            return done_(job.id, tl::unexpected<Error>(std::move(made.error())), false, seconds);
-        }
+        metrics_.encoded(seconds, made ? made->count : 0);
+        if (!made) return end(job, tl::unexpected<Error>(std::move(made.error())), false, seconds);
         encoded = std::make_shared<const Encoded>(std::move(*made));
-        cache_.put(job.item.digest, encoded);
+        const std::uint64_t evicted = cache_.put(job.item.digest, encoded);
+        metrics_.cached(cache_.bytes(), evicted);
     }
-    if (current_is_cancelled()) return done_(job.id, cancelled(), cached, seconds);
-    done_(job.id, leave(*encoded, job.item.digest), cached, seconds);
+    if (current_is_cancelled()) return end(job, cancelled(), cached, seconds);
+    end(job, leave(*encoded, job.item.digest), cached, seconds);
+}
+
+void EncoderDesk::end(const Job& job, Left left, bool cached, double seconds) {
+    if (left) {
+        metrics_.left();
+    } else {
+        metrics_.failed(left.error().code);
+    }
+    done_(job.id, std::move(left), cached, seconds);
 }
 
 EncoderDesk::Left EncoderDesk::leave(const Encoded& encoded, const protocol::Digest& digest) {

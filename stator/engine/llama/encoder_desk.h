@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -11,6 +12,7 @@
 #include "stator/base/clock.h"
 #include "stator/base/error.h"
 #include "stator/engine/llama/encoded_cache.h"
+#include "stator/engine/llama/encoder_metrics.h"
 #include "stator/engine/llama/media_encoder.h"
 #include "stator/protocol/generate.h"
 #include "stator/transfer/handoff_store.h"
@@ -27,9 +29,10 @@ class EncoderDesk {
     /// kDeadlineExceeded; kOverloaded, retryable: no memory to leave it in.
     using Done = std::function<void(protocol::RequestId, Left, bool cached, double seconds)>;
 
+    /// `registry` may be null.
     EncoderDesk(std::unique_ptr<MediaEncoder> encoder,
                 std::shared_ptr<transfer::HandoffStore> store, std::uint64_t cache_bytes,
-                Done done);
+                metrics::Registry* registry, Done done);
     /// Leaves out what is not encoded yet.
     ~EncoderDesk();
     EncoderDesk(const EncoderDesk&) = delete;
@@ -37,10 +40,12 @@ class EncoderDesk {
 
     /// `item` has its content.
     void ask(protocol::RequestId id, protocol::MediaItem item, Deadline deadline);
-    /// What waits ends at once, what is being encoded when that is done: with kCancelled, if it is
-    /// not too late. Unknown ids are ignored.
+    /// What waits ends at once, what is being encoded after the picture, of a video the frame, that
+    /// is: with kCancelled, if it is not too late. Unknown ids are ignored.
     void cancel(protocol::RequestId id);
     [[nodiscard]] std::size_t waiting() const;
+    /// Pictures and frames encoded so far: goes on within a video. Thread-safe.
+    [[nodiscard]] std::uint64_t frames() const { return frames_.load(std::memory_order_relaxed); }
 
   private:
     struct Job {
@@ -51,12 +56,16 @@ class EncoderDesk {
     };
     void run();
     void work(const Job& job);
+    void end(const Job& job, Left left, bool cached, double seconds);
     [[nodiscard]] bool current_is_cancelled() const;
     [[nodiscard]] Left leave(const Encoded& encoded, const protocol::Digest& digest);
 
     std::unique_ptr<MediaEncoder> encoder_;  ///< the desk's thread only
     std::shared_ptr<transfer::HandoffStore> store_;
     EncodedCache cache_;  ///< the desk's thread only
+    std::atomic<std::uint64_t> frames_{0};
+    metrics::Registry unread_;  ///< where none was given
+    EncoderMetrics metrics_;
     Done done_;
 
     mutable std::mutex mutex_;

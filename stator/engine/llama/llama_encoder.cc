@@ -38,9 +38,9 @@ class LlamaEncoder final : public Engine {
         info_.max_waiting = options.max_waiting;
         info_.media = {"image", "video"};
         desk_ = std::make_unique<EncoderDesk>(
-            std::move(encoder), options.handoffs, options.embeddings_cache_bytes,
-            [this](RequestId id, EncoderDesk::Left left, bool cached, double seconds) {
-                end(id, std::move(left), cached, seconds);
+            std::move(encoder), options.handoffs, options.embeddings_cache_bytes, options.registry,
+            [this](RequestId id, EncoderDesk::Left left, bool /*cached*/, double seconds) {
+                end(id, std::move(left), seconds);
             });
     }
     ~LlamaEncoder() override {
@@ -55,13 +55,15 @@ class LlamaEncoder final : public Engine {
     [[nodiscard]] protocol::LoadReport load() const override;
     [[nodiscard]] protocol::ForwardPassMetrics forward_pass_metrics() const override {
         const std::scoped_lock lock(mutex_);
-        return work_;
+        protocol::ForwardPassMetrics out = work_;
+        out.steps = desk_->frames();
+        return out;
     }
     [[nodiscard]] bool healthy() const override { return true; }
     void stop(Deadline deadline) override;
 
   private:
-    void end(RequestId id, EncoderDesk::Left left, bool cached, double seconds);
+    void end(RequestId id, EncoderDesk::Left left, double seconds);
 
     std::unique_ptr<WeightlessModel> text_;
     EngineInfo info_;
@@ -98,13 +100,12 @@ Result<void> LlamaEncoder::submit(protocol::GenerateRequest request,
 }
 
 /// On the desk's thread.
-void LlamaEncoder::end(RequestId id, EncoderDesk::Left left, bool cached, double seconds) {
+void LlamaEncoder::end(RequestId id, EncoderDesk::Left left, double seconds) {
     std::shared_ptr<StepSink> sink;
     {
         const std::scoped_lock lock(mutex_);
         sink = live_.at(id);
         work_.model_seconds += seconds;
-        if (!cached && left) ++work_.steps;
     }
     protocol::StepBatch batch;
     batch.events.push_back(end_of(id, std::move(left)));

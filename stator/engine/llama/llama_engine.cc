@@ -69,6 +69,7 @@ LlamaEngine::LlamaEngine(std::unique_ptr<LlamaContext> context,
         info_.media = {"image", "video"};
         encoder_ = std::make_unique<EncoderDesk>(
             std::move(encoder), std::move(options.handoffs), options.embeddings_cache_bytes,
+            options.registry,
             [this](RequestId id, EncoderDesk::Left left, bool /*cached*/, double seconds) {
                 take_encoded(id, std::move(left), seconds);
             });

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "stator/engine/engine.h"
+#include "stator/metrics/registry.h"
 #include "stator/text/tokenizer.h"
 #include "stator/transfer/handoff_store.h"
 
@@ -38,6 +39,9 @@ struct LlamaOptions {
     /// are refused.
     std::string mmproj_path;
     std::uint64_t embeddings_cache_bytes = 256ULL << 20;  ///< of pictures encoded lately
+    /// Where what the encoder does is counted (stator_encoder_*); outlives the engine. Null:
+    /// nowhere.
+    metrics::Registry* registry = nullptr;
     std::uint64_t seed = 0;  ///< base of the seeds of requests that give none; 0 = random
     std::function<void(float)> progress;  ///< 0..1 while loading, on the caller's thread
 };

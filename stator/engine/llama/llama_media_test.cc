@@ -267,6 +267,39 @@ TEST_F(LlamaMediaTest, TheSamePictureIsEncodedOnceAndItsPrefixIsCached) {
     EXPECT_EQ(run(*engine, with_other).cached, 0U);
 }
 
+TEST_F(LlamaMediaTest, WhatTheEncoderDoesIsCounted) {
+    metrics::Registry registry;
+    const auto metric = [&registry](const std::string& line) {
+        const std::string text = registry.render();
+        const std::size_t at = text.find("\n" + line + " ");
+        return at == std::string::npos ? -1.0 : std::stod(text.substr(at + line.size() + 2));
+    };
+    LlamaOptions o = with_store();
+    o.mmproj_path = projector;
+    o.registry = &registry;
+    start(o);
+    const auto first = encode(*engine, 1, picture(1));
+    ASSERT_TRUE(first.handoff);
+    const double bytes = metric("stator_encoder_cache_bytes");
+    EXPECT_EQ(bytes, static_cast<double>(first.handoff->parts[0].size));
+    ASSERT_TRUE(encode(*engine, 1, picture(1)).handoff);
+    ASSERT_TRUE(encode(*engine, 2, picture(2)).handoff);
+    EXPECT_EQ(metric("stator_encoder_legs_total{outcome=\"ok\"}"), 3);
+    EXPECT_EQ(metric("stator_encoder_cache_hits_total"), 1);
+    EXPECT_EQ(metric("stator_encoder_cache_misses_total"), 2);
+    EXPECT_EQ(metric("stator_encoder_seconds_count"), 2);
+    EXPECT_EQ(metric("stator_encoder_rows_total"), 2 * first.handoff->tokens);
+    EXPECT_EQ(metric("stator_encoder_cache_evictions_total"), 0);
+    EXPECT_EQ(metric("stator_encoder_waiting_items"), 0);
+
+    o.embeddings_cache_bytes = static_cast<std::uint64_t>(bytes);  // room for one
+    start(o);
+    ASSERT_TRUE(encode(*engine, 3, picture(3)).handoff);
+    ASSERT_TRUE(encode(*engine, 4, picture(4)).handoff);
+    EXPECT_EQ(metric("stator_encoder_cache_evictions_total"), 1);
+    EXPECT_EQ(metric("stator_encoder_cache_bytes"), bytes);
+}
+
 TEST_F(LlamaMediaTest, PicturesAndTextsInOneStepAreEachTheirOwn) {
     PlainMedia plain(projector);
     LlamaOptions o = with_store();

@@ -100,7 +100,7 @@ MediaEncoder::~MediaEncoder() {
 }
 
 Result<Encoded> MediaEncoder::encode(const protocol::MediaContent& content,
-                                     const protocol::Digest& digest) {
+                                     const protocol::Digest& digest, const GoOn& go_on) {
     const std::uint64_t frame_bytes = std::uint64_t{content.width} * content.height * 3;
     if (content.width == 0 || content.height == 0 || content.frames == 0 ||
         content.width > 65'536 || content.height > 65'536 ||
@@ -110,6 +110,7 @@ Result<Encoded> MediaEncoder::encode(const protocol::MediaContent& content,
     }
     Encoded out;
     for (std::uint32_t frame = 0; frame < content.frames; ++frame) {
+        if (!go_on(frame)) return error(ErrorCode::kCancelled, "It was cancelled.");
         const auto* pixels =
             reinterpret_cast<const unsigned char*>(content.pixels.data()) + frame * frame_bytes;
         const std::string name = fmt::format("{}:{}", hex(digest), frame);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -37,10 +38,12 @@ class MediaEncoder {
     MediaEncoder(const MediaEncoder&) = delete;
     MediaEncoder& operator=(const MediaEncoder&) = delete;
 
+    /// Asked before each frame: whether to go on.
+    using GoOn = std::function<bool(std::uint32_t frames_done)>;
     /// A video's frames are encoded like pictures in a row. kInvalidArgument, param "media": the
-    /// content is not what it says, or becomes too much; kInternal.
+    /// content is not what it says, or becomes too much; kCancelled; kInternal.
     [[nodiscard]] Result<Encoded> encode(const protocol::MediaContent& content,
-                                         const protocol::Digest& digest);
+                                         const protocol::Digest& digest, const GoOn& go_on);
     [[nodiscard]] std::uint32_t width() const { return width_; }
     /// Of embeddings: "f32:<width>:<digest of the encoder's file>".
     [[nodiscard]] const std::string& layout() const { return layout_; }

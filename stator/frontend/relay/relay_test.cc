@@ -156,6 +156,22 @@ TEST(Relay, KeysGoOnOnlyWhereTheyAreMeantTo) {
     EXPECT_THAT(seen, testing::Not(HasSubstr("mine")));
 }
 
+TEST(Relay, MediaOfAllKindsAreTheUpstreamsToRead) {
+    std::string seen;
+    const ScriptedServer server(upstream([&](ScriptedConnection& c, const std::string& request) {
+        seen = request.substr(request.find("\r\n\r\n") + 4);
+        return c.answer("{}");
+    }));
+    RelayDoor door({server.url()});
+    const std::string body =
+        R"({"model":"big","messages":[{"role":"user","content":[)"
+        R"({"type":"input_audio","input_audio":{"data":"UklGRg==","format":"wav"}},)"
+        R"({"type":"video_url","video_url":{"url":"data:video/mp4;base64,AAAA"}},)"
+        R"({"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAA"}}]}]})";
+    EXPECT_EQ(door.send("POST", kChat, body, {{"Content-Type", "application/json"}}).status, 200);
+    EXPECT_EQ(seen, body);
+}
+
 TEST(Relay, AnUpstreamThatIsGoneCostsNoRequest) {
     const net::RefusingPort nobody;
     std::atomic<int> served{0};

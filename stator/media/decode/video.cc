@@ -87,8 +87,11 @@ class Video {
         if (!(rate > 0) || most < 2) return seconds_ * index / most;
         return std::max((seconds_ - 1 / rate) * index / (most - 1) - 0.5 / rate, 0.0);
     }
+    /// The first of the stream's units at or after that time: a unit may be a whole frame.
     [[nodiscard]] std::int64_t units(double seconds) const {
-        return static_cast<std::int64_t>(seconds / av_q2d(stream_->time_base));
+        constexpr double kRounding = 1e-6;
+        return static_cast<std::int64_t>(
+            std::ceil(seconds / av_q2d(stream_->time_base) - kRounding));
     }
 
     Reader reader_;
@@ -127,8 +130,11 @@ Outcome Video::open() {
     if (opened < 0) return Outcome::kBroken;
     const AVCodec* codec = nullptr;
     const int index = av_find_best_stream(format_, AVMEDIA_TYPE_VIDEO, -1, -1, &codec, 0);
-    if (index < 0 || codec == nullptr) return Outcome::kUnknownType;
+    if (index == AVERROR_STREAM_NOT_FOUND) return Outcome::kNoPicture;
+    if (index < 0 || codec == nullptr) return Outcome::kUnknownCodec;
     stream_ = format_->streams[index];
+    // The cover of a piece of music.
+    if ((stream_->disposition & AV_DISPOSITION_ATTACHED_PIC) != 0) return Outcome::kNoPicture;
     for (unsigned i = 0; i < format_->nb_streams; ++i) {
         if (static_cast<int>(i) != index) format_->streams[i]->discard = AVDISCARD_ALL;
     }
@@ -148,7 +154,7 @@ Outcome Video::open_codec(const AVCodec* codec) {
     codec_->max_pixels = static_cast<std::int64_t>(limits_.max_pixels);
     codec_->codec_whitelist = av_strdup(kCodecs);
     codec_->pkt_timebase = stream_->time_base;
-    if (avcodec_open2(codec_, codec, nullptr) < 0) return Outcome::kUnknownType;
+    if (avcodec_open2(codec_, codec, nullptr) < 0) return Outcome::kUnknownCodec;
     const double own = static_cast<double>(stream_->duration) * av_q2d(stream_->time_base);
     seconds_ = format_->duration > 0 ? static_cast<double>(format_->duration) / AV_TIME_BASE : own;
     if (!(seconds_ > 0) || seconds_ * 1000 > limits_.max_duration_ms) return Outcome::kTooLong;
@@ -304,6 +310,7 @@ Decoded Video::sample() {
 
 Decoded decode_video(Bytes bytes, const Limits& limits) {
     av_log_set_callback([](void*, int, const char*, va_list) {});
+    if (is_cut_short(bytes)) return failed(Outcome::kBroken);
     return Video(bytes, limits).sample();
 }
 

@@ -10,4 +10,8 @@ namespace stator::media::helper {
 /// it is.
 [[nodiscard]] Decoded decode_video(Bytes bytes, const Limits& limits);
 
+/// Whether what the file says of itself is more than there is: AVI's RIFF, the boxes of an MP4 that
+/// hold its pictures or their index, Matroska's segment. Decoders would take what is left of it.
+[[nodiscard]] bool is_cut_short(Bytes bytes);
+
 }  // namespace stator::media::helper
