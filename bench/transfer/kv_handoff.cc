@@ -10,8 +10,9 @@
 //   handoff       from the end of the prefill (the engine begins to export) to the KV being in the
 //                 other engine's cache, before its first step
 //   own           llama.cpp's export and import; own_parts: the same in the handoff's parts
-//   added         of handoff - own of each time
+//   added         handoff - own of each time; added_p90: what nine of ten do not exceed
 //   reserve …     the stages of it, one behind the other
+//   first_…       the first handoff, whose pages were never used
 #include <llama.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -56,11 +57,12 @@ constexpr std::uint32_t kPartTokens = 128;
 
 std::int64_t now_ns() { return Clock::real().now().ns; }
 
-double median(std::vector<double> values) {
+double quantile(std::vector<double> values, double q) {
     if (values.empty()) fail("nothing was measured");
     std::ranges::sort(values);
-    return values[values.size() / 2];
+    return values[static_cast<std::size_t>(q * static_cast<double>(values.size() - 1))];
 }
+double median(std::vector<double> values) { return quantile(std::move(values), 0.5); }
 
 struct Arguments {
     std::string model;
@@ -491,19 +493,23 @@ void measure(const Arguments& a, const char* program) {
         {
             Client prefill(loop, "unix:" + folder + "/--prefill.sock");
             Client decode(loop, "unix:" + folder + "/--decode.sock");
+            Series first;
             Series all;
             for (int i = -a.warm; i < a.times; ++i) {
                 const auto seed = static_cast<std::uint32_t>(100 + i);
                 hand_over(loop, prefill, decode, some_tokens(a.tokens + 1, seed));
                 if (i == 0) all.clear();
                 note(all, own, prefill_process, decode_process);
+                if (first.empty()) first = all;
             }
             std::printf("{\"tokens\":%u,\"method\":\"%s\",\"times\":%zu", a.tokens,
                         a.method.c_str(), all["handoff"].size());
             for (const auto& [name, values] : all) {
                 std::printf(",\"%s_ms\":%.6g", name.c_str(), median(values));
             }
-            std::puts("}");
+            std::printf(
+                ",\"added_p90_ms\":%.6g,\"first_handoff_ms\":%.6g,\"first_reserve_ms\":%.6g}\n",
+                quantile(all["added"], 0.9), median(first["handoff"]), median(first["reserve"]));
         }
         loop.stop();
     }
@@ -535,7 +541,8 @@ int main(int argc, char** argv) {
             a.model = word;
         }
     }
-    if (a.model.empty() || a.tokens < 1 || a.times < 1 || a.warm < 0) {
+    if (a.model.empty() || a.tokens < 1 || a.tokens > 2000 || a.times < 1 || a.warm < 1 ||
+        a.warm > 99) {
         fail("usage: bench_kv_handoff MODEL [--tokens N] [--times N] [--warm N] [--method WAY]");
     }
     if (!a.listen.empty()) return work(a);

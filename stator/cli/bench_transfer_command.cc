@@ -168,6 +168,11 @@ class TransferBench {
         if (auto ok = check_sizes(); !ok) return usage(ok.error());
         auto security = LinkSecurity::read(settings_.link, LinkSecurity::Side::kWorker);
         if (!security) return usage(security.error());
+        net::SocketAddress nobody;
+        nobody.host = "127.0.0.1";
+        if (auto sound = transfer_options(settings_, nobody, *security); !sound) {
+            return usage(sound.error());
+        }
         const Interrupt interrupt;
         std::unique_ptr<OtherProcess> other;  // before the plane: NIXL wants no fork() behind it
         if (options_.mode == Mode::kLocal) {
@@ -177,8 +182,6 @@ class TransferBench {
             options_.address = other->address();
         }
         metrics::Registry registry;
-        net::SocketAddress nobody;
-        nobody.host = "127.0.0.1";
         auto plane = start_plane(settings_, nobody, *security, registry);
         if (!plane) return usage(plane.error());
         plane_ = *plane;

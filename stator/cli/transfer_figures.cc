@@ -94,7 +94,7 @@ std::string size_text(std::uint64_t bytes) {
             return fmt::format("{} {}", bytes >> shift, unit);
         }
     }
-    return fmt::format("{} bytes", report::whole(bytes));
+    return bytes == 1 ? "1 byte" : fmt::format("{} bytes", report::whole(bytes));
 }
 
 std::string to_table(const TransferResults& results) {

@@ -45,7 +45,7 @@ TEST(TransferFigures, MemcpyIsMeasuredForASecondAtMost) {
 }
 
 TEST(TransferFigures, SizesAreWrittenAsPeopleDo) {
-    EXPECT_EQ(size_text(1), "1 bytes");
+    EXPECT_EQ(size_text(1), "1 byte");
     EXPECT_EQ(size_text(147'456), "144 KiB");
     EXPECT_EQ(size_text(64 << 20), "64 MiB");
     EXPECT_EQ(size_text(3ULL << 30), "3 GiB");
