@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Handoffs between two processes: shared memory against memcpy, TCP against iperf3, NIXL against its bare C interface.
+"""Handoffs between two processes: shared memory against memcpy, TCP against iperf3, NIXL against its bare C interface; KV between engines.
 
-    STATOR_BUILD=… [STATOR_NIXL=…] [STATOR_PEERS=…] bench/transfer/run.py [--quick]
+    STATOR_BIN=… STATOR_BUILD=… STATOR_MODEL=… [STATOR_NIXL=…] [STATOR_PEERS=…] bench/transfer/run.py [--quick]
 
 See bench/README.md.
 """
@@ -21,7 +21,9 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent.parent / "test" / "support"))
 
+import stator_process  # noqa: E402
 from harness import results  # noqa: E402
 from harness.results import Row, paired_row  # noqa: E402
 
@@ -31,16 +33,15 @@ SIZES = {"23.6 MB": 23_592_960, "147 KB": 147_456}
 
 
 def bench(args, method, *more, size=BIG):
-    command = [args.build / "bench" / "bench_transfer", method, "--bytes", str(size)]
-    command += ["--handoffs", str(args.handoffs), *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    """What `stator bench transfer` measures by this way, and a memcpy of as many bytes."""
+    command = [stator_process.binary(), "bench", "transfer", "--transfer", method]
+    command += ["--bytes", str(size), "--handoffs", str(args.handoffs), "--json", "-", *more]
+    environment = stator_process.child_environment()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     if done.returncode != 0:
         raise RuntimeError(f"{command} failed:\n{done.stdout}{done.stderr}")
-    return json.loads(done.stdout)
-
-
-def gb_per_second(run, figure):
-    return run["bytes"] / run[figure] / 1e9
+    rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}
+    return rows[method], rows["memcpy"]
 
 
 def iperf(args):
@@ -77,26 +78,24 @@ def costs(name, runs):
     def middle(figure):
         return statistics.median(run[figure] for run in runs)
 
-    both = middle("cpu_consumer") + middle("cpu_producer")
-    note = f"consumer {middle('cpu_consumer') * 1e3:.3g}, producer {middle('cpu_producer') * 1e3:.3g}; the producer writes the bytes"
-    rss = f"consumer {middle('rss_consumer_mib'):.0f}, producer {middle('rss_producer_mib'):.0f}"
+    consumer, producer = middle("cpu_seconds_consumer"), middle("cpu_seconds_producer")
+    note = f"consumer {consumer * 1e3:.3g}, producer {producer * 1e3:.3g}; "
+    note += "without writing and reading the bytes"
+    memory = [middle(f"resident_bytes_{side}") / 2**20 for side in ("consumer", "producer")]
+    rss = f"consumer {memory[0]:.0f}, producer {memory[1]:.0f}; the program itself included"
     return [
-        Row(f"{name}: CPU of both per 64 MiB", both * 1e3, "ms CPU", note=note),
-        Row(
-            f"{name}: RSS of both",
-            middle("rss_consumer_mib") + middle("rss_producer_mib"),
-            "MiB",
-            note=rss,
-        ),
+        Row(f"{name}: CPU of both per 64 MiB", (consumer + producer) * 1e3, "ms CPU", note=note),
+        Row(f"{name}: RSS of both", sum(memory), "MiB", note=rss),
     ]
 
 
 def shared_memory(args):
     ours, theirs, runs = [], [], []
     for _ in range(args.runs):
-        theirs.append(gb_per_second(bench(args, "memcpy"), "seconds_to_read"))
-        runs.append(bench(args, "shm"))
-        ours.append(gb_per_second(runs[-1], "seconds_to_read"))
+        run, copy = bench(args, "shm")
+        runs.append(run)
+        ours.append(run["gb_per_second_read"])
+        theirs.append(copy["gb_per_second_read"])
     row = paired_row(
         "shm: claim and read every byte", "GB/s", ours, theirs, "memcpy", target=">= 0.7"
     )
@@ -107,9 +106,9 @@ def tcp(args):
     plain, checked, peer, runs = [], [], [], []
     for _ in range(args.runs):
         peer.append(iperf(args))
-        plain.append(gb_per_second(bench(args, "tcp", "--unchecked"), "seconds_to_claim"))
-        runs.append(bench(args, "tcp"))
-        checked.append(gb_per_second(runs[-1], "seconds_to_claim"))
+        plain.append(bench(args, "tcp", "--no-transfer-checksums")[0]["gb_per_second"])
+        runs.append(bench(args, "tcp")[0])
+        checked.append(runs[-1]["gb_per_second"])
     name = "tcp over loopback"
     return [
         paired_row(f"{name}, without checksums", "GB/s", plain, peer, "iperf3", target=">= 0.8"),
@@ -134,8 +133,8 @@ def nixl(args):
         for _ in range(args.runs):
             if program:
                 theirs.append(bare_nixl(args, library, program))
-            runs.append(bench(args, "nixl", "--library", library))
-            ours.append(gb_per_second(runs[-1], "seconds_to_claim"))
+            runs.append(bench(args, "nixl", "--nixl-library", library)[0])
+            ours.append(runs[-1]["gb_per_second"])
     name = "nixl (UCX between two processes)"
     if theirs:
         row = paired_row(name, "GB/s", ours, theirs, "the bare C interface", target=">= 0.9")
@@ -149,19 +148,42 @@ def latency(args):
     methods = ["shm", "tcp"] + (["nixl"] if os.environ.get("STATOR_NIXL") else [])
     for label, size in SIZES.items():
         for method in methods:
-            more = ["--library", os.environ["STATOR_NIXL"]] if method == "nixl" else []
-            runs = [bench(args, method, *more, size=size) for _ in range(args.runs)]
-            arrive = statistics.median(run["seconds_to_arrive"] for run in runs)
-            claim = statistics.median(run["seconds_to_claim"] for run in runs)
-            first = statistics.median(run["first_seconds_to_claim"] for run in runs)
-            note = f"the claim alone {claim * 1e3:.3g} ms, the first one {first * 1e3:.3g} ms"
-            rows.append(
-                Row(f"{method}: {label} from publish to arrived", arrive * 1e3, "ms", note=note)
-            )
+            more = ["--nixl-library", os.environ["STATOR_NIXL"]] if method == "nixl" else []
+            runs = [bench(args, method, *more, size=size)[0] for _ in range(args.runs)]
+
+            def middle(figure, runs=runs):
+                return statistics.median(run[figure] for run in runs)
+
+            note = f"p99 {middle('arrive_p99_ms'):.3g} ms; the claim alone "
+            note += f"{middle('claim_p50_ms'):.3g} ms, the first one {middle('first_claim_ms'):.3g} ms"
+            name = f"{method}: {label} from publish to arrived"
+            rows.append(Row(name, middle("arrive_p50_ms"), "ms", note=note))
     return rows
 
 
-PARTS = {"shm": shared_memory, "tcp": tcp, "nixl": nixl, "latency": latency}
+def kv(args):
+    """A prompt's KV from one engine's cache to another's."""
+    command = [args.build / "bench" / "bench_kv_handoff", stator_process.model()]
+    command += ["--times", str(args.prompts), "--warm", "1" if args.quick else "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command} failed:\n{done.stdout}{done.stderr}")
+    run = json.loads(done.stdout)
+
+    def ms(figure):
+        return f"{run[figure + '_ms']:.2g}"
+
+    note = f"{run['times']} prompts, p90 {ms('added_p90')}. Handoff {ms('handoff')} = memory "
+    note += f"{ms('reserve')} + export {ms('export')} + publish {ms('publish')} + links to the "
+    note += f"frontend and on {ms('links')} + claim {ms('claim')} + until the engine begins "
+    note += f"{ms('begin_import')} + import {ms('import')}; llama.cpp's own {ms('own')} = export "
+    note += f"{ms('own_export')} + import {ms('own_import')}, in parts {ms('own_parts')}. The "
+    note += f"first handoff, of new pages: {ms('first_handoff')}, {ms('first_reserve')} for memory"
+    name = "shm: KV of 1,000 tokens of SmolLM2 from cache to cache, beyond llama.cpp's own export and import"
+    return [Row(name, run["added_ms"], "ms", target="<= 3", note=note)]
+
+
+PARTS = {"shm": shared_memory, "tcp": tcp, "nixl": nixl, "latency": latency, "kv": kv}
 
 
 def arguments():
@@ -169,12 +191,13 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="once and short: does it run at all")
     parser.add_argument("--seconds", type=int, default=2, help="of iperf3")
     parser.add_argument("--handoffs", type=int, default=20, help="per run")
+    parser.add_argument("--prompts", type=int, default=20, help="whose KV is handed over")
     parser.add_argument("--runs", type=int, default=5, help="of each measurement")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="writes no result by itself")
     parser.add_argument("--output", type=pathlib.Path, help="default: bench/results/transfer.json")
     args = parser.parse_args()
     if args.quick:
-        args.seconds, args.handoffs, args.runs = 1, 5, 1
+        args.seconds, args.handoffs, args.runs, args.prompts = 1, 5, 1, 2
     if args.output is None and not args.quick and not args.only:
         args.output = results.RESULTS / "transfer.json"
     if "STATOR_BUILD" not in os.environ:
@@ -200,6 +223,7 @@ def main():
             "runs": args.runs,
             "handoffs_per_run": args.handoffs,
             "bytes": BIG,
+            "prompts": args.prompts,
             "load_average_before_each_part": loads,
         }
         results.write(args.output, " ".join(["./dev bench transfer", *sys.argv[1:]]), rows, about)

@@ -344,6 +344,10 @@ class Bench {
 }  // namespace
 
 ExitCode run_bench(const Invocation& invocation) {
+    if (!invocation.args.empty() && invocation.args.front() == "transfer") {
+        return run_bench_transfer(
+            {invocation.program, {invocation.args.begin() + 1, invocation.args.end()}});
+    }
     auto options = parse_bench_options(invocation.args);
     if (!options) {
         print_problem(options.error());

@@ -411,6 +411,9 @@ std::string bench_help(const Style& style) {
         out += section_help(section, style);
     }
     out += "\nCtrl-C ends the run and shows what was measured; a second one ends the program.\n";
+    out +=
+        "`stator bench transfer` measures something else, handoffs between workers: see its "
+        "--help.\n";
     return out;
 }
 

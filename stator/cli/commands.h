@@ -22,6 +22,8 @@ struct Invocation {
 [[nodiscard]] ExitCode run_events(const Invocation& invocation);
 [[nodiscard]] ExitCode run_chat(const Invocation& invocation);
 [[nodiscard]] ExitCode run_bench(const Invocation& invocation);
+/// `stator bench transfer`; `args` are the words behind that.
+[[nodiscard]] ExitCode run_bench_transfer(const Invocation& invocation);
 [[nodiscard]] ExitCode run_sim(const Invocation& invocation);
 [[nodiscard]] ExitCode run_config(const Invocation& invocation);
 [[nodiscard]] ExitCode run_version(const Invocation& invocation);
