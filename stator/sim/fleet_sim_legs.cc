@@ -112,7 +112,7 @@ void FleetSim::tell_tokens(Live& live) {
         event.prompt_tokens = live.record.input_tokens;
         event.cached_tokens = live.record.cached_tokens;
         const Taken taken = live.life->take(event, told_tokens_);
-        STATOR_ASSERT(taken == Taken::kPassOn);
+        STATOR_CHECK(taken == Taken::kPassOn, "tokens are for the client");
         live.told += static_cast<std::uint32_t>(n);
     }
 }
