@@ -435,7 +435,8 @@ Router::Handoff Router::handoff(const RankTable::Site& from, RankIndex to, bool 
     constexpr double kBytesPerGB = 1e9;
     const RankDescription& d = table_.description(to);
     const RankTable::Site& here = table_.sites()[table_.columns().site[to]];
-    Handoff out{.way = {.from_zone = from.zone, .to_zone = here.zone, .same_host = same_host}};
+    Handoff out{.way = {.from_zone = from.zone, .to_zone = here.zone, .same_host = same_host},
+                .prior = {}};
     double factor = 1;
     if (!same_host && from.zone != 0 && here.zone != 0 && from.zone != here.zone) factor = 2;
     if (d.handoff_bytes_per_token > 0) {

@@ -73,6 +73,24 @@ TEST_F(PoolRouterLegsTest, APairIsBookedAndItsDecodeRankGoesOn) {
     EXPECT_EQ(router_.choose_decode(request(), {})->rank, numbers_[1]);
 }
 
+TEST_F(PoolRouterLegsTest, CountsWhatWasSplitAndWhatWasNotBySize) {
+    add("p", {Role::kPrefill});
+    add("d", {Role::kDecode});
+    (void)split(request(640));
+    (void)split(request(300));
+    const std::string text = registry_.render();
+    const auto count = [](std::string_view way, std::string_view below, int n) {
+        return HasSubstr(fmt::format(R"(model="tiny",way="{}",le="{}"}} {})", way, below, n));
+    };
+    EXPECT_THAT(text, count("split", "256", 0));
+    EXPECT_THAT(text, count("split", "384", 1));
+    EXPECT_THAT(text, count("split", "768", 2));
+    EXPECT_THAT(text, count("whole", "65536", 0));
+    // Who may not be split is in neither.
+    EXPECT_TRUE(router_.choose(request(), {}));
+    EXPECT_EQ(registry_.render(), text);
+}
+
 TEST_F(PoolRouterLegsTest, WhoCannotHandOverComputesNoPromptsForOthers) {
     add("p", {Role::kAggregated, Role::kPrefill}, {});
     add("d", {Role::kDecode});

@@ -79,6 +79,17 @@ std::string first_problem(std::string_view text) {
     return read ? "" : read.error().front().text();
 }
 
+TEST(StepTime, AnotherEncoderLeavesTheRest) {
+    StepTime time(ConstantTime{10});
+    time.set_encoder({3, 500});
+    EXPECT_DOUBLE_EQ(ms(time, prefill(5)), 10);
+    StepShape pictures;
+    pictures.images = 2;
+    pictures.image_tokens = 4;
+    EXPECT_DOUBLE_EQ(ms(time, pictures), 18);
+    EXPECT_EQ(time.encoder().image_ms, 3);
+}
+
 TEST(StepTimeFile, SaysWhatIsWrongAndWhere) {
     EXPECT_EQ(first_problem("form: cubic\n"),
               "t.yaml:1: form must be constant, linear, polynomial or table.");
