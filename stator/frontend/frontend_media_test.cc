@@ -216,7 +216,7 @@ TEST(FrontendMedia, WrongImagesAreNamed) {
     refused(R"({"type":"image"})", "messages[0].content[1].source", "object");
     refused(R"({"type":"input_audio","input_audio":{"data":"","format":"wav"}})",
             "messages[0].content[1]",
-            "\"input_audio\"; the model echo reads parts of type \"text\", \"image_url\" only",
+            "\"input_audio\"; the model org/echo reads parts of type \"text\", \"image_url\" only",
             "unsupported_parameter");
     refused(R"({"type":"video_url","video_url":{"url":"data:"}})", "messages[0].content[1]",
             "image_url", "unsupported_parameter");

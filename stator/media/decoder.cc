@@ -57,7 +57,7 @@ tl::unexpected<Error> refusal(Kind kind, const helper::Reply& reply, const Decod
                          what);
         case Outcome::kTooLong:
             return error(ErrorCode::kTooLarge,
-                         "the {} is longer than {} s, or does not say how long it is", what,
+                         "the {} is longer than {:g} s, or does not say how long it is", what,
                          to_seconds(limits.max_duration));
         case Outcome::kNoMemory:
             return error(ErrorCode::kTooLarge, "the {} takes more memory than it may", what);
@@ -164,7 +164,7 @@ Result<protocol::MediaContent> Decoder::decode(Kind kind, std::string_view bytes
         log_warn("A decoding process died of an item or had to be ended.",
                  {{"bytes", bytes.size()}, {"reason", answer.error().message}});
         if (answer.error().code == ErrorCode::kDeadlineExceeded) {
-            return error(ErrorCode::kDeadlineExceeded, "the {} takes longer than {} s to decode",
+            return error(ErrorCode::kDeadlineExceeded, "the {} takes longer than {:g} s to decode",
                          kind == Kind::kVideo ? "video" : "image", to_seconds(limits.time));
         }
         return error(ErrorCode::kDataLoss, "the {} can't be decoded",

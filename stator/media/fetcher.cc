@@ -168,9 +168,9 @@ Error Fetcher::with_limit(Error why, bool connected, bool over) const {
     if (why.code != ErrorCode::kDeadlineExceeded) return why;
     if (over) {
         why.message =
-            fmt::format("the URL was not fetched within {} s", to_seconds(options_.total_timeout));
+            fmt::format("the URL was not fetched within {:g} s", to_seconds(options_.total_timeout));
     } else if (!connected) {
-        why.message = fmt::format("the URL's server could not be reached within {} s",
+        why.message = fmt::format("the URL's server could not be reached within {:g} s",
                                   to_seconds(options_.connect_timeout));
     }
     return why;

@@ -208,7 +208,7 @@ def test_servers_that_do_not_deliver(small, site):
     elsewhere = site.url(content(data), "/elsewhere")
     refused(small, part("video", site.url(redirect(elsewhere))), "302", "redirects")
     assert "/elsewhere" not in site.asked
-    refused(small, part("video", site.url(content(data, length=len(data) + 9))), "in the middle")
+    refused(small, part("video", site.url(content(data, length=len(data) + 9))), "too early")
     refused(small, part("video", site.url(content(data, "text/html"))), "Content-Type")
     refused(small, part("video", site.url(content(bytes(70_000)))), "70000 bytes", "65536")
     refused(

@@ -12,7 +12,11 @@ import time
 
 import stator_process
 
-OPTIONS = {"engine_threads": 1, "threads": 1, "context": 4096, "max_sequence": 2048}
+OPTIONS = {
+    **{"engine_threads": 1, "threads": 1, "context": 4096, "max_sequence": 2048},
+    # Many tests at once on few cores are no stuck engine.
+    "canary_after": "60s",
+}
 # One process for each leg.
 APART = {"topology": "epd", "router_disaggregation": "always"}
 # Logits nearer than this may change places where the shape of a batch differs.
@@ -79,7 +83,8 @@ def chat_body(*parts, **fields):
     """The body of a short chat about these parts; strings are text."""
     content = [{"type": "text", "text": p} if isinstance(p, str) else p for p in parts]
     messages = [{"role": "user", "content": content}]
-    return {"model": "vlm", "messages": messages, "max_tokens": 12, "temperature": 0, **fields}
+    fixed = {"max_tokens": 12, "temperature": 0, "ignore_eos": True}
+    return {"model": "vlm", "messages": messages, **fixed, **fields}
 
 
 def post_chat(server, *parts, timeout=60, **fields):
