@@ -11,6 +11,7 @@ import time
 import pytest
 import stator_process
 from conftest import wait_until
+from test_links import Certificates
 
 SECRET = "s" * 32
 
@@ -124,6 +125,21 @@ def test_two_sides_with_a_secret(listening, tmp_path):
         assert "secret" in done.stderr and listening.address() in done.stderr
     listening.signal(signal.SIGTERM)
     assert listening.process.wait(timeout=20) == 0
+
+
+def test_two_sides_with_certificates(tmp_path):
+    certificates = Certificates(tmp_path)
+    certificate, key = certificates.issue("both")
+    own = ["--link-certificate", certificate, "--link-key", key]
+    own += ["--link-authorities", certificates.authority]
+    side = Listening(*own)
+    side.start()
+    try:
+        arguments = ["--connect", side.address(), "--bytes", "1M", "--handoffs", 2]
+        assert ("tcp", 1 << 20) in measured(report_of(*arguments, *own))
+        assert bench(*arguments).returncode == 1
+    finally:
+        side.kill()
 
 
 def test_a_side_that_dies_ends_the_other_with_what_was_measured(listening, tmp_path):
