@@ -2,15 +2,18 @@
 is known to the token, whatever dies meanwhile; and each way in which it goes wrong on purpose."""
 
 import concurrent.futures
+import json
 import pathlib
 import re
 import signal
+import time
 
 import pytest
 import stator_process
 from answers import stream_completion
 from conftest import openai_client, read_metrics, wait_until
 from test_event_plane import Tail
+from test_images import data_url, png
 
 QUICK = {"link_silent_after": "300ms", "link_lost_after": "1s", "wait_for_worker": "300ms"}
 TEN_MS = {"mock_preset": "constant-10ms", "mock_mean_output": 0}
@@ -291,3 +294,35 @@ def test_what_can_not_be_is_refused(fleet, flags, says):
     with pytest.raises(stator_process.StartError) as caught:
         worker.start()
     assert says in str(caught.value)
+
+
+def test_what_a_picture_becomes(tmp_path):
+    """A token for so many pixels, but no more than so many."""
+    server = stator_process.StatorServer(
+        engine="mock",
+        topology="epd",
+        mock_image_pixels=100,
+        mock_image_tokens=50,
+        mock_image_ms=300,
+        mock_kv_bytes=64,
+        folder=tmp_path,
+    )
+    with server.start():
+
+        def ask(width, height):
+            url = data_url(png(width, height, lambda x, y: (x % 256, y % 256, 7)))
+            picture = {"type": "image_url", "image_url": {"url": url}}
+            body = {
+                "model": "mock",
+                "messages": [{"role": "user", "content": [picture]}],
+                "max_tokens": 2,
+            }
+            start = time.monotonic()
+            status, _, answer = server.request("POST", "/v1/chat/completions", body)
+            assert status == 200, answer
+            return json.loads(answer)["usage"]["prompt_tokens"], time.monotonic() - start
+
+        small, seconds = ask(100, 20)
+        assert seconds >= 0.3
+        assert ask(100, 40)[0] - small == 20
+        assert ask(200, 100)[0] - small == 30
