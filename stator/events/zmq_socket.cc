@@ -3,7 +3,9 @@
 #include <zmq.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <new>
 #include <utility>
 
@@ -23,6 +25,12 @@ int type_of(ZmqKind kind) {
             return ZMQ_SUB;
         case ZmqKind::kRep:
             return ZMQ_REP;
+        case ZmqKind::kDealer:
+            return ZMQ_DEALER;
+        case ZmqKind::kRouter:
+            return ZMQ_ROUTER;
+        case ZmqKind::kPair:
+            return ZMQ_PAIR;
     }
     return ZMQ_SUB;
 }
@@ -144,6 +152,27 @@ Result<void> ZmqSocket::use_curve(const CurveKeys& keys, const std::string& serv
     if (auto ok = set_key(ZMQ_CURVE_SERVERKEY, server_key, "publisher's"); !ok) return ok;
     if (auto ok = set_key(ZMQ_CURVE_PUBLICKEY, keys.public_key, "public"); !ok) return ok;
     return set_key(ZMQ_CURVE_SECRETKEY, keys.secret_key, "secret");
+}
+
+Result<ZmqSocket> ZmqSocket::watch_connections(const ZmqContext& context) {
+    static std::atomic<std::uint64_t> last{0};
+    const std::string address = "inproc://connections-" + std::to_string(++last);
+    auto out = open(context, ZmqKind::kPair, 0);
+    if (!out) return out;
+    if (zmq_socket_monitor(socket_, address.c_str(),
+                           ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) != 0) {
+        return error(ErrorCode::kExhausted, "connections can't be watched: {}",
+                     zmq_strerror(errno));
+    }
+    if (auto ok = out->connect(address); !ok) return tl::unexpected<Error>(std::move(ok.error()));
+    return out;
+}
+
+bool ZmqSocket::is_connected(std::string_view frame) {
+    std::uint16_t event = 0;
+    if (frame.size() < sizeof event) return false;
+    std::memcpy(&event, frame.data(), sizeof event);
+    return event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
 }
 
 int ZmqSocket::fd() const {

@@ -22,7 +22,7 @@ class ZmqContext {
     void* context_;
 };
 
-enum class ZmqKind : unsigned char { kXpub, kSub, kRep };
+enum class ZmqKind : unsigned char { kXpub, kSub, kRep, kDealer, kRouter, kPair };
 
 /// One socket, not blocking, of one thread at a time. Closing it keeps what is queued for
 /// `linger_ms`.
@@ -45,6 +45,12 @@ class ZmqSocket {
     /// kInvalidArgument where a key is no Z85 text of 40 characters.
     [[nodiscard]] Result<void> serve_curve(const CurveKeys& keys, bool ask_zap);
     [[nodiscard]] Result<void> use_curve(const CurveKeys& keys, const std::string& server_key);
+
+    /// Messages of two frames for each connection that this socket makes or loses, to be read from
+    /// the socket returned: is_connected() tells them apart.
+    [[nodiscard]] Result<ZmqSocket> watch_connections(const ZmqContext& context);
+    /// Of the first frame of such a message: made, or lost.
+    [[nodiscard]] static bool is_connected(std::string_view frame);
 
     /// Readable descriptor; says "something changed", so ask readable() after every use.
     [[nodiscard]] int fd() const;

@@ -118,7 +118,6 @@ TEST(Dialects, RecordedVllmStreams) {
     for (const Case c :
          {Case{"vllm032_http/generate_stream", Dialect::kVllmGenerate, true},
           Case{"vllm032_http/completions_ids_stream", Dialect::kVllmCompletions, false},
-          Case{"vllm014_http/generate_stream", Dialect::kVllmGenerate, true},
           Case{"vllm014_http/completions_ids_stream", Dialect::kVllmCompletions, false}}) {
         const auto answer = recorded_answer(c.name);
         ASSERT_EQ(answer.status, 200) << c.name;

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "stator/engine/dialects/engine_metrics.h"
+#include "stator/engine/dialects/request_body.h"
+#include "stator/engine/engine.h"
+#include "stator/net/http_pool.h"
+
+namespace stator::engine {
+
+struct HttpEngineOptions {
+    net::HttpUrl url;
+    DialectOptions dialect;
+    /// What is known of the engine; max_running and max_waiting bound what is sent to it together.
+    EngineInfo info;
+    std::uint64_t kv_total_tokens = 0;  ///< 0 = not known
+    /// Of an engine that spreads requests over several ranks itself: this one
+    /// (X-data-parallel-rank).
+    std::optional<std::uint32_t> rank;
+    std::string key;  ///< sent as a bearer token; empty = none
+    std::chrono::milliseconds connect_timeout{2'000};
+    std::chrono::milliseconds silence_timeout{300'000};
+    /// Between looks at /metrics and /health while requests are on their way, and without any.
+    std::chrono::milliseconds look_every{1'000};
+    std::chrono::milliseconds look_idle_every{5'000};
+    std::size_t max_connections = 4096;
+};
+
+/// Talks to one engine. kInvalidArgument: the reasons of net::HttpPool::create().
+[[nodiscard]] Result<std::unique_ptr<Engine>> make_http_engine(HttpEngineOptions options,
+                                                               const Clock& clock = Clock::real());
+
+}  // namespace stator::engine
