@@ -17,6 +17,7 @@
 #include "stator/config/suggest.h"
 #include "stator/config/value.h"
 #include "stator/discovery/source.h"
+#include "stator/frontend/pools/pool_roles.h"
 #include "stator/model/artifacts.h"
 
 namespace stator::cli {
@@ -360,11 +361,11 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
         [api = made->router_api_.get()](std::string_view action, std::string_view body,
                                         bool trusted) { return api->act(action, body, trusted); });
     door.frontend().observe_fleet(
-        [&fleet = *made->fleet_](codec::JsonWriter& w) {
-            frontend::append_fleet_json(w, *fleet.view());
+        [&fleet = *made->fleet_, models = made->models_.get()](codec::JsonWriter& w) {
+            frontend::append_fleet_json(w, *fleet.view(), models->routers());
         },
-        [models = made->models_.get()] {
-            std::vector<std::string> concerns;
+        [&fleet = *made->fleet_, models = made->models_.get()] {
+            std::vector<std::string> concerns = frontend::pools_without_answer(*fleet.view());
             for (const auto& served : models->routers()) {
                 for (std::string& concern : served.router->concerns()) {
                     concerns.push_back(std::move(concern));

@@ -20,6 +20,9 @@ std::string health_json(const protocol::WorkerInfo& info, std::string_view statu
     w.begin_object().key("status").string(status).key("worker").string(info.name);
     w.key("incarnation").string(fmt::format("{:016x}", info.incarnation.value));
     w.key("version").string(info.version).key("model").string(info.card.name);
+    w.key("roles").begin_array();
+    for (const protocol::Role role : info.roles) w.string(to_string(role));
+    w.end_array();
     if (info.loading) w.key("ready_in_ms").number(info.ready_in_ms);
     w.end_object();
     return out;

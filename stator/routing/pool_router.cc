@@ -180,6 +180,7 @@ std::vector<router::RankIndex> PoolRouter::set_ranks(std::span<const PoolRank> r
             if (!m.rank.worker || m.stays) continue;
             router_.remove_rank(static_cast<router::RankIndex>(i), now());
             embeddings_.forget(static_cast<router::RankIndex>(i));
+            splits_.forget(static_cast<router::RankIndex>(i));
             gone.push_back(m.rank.worker);
         }
         settle_roles(ranks);
@@ -331,8 +332,17 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
             if (decision) note_choice(*explanation, decision->chosen);
             request.hints->explanation = router::to_json(*explanation, kExplainedRanks);
         }
-        if (!decision) return tl::unexpected(decision.error());
+        const bool could_split = r.split && router_.ranks().can_split();
+        if (!decision) {
+            if (could_split) splits_.refused();
+            return tl::unexpected(decision.error());
+        }
         if (decision->booking.value == 0) return route;
+        if (could_split) {
+            const std::uint32_t cached = decision->chosen.cached_tokens;
+            splits_.decided(r.prompt_tokens - std::min(r.prompt_tokens, cached),
+                            decision->chosen.decode_rank != router::kNoRank);
+        }
         route.rank = decision->chosen.rank;
         route.decode_rank = decision->chosen.decode_rank;
         if (route.decode_rank != router::kNoRank) route.leg = Leg::kPrefill;
@@ -507,6 +517,10 @@ void PoolRouter::prompt_computed(const Route& route, std::uint32_t cached_tokens
     {
         const std::scoped_lock lock(mutex_);
         router_.on_first_token(route.booking, cached_tokens, now());
+        if (route.leg == Leg::kPrefill) {
+            splits_.prompt_computed(route.booking.value, route.rank, route.decode_rank,
+                                    route.prompt_tokens, clock_.now());
+        }
         if (route.audited) resync = audit(route, cached_tokens);
     }
     wake();
@@ -520,6 +534,7 @@ void PoolRouter::handed_over(const Route& route, TimePoint chosen_at) {
     {
         const std::scoped_lock lock(mutex_);
         router_.on_handed_over(route.booking, now());
+        splits_.handed_over(route.booking.value, clock_.now());
     }
     if (route.ttft_s > 0)
         metrics_.ttft_error.observe(to_seconds(clock_.now() - chosen_at) / route.ttft_s);
@@ -609,6 +624,7 @@ void PoolRouter::ended(router::BookingId booking) {
     {
         const std::scoped_lock lock(mutex_);
         router_.on_end(booking, now());
+        splits_.ended(booking.value);
     }
     wake();
 }
@@ -718,6 +734,7 @@ PoolRouter::State PoolRouter::state() const {
         RankState& s = out.ranks.emplace_back();
         s.name = router_.ranks().description(rank).name;
         s.rank = m.rank.rank;
+        s.roles = router_.ranks().description(rank).roles;
         s.follows_events = m.writer != nullptr;
         s.live = m.writer && m.writer->is_live(m.rank.rank);
         s.prefill_scale = router_.ranks().speed(rank).prefill_scale().scale();
@@ -732,7 +749,21 @@ PoolRouter::State PoolRouter::state() const {
         if (m.slot) s.blocks = index_->blocks_of(*m.slot);
     }
     std::ranges::sort(out.ranks, {}, &RankState::name);
+    out.can_split = router_.ranks().can_split();
+    out.whole = splits_.whole();
+    out.split = splits_.split();
+    out.refused = splits_.refused_count();
+    out.break_even_tokens = splits_.break_even();
+    for (const SplitAccount::Way& way : splits_.ways()) {
+        out.ways.push_back({router_.ranks().description(way.from).name,
+                            router_.ranks().description(way.to).name, way});
+    }
     return out;
+}
+
+router::Disaggregation PoolRouter::disaggregation() const {
+    const std::scoped_lock lock(mutex_);
+    return router_.options().disaggregation;
 }
 
 std::vector<std::string> PoolRouter::concerns() const {

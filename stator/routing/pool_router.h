@@ -26,6 +26,7 @@
 #include "stator/routing/kv_feed.h"
 #include "stator/routing/pool_index.h"
 #include "stator/routing/pool_router_metrics.h"
+#include "stator/routing/split_account.h"
 
 namespace stator::routing {
 
@@ -157,6 +158,7 @@ class PoolRouter {
     struct RankState {
         std::string name;
         std::uint32_t rank = 0;
+        router::Roles roles;  ///< that it has here
         bool follows_events = false;
         bool live = false;
         std::size_t blocks = 0;
@@ -183,12 +185,24 @@ class PoolRouter {
         std::size_t peers_bookings = 0;
         std::vector<RankState> ranks;
         std::optional<QueueState> queue;  ///< none: requests do not wait here
+        bool can_split = false;           ///< some rank computes prompts for others, some decodes
+        std::uint64_t whole = 0;          ///< of those that could have been split
+        std::uint64_t split = 0;
+        std::uint64_t refused = 0;            ///< likewise, that no rank could take
+        std::uint32_t break_even_tokens = 0;  ///< SplitAccount::break_even()
+        struct Way {
+            std::string from;  ///< "worker/rank"
+            std::string to;
+            SplitAccount::Way way;
+        };
+        std::vector<Way> ways;  ///< of handoffs
         bool shares = false;
         TimePoint at;  ///< by which peers were heard
         std::vector<replicas::PeerTable::PeerState> peers;
         replicas::PeerCounters peer_counters;
     };
     [[nodiscard]] State state() const;
+    [[nodiscard]] router::Disaggregation disaggregation() const;
     /// Who lets requests wait tells of them by this; null: nobody does any more.
     void observe_queue(std::function<std::optional<QueueState>()> look);
     /// Ranks that are not what they say they are, a sentence each: for /health.
@@ -250,6 +264,7 @@ class PoolRouter {
     replicas::PeerCounters told_;  ///< of the counters
     router::OverlapAudit audit_;
     router::EmbeddingHolders embeddings_;
+    SplitAccount splits_;
     std::string media_digest_;     ///< that encode ranks must have; empty: there are none
     double encode_s_ = 0;          ///< an item, as learned; 0 = not yet
     std::vector<Member> members_;  ///< by RankIndex; no worker: gone

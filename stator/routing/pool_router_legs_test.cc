@@ -91,6 +91,38 @@ TEST_F(PoolRouterLegsTest, CountsWhatWasSplitAndWhatWasNotBySize) {
     EXPECT_EQ(registry_.render(), text);
 }
 
+TEST_F(PoolRouterLegsTest, StateTellsWhatWasSplitAndHowFastHandoffsAre) {
+    add("d", {Role::kDecode});
+    EXPECT_EQ(split(request()).leg, Leg::kWhole);
+    EXPECT_EQ(router_.state().whole, 0U) << "there was no choice";
+    EXPECT_FALSE(router_.state().can_split);
+    add("p", {Role::kPrefill});
+    const Route route = split(request(640));
+    clock_.advance(std::chrono::milliseconds(5));
+    router_.prompt_computed(route, 0);
+    clock_.advance(std::chrono::milliseconds(20));
+    router_.handed_over(route, clock_.now());
+    router_.ended(route.booking);
+    const auto all = router_.state();
+    EXPECT_TRUE(all.can_split);
+    EXPECT_EQ(all.split, 1U);
+    EXPECT_EQ(all.whole, 0U);
+    EXPECT_EQ(all.break_even_tokens, 640U);
+    ASSERT_EQ(all.ways.size(), 1U);
+    EXPECT_EQ(all.ways[0].from, "p/0");
+    EXPECT_EQ(all.ways[0].to, "d/0");
+    EXPECT_NEAR(all.ways[0].way.mean_s, 0.02, 1e-9);
+    EXPECT_NEAR(all.ways[0].way.tokens_per_s, 32'000, 1);
+    ASSERT_EQ(all.ranks.size(), 2U);
+    EXPECT_TRUE(all.ranks[0].roles.has(Role::kDecode));
+    EXPECT_TRUE(all.ranks[1].roles.has(Role::kPrefill));
+    EXPECT_FALSE(router_.choose(request(), numbers_, std::nullopt, true));
+    EXPECT_EQ(router_.state().refused, 1U);
+    ranks_.pop_back();
+    (void)router_.set_ranks(ranks_);
+    EXPECT_TRUE(router_.state().ways.empty());
+}
+
 TEST_F(PoolRouterLegsTest, WhoCannotHandOverComputesNoPromptsForOthers) {
     add("p", {Role::kAggregated, Role::kPrefill}, {});
     add("d", {Role::kDecode});

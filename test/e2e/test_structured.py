@@ -5,6 +5,7 @@ import json
 import random
 import re
 import time
+import urllib.request
 from typing import Literal
 
 import fastjsonschema
@@ -14,6 +15,7 @@ import pytest
 import stator_process
 from answers import exchange, stream_completion
 from conftest import openai_client, read_metrics, wait_until
+from metrics_text import Metrics
 from schemas import random_schema
 
 ASK = [{"role": "user", "content": "Describe a person as JSON."}]
@@ -310,6 +312,40 @@ def test_a_fleet_carries_constraints_and_large_ones(fleet):
             )
         assert e.value.param == "response_format.json_schema.schema"
         assert "strnig" in str(e.value)
+
+
+def handoffs_claimed(worker):
+    """By a worker that shows its metrics."""
+    port = int(re.search(r"Health and metrics are shown\. port=(\d+)", worker.log()).group(1))
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        metrics = Metrics(answer.read().decode())
+    try:
+        return metrics.sum("stator_worker_handoffs_total", outcome="claimed", kind="kv")
+    except KeyError:
+        return 0
+
+
+def test_a_decode_leg_obeys_what_its_prefill_leg_was_not_told(fleet):
+    """The prompt is computed by one worker, the constrained output by another one."""
+    options = {"engine_threads": 1, "context": 8192, "max_sequence": 2048,
+               "served_model_name": "small", "worker_http": "127.0.0.1:0"}
+    workers = [fleet.worker(role, stator_process.model(), role=role, **options).launch()
+               for role in ("prefill", "decode")]
+    for worker in workers:
+        worker.wait_ready()
+    frontend = fleet.frontend(router_disaggregation="always")
+    frontend.wait_workers("prefill", "decode")
+    client = openai_client(frontend)
+    schema = Person.model_json_schema()
+    for seed in (1, 2, 3):
+        person = f"Person number {seed} lives in the {seed}th house. " * 8
+        asked = [{"role": "user", "content": person + "Describe the person as JSON."}]
+        answer = chat(client, "small", messages=asked, response_format=by_schema(schema),
+                      temperature=1, seed=seed, max_tokens=300)
+        assert answer.choices[0].finish_reason == "stop"
+        Person.model_validate_json(answer.choices[0].message.content)
+        assert handoffs_claimed(workers[1]) == seed
+    assert handoffs_claimed(workers[0]) == 0
 
 
 def test_a_killed_worker_leaves_a_valid_answer(fleet):

@@ -12,6 +12,8 @@
 
 #include "stator/base/log.h"
 #include "stator/engine/remote/advised_engine.h"
+#include "stator/frontend/pools/answering_pool.h"
+#include "stator/frontend/pools/pool_roles.h"
 #include "stator/text/parsers/output_parser.h"
 
 namespace stator::frontend {
@@ -37,7 +39,8 @@ struct Pool {
     std::shared_ptr<const protocol::ModelCard> card;
     std::uint64_t opened = 0;
     std::vector<std::shared_ptr<fleet::Worker>> ready;
-    std::size_t ready_ranks = 0;
+    std::size_t ready_ranks = 0;     ///< that answer requests
+    std::string why_nobody_answers;  ///< empty: somebody does, or nobody is ready at all
     bool in_view = true;
     /// What its encode ranks that are ready read, and how its template marks it.
     std::vector<std::string> media;
@@ -50,7 +53,8 @@ struct Pool {
 
     PoolText text;
     std::shared_ptr<engine::Engine> engine;     ///< set: the pool is served
-    std::shared_ptr<engine::PoolEngine> ranks;  ///< the same, or what it puts before it
+    std::shared_ptr<engine::PoolEngine> ranks;  ///< what it puts others before
+    std::shared_ptr<AnsweringPool> door;        ///< the same as `engine`
     std::shared_ptr<routing::PoolRouter> router;
     std::int64_t served_since = 0;
     bool has_settings = false;  ///< who changes them finds it
@@ -187,7 +191,12 @@ void PoolModels::Impl::take_view(const fleet::FleetView& view) {
         pool.opened = seen.opened;
         pool.ready = seen.ready;
         pool.ready_ranks = 0;
-        for (const auto& worker : seen.ready) pool.ready_ranks += worker->info()->ranks.size();
+        for (const auto& worker : seen.ready) {
+            const auto info = worker->info();
+            if (answers(*info)) pool.ready_ranks += info->ranks.size();
+        }
+        pool.why_nobody_answers = why_nobody_answers(seen);
+        if (pool.door) pool.door->set_lack(pool.why_nobody_answers);
         find_media(seen, pool);
     }
     std::erase_if(pools, [this](auto& entry) {
@@ -287,6 +296,10 @@ void PoolModels::Impl::serve(const std::string& id, Pool& pool) {
         pool.engine = engine::make_advised_engine(id, std::move(pool.engine), options.shared_router,
                                                   loops, clock);
     }
+    pool.door = std::make_shared<AnsweringPool>(std::move(pool.engine), options.wait_for_worker,
+                                                options.release, clock);
+    pool.door->set_lack(pool.why_nobody_answers);
+    pool.engine = pool.door;
     pool.served_since = clock.unix_seconds();
     log_info("A pool of workers is served.",
              {{"model", pool.card->name}, {"pool", id}, {"ready_ranks", pool.ready_ranks}});

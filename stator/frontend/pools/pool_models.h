@@ -94,7 +94,9 @@ void append_routers_json(codec::JsonWriter& w,
 /// The ranks of one, an array.
 void append_ranks_json(codec::JsonWriter& w, const routing::PoolRouter::State& state);
 
-/// The fleet as /health shows it: workers with state, pool and load, pools, failing sources.
-void append_fleet_json(codec::JsonWriter& w, const fleet::FleetView& view);
+/// The fleet as /health shows it: workers with state, roles, pool and load; pools with who is ready
+/// for which role, and how they split prompts; failing sources.
+void append_fleet_json(codec::JsonWriter& w, const fleet::FleetView& view,
+                       const std::vector<PoolModels::ServedRouter>& routers);
 
 }  // namespace stator::frontend

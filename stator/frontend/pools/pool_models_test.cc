@@ -12,6 +12,8 @@
 
 #include "stator/base/log.h"
 #include "stator/engine/echo/echo_engine.h"
+#include "stator/frontend/pools/answering_pool.h"
+#include "stator/frontend/pools/pool_roles.h"
 #include "stator/net/http_client.h"
 #include "stator/net/http_server.h"
 #include "stator/text/byte_tokenizer.h"
@@ -35,11 +37,13 @@ bool eventually(const std::function<bool()>& condition) {
 /// A worker with an echo engine on a port of its own.
 class EchoWorker {
   public:
-    EchoWorker(const std::string& name, std::uint32_t context, const std::string& model)
+    EchoWorker(const std::string& name, std::uint32_t context, const std::string& model,
+               std::vector<protocol::Role> roles = {protocol::Role::kAggregated})
         : engine_(engine::make_echo_engine({.context_tokens = context})) {
         loops_.start();
         worker::WorkerOptions options;
         options.name = name;
+        options.roles = std::move(roles);
         options.listen = net::parse_socket_address("127.0.0.1:0").value();
         protocol::ModelCard loading;
         loading.name = "loading";
@@ -120,7 +124,13 @@ class PoolModelsTest : public testing::Test {
                             nullptr};
         };
         o.try_again = std::chrono::milliseconds(10);
+        o.wait_for_worker = std::chrono::milliseconds(100);
         models_ = std::make_unique<PoolModels>(std::move(o), *fleet_, frontend_, loops_, registry_);
+        frontend_.observe_fleet(
+            [this](codec::JsonWriter& w) {
+                append_fleet_json(w, *fleet_->view(), models_->routers());
+            },
+            [this] { return pools_without_answer(*fleet_->view()); });
     }
 
     net::HttpClientResponse send(const std::string& path, std::string body = {}) {
@@ -171,6 +181,56 @@ TEST_F(PoolModelsTest, APoolIsServedUnderItsNameAndAliases) {
     EXPECT_THAT(registry_.render(), HasSubstr("stator_artifacts_fetched_total 1"));
 }
 
+TEST_F(PoolModelsTest, APoolWithoutADecodeWorkerSaysSo) {
+    using protocol::Role;
+    EchoWorker p("p", 100, "m", {Role::kPrefill});
+    EchoWorker d("d", 100, "m", {Role::kDecode});
+    start({p.address(), d.address()});
+    ASSERT_TRUE(eventually([&] {
+        return serves("m") && send("/health").body.find("\"ready\":2") != std::string::npos;
+    }));
+    std::string health = send("/health").body;
+    EXPECT_THAT(health, HasSubstr(R"("status":"ready")"));
+    EXPECT_THAT(health, HasSubstr(R"("prefill":{"workers":1,"ready":1,"ready_ranks":1})"));
+    EXPECT_THAT(health, HasSubstr(R"("decode":{"workers":1,"ready":1,"ready_ranks":1})"));
+    EXPECT_THAT(health, HasSubstr(R"("disaggregation":"conditional")"));
+    EXPECT_THAT(health, HasSubstr(R"("roles":["prefill"])"));
+    EXPECT_THAT(health, Not(HasSubstr("cannot_serve")));
+    EXPECT_THAT(complete("m"), HasSubstr("abcabc"));
+    d.stop();
+    ASSERT_TRUE(eventually([&] { return send("/health").status == 503; }));
+    health = send("/health").body;
+    EXPECT_THAT(health, HasSubstr(R"("status":"unhealthy")"));
+    EXPECT_THAT(
+        health,
+        HasSubstr(R"("cannot_serve":"no decode worker is ready: those that are only prefill")"));
+    EXPECT_THAT(health, HasSubstr(R"("healthy":false)"));
+    EXPECT_THAT(health, HasSubstr("of model m can't serve: no decode worker"));
+    const auto refused = [&] {
+        return send("/v1/completions", R"({"model":"m","prompt":"abc","max_tokens":6})");
+    };
+    ASSERT_TRUE(eventually(
+        [&] { return refused().body.find("no decode worker is ready") != std::string::npos; }));
+    EXPECT_EQ(refused().status, 503);
+}
+
+TEST_F(PoolModelsTest, RanksThatAnswerNobodyAreNoShareOfTheTraffic) {
+    using protocol::Role;
+    EchoWorker first("a", 100, "m", {Role::kAggregated});
+    EchoWorker p("p", 200, "m", {Role::kPrefill});
+    EchoWorker p2("p2", 200, "m", {Role::kPrefill});
+    EchoWorker d("d", 200, "m", {Role::kDecode});
+    start({first.address(), p.address(), p2.address(), d.address()});
+    // One rank answers in each of the two pools.
+    EXPECT_TRUE(eventually([&] {
+        const std::string health = send("/health").body;
+        std::size_t halves = 0;
+        for (std::size_t at = 0; (at = health.find("\"share\":1,", at)) != std::string::npos; ++at)
+            ++halves;
+        return halves == 2 && health.find("\"ready\":3") != std::string::npos;
+    })) << send("/health").body;
+}
+
 TEST_F(PoolModelsTest, QueueOptionsAreForPoolsThatAreAndThoseToCome) {
     EchoWorker first("a", 1000, "m");
     EchoWorker second("b", 2000, "other");
@@ -188,6 +248,44 @@ TEST_F(PoolModelsTest, QueueOptionsAreForPoolsThatAreAndThoseToCome) {
     EXPECT_TRUE(both_have(std::nullopt));
     models_->set_queue({.most_requests = 9});
     EXPECT_TRUE(both_have(9));
+}
+
+TEST(AnsweringPool, RefusesWhatNobodyCouldAnswerOnceThatHasLasted) {
+    ManualClock clock;
+    std::size_t released = 0;
+    AnsweringPool pool(
+        engine::make_echo_engine({}), std::chrono::seconds(2), [&](const auto&) { ++released; },
+        clock);
+    const auto submit = [&](protocol::Leg leg) {
+        class Nobody final : public engine::StepSink {
+            void on_step(protocol::StepBatch&&) override {}
+        };
+        static std::uint64_t id = 0;
+        protocol::GenerateRequest r;
+        r.id = protocol::RequestId(++id);
+        r.prompt = {1, 2, 3};
+        r.leg = leg;
+        if (leg == protocol::Leg::kWhole) {
+            r.media.emplace_back().embeddings = std::make_shared<protocol::Handoff>();
+        }
+        const auto taken = pool.submit(std::move(r), std::make_shared<Nobody>());
+        return taken ? std::string() : taken.error().message;
+    };
+    EXPECT_TRUE(pool.healthy());
+    pool.set_lack("no decode worker is ready");
+    EXPECT_FALSE(pool.healthy());
+    EXPECT_THAT(submit(protocol::Leg::kWhole), Not(HasSubstr("no decode worker")));
+    clock.advance(std::chrono::seconds(1));
+    pool.set_lack("no decode worker is ready: still");
+    clock.advance(std::chrono::seconds(1));
+    EXPECT_EQ(released, 0U);
+    EXPECT_THAT(submit(protocol::Leg::kWhole), HasSubstr("no decode worker is ready: still"));
+    EXPECT_EQ(released, 1U);
+    EXPECT_THAT(submit(protocol::Leg::kEncode), Not(HasSubstr("no decode worker")));
+    pool.set_lack("");
+    EXPECT_TRUE(pool.healthy());
+    EXPECT_THAT(submit(protocol::Leg::kWhole), Not(HasSubstr("no decode worker")));
+    pool.stop(Deadline::at({}));
 }
 
 TEST_F(PoolModelsTest, WhatWasKeptIsNotFetchedAgain) {

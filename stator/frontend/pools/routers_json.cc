@@ -3,16 +3,27 @@
 #include <cmath>
 
 #include "stator/frontend/pools/pool_models.h"
+#include "stator/frontend/pools/pool_roles.h"
 
 namespace stator::frontend {
 namespace {
 
 void write_rank(codec::JsonWriter& w, const routing::PoolRouter::RankState& r) {
     w.begin_object().key("rank").string(r.name);
+    w.key("roles").begin_array();
+    for (const auto role : kRoles) {
+        if (r.roles.has(role)) w.string(to_string(role));
+    }
+    w.end_array();
     w.key("running").number(r.load.running).key("waiting").number(r.load.waiting);
     w.key("running_limit").number(r.load.running_limit);
     w.key("kv_used_tokens").number(r.load.kv_used_tokens);
     w.key("kv_total_tokens").number(r.load.kv_total_tokens);
+    if (r.load.unclaimed_limit > 0) {
+        w.key("unclaimed_handoffs").number(r.load.unclaimed_handoffs);
+        w.key("unclaimed_bytes").number(r.load.unclaimed_bytes);
+        w.key("unclaimed_limit").number(r.load.unclaimed_limit);
+    }
     w.key("prefill_queue_ms").number(std::round(r.queue_s * 1e6) / 1e3);
     w.key("prefill_scale").number(std::round(r.prefill_scale * 1e3) / 1e3);
     w.key("kv_events").string(!r.follows_events ? "none" : r.live ? "live" : "catching up");
@@ -21,6 +32,22 @@ void write_rank(codec::JsonWriter& w, const routing::PoolRouter::RankState& r) {
     w.key("believed").boolean(r.believed);
     w.key("mismatch_rate").number(std::round(r.mismatch_rate * 1e4) / 1e4);
     w.key("blocks").number(static_cast<std::uint64_t>(r.blocks)).end_object();
+}
+
+/// What was decided of prompts that could have a rank of their own, and what handoffs took.
+void write_splits(codec::JsonWriter& w, const routing::PoolRouter::State& state) {
+    w.key("splits").begin_object().key("possible").boolean(state.can_split);
+    w.key("whole").number(state.whole).key("split").number(state.split);
+    w.key("refused").number(state.refused);
+    w.key("break_even_tokens").number(state.break_even_tokens);
+    w.key("handoffs").begin_array();
+    for (const auto& [from, to, way] : state.ways) {
+        w.begin_object().key("from").string(from).key("to").string(to);
+        w.key("count").number(way.handoffs);
+        w.key("mean_ms").number(std::round(way.mean_s * 1e6) / 1e3);
+        w.key("tokens_per_s").number(std::round(way.tokens_per_s)).end_object();
+    }
+    w.end_array().end_object();
 }
 
 void write_queue(codec::JsonWriter& w, const routing::PoolRouter::QueueState& q) {
@@ -69,6 +96,8 @@ void append_routers_json(codec::JsonWriter& w,
         const auto state = served.router->state();
         w.begin_object().key("pool").string(served.pool).key("model").string(served.model);
         w.key("policy").string(router::to_string(state.policy.policy));
+        w.key("disaggregation").string(router::to_string(state.policy.disaggregation));
+        write_splits(w, state);
         w.key("bookings").number(static_cast<std::uint64_t>(state.bookings));
         if (state.queue) write_queue(w, *state.queue);
         w.key("peers_bookings").number(static_cast<std::uint64_t>(state.peers_bookings));
