@@ -36,6 +36,10 @@ void read_part(JsonView part, const std::string& path, std::vector<ChatPart>& ou
                FieldReader& message) {
     FieldReader fields(part, path);
     const auto type = fields.view("type").as_string();
+    if (!type && !part.is_null() && part.type() == JsonType::kObject) {
+        fields.fail_type("type", "a string such as \"text\"", fields.view("type"));
+        return message.fail_with(fields);
+    }
     if (!type) {
         return message.fail(
             param_error(path, "{} must be an object with a type, not {}", path, describe(part)));

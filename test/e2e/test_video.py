@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import pytest
+import stator_process
 from conftest import read_metrics
 from media_http import MediaHttp, content, redirect, silent
 from media_models import (
@@ -255,3 +256,23 @@ def test_what_ffmpeg_makes(whole, tmp_path, ending, options):
         return
     assert text_of(ask(whole, video(data)))
     refused(whole, video(data[: len(data) * 9 // 10]), "cut short")
+
+
+def test_an_encoder_that_is_busy_for_long_is_not_stuck(projector, servers, fleet):
+    options = {"mmproj": projector, "served_model_name": "vlm", "engine_threads": 1}
+    options |= {"context": 2048, "max_sequence": 1024}
+    workers = [
+        fleet.worker(role, stator_process.model(), role=role, **options).launch()
+        for role in ("encode", "decode")
+    ]
+    for worker in workers:
+        worker.wait_ready()
+    looks = {"canary_after": "1s", "canary_within": "3s", "media_video_frames": 32}
+    frontend = fleet.frontend(**looks)
+    frontend.wait_workers("encode", "decode")
+    many = clip([(i * 8, 255 - i * 8, 40) for i in range(32)])
+    # More than fits the context; that is found when all of it is encoded.
+    status, answer = post_chat(frontend, video(many), TEXT, timeout=300)
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded"), answer
+    assert read_metrics(frontend).sum("stator_fleet_canaries_lost_total") == 0
+    assert frontend.states()["encode"] == "ready"

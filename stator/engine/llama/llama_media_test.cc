@@ -281,7 +281,7 @@ TEST_F(LlamaMediaTest, WhatTheEncoderDoesIsCounted) {
     const auto first = encode(*engine, 1, picture(1));
     ASSERT_TRUE(first.handoff);
     const double bytes = metric("stator_encoder_cache_bytes");
-    EXPECT_EQ(bytes, static_cast<double>(first.handoff->parts[0].bytes));
+    EXPECT_EQ(bytes, static_cast<double>(first.handoff->bytes));
     ASSERT_TRUE(encode(*engine, 1, picture(1)).handoff);
     ASSERT_TRUE(encode(*engine, 2, picture(2)).handoff);
     EXPECT_EQ(metric("stator_encoder_legs_total{outcome=\"ok\"}"), 3);
