@@ -203,7 +203,9 @@ std::string bench_transfer_help(const Style& style) {
     out += help_entry("first",
                       "The first one of its size: of the first size by the first way, its "
                       "pages were never used.");
-    out += help_entry("CPU", "Of both processes together, without writing and reading the bytes.");
+    out += help_entry("CPU",
+                      "Of both processes together, without writing and reading the bytes. NIXL's "
+                      "thread polls while it is on, whatever way is measured.");
     out +=
         "\nCtrl-C ends it and shows what was measured. Exit codes: 0 measured, 1 broken off, 2 "
         "wrong usage.\n";
