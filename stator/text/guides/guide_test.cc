@@ -351,7 +351,8 @@ TEST_F(GuideTest, ExplodingConstraintsEnd) {
     std::vector<std::uint32_t> bits(10);
     for (auto& [kind, text] : bad) {
         const std::string name = text.substr(0, 60);
-        const TimePoint start = Clock::real().now();
+        // Of the processor: the machine may be busy with other things.
+        const std::clock_t start = std::clock();
         auto guide = factory_->compile({kind, std::move(text), {}});
         int steps = 0;
         std::string end;
@@ -374,8 +375,8 @@ TEST_F(GuideTest, ExplodingConstraintsEnd) {
         } else {
             end = guide.error().message;
         }
-        const double ms = to_ms(Clock::real().now() - start);
-        EXPECT_LT(ms, 20'000) << name << ": " << steps << " steps, " << end;
+        const auto seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+        EXPECT_LT(seconds, 20) << name << ": " << steps << " steps, " << end;
     }
 }
 
