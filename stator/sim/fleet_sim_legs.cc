@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <utility>
 
 #include "stator/base/check.h"
@@ -101,9 +102,9 @@ bool FleetSim::handoff_is_lost(std::uint32_t taker) {
 
 /// Gives its life the tokens since the last time: where something else happens, not one by one.
 void FleetSim::tell_tokens(Live& live) {
+    told_tokens_.resize(kMostTold);
     while (live.told < live.record.output_tokens) {
         const auto n = std::min<std::size_t>(kMostTold, live.record.output_tokens - live.told);
-        told_tokens_.resize(n);
         for (std::size_t i = 0; i < n && keeps_outputs_; ++i) {
             told_tokens_[i].token = live.output[live.told + i];
         }
@@ -111,7 +112,7 @@ void FleetSim::tell_tokens(Live& live) {
         event.count = static_cast<std::uint32_t>(n);
         event.prompt_tokens = live.record.input_tokens;
         event.cached_tokens = live.record.cached_tokens;
-        const Taken taken = live.life->take(event, told_tokens_);
+        const Taken taken = live.life->take(event, std::span(told_tokens_).first(n));
         STATOR_CHECK(taken == Taken::kPassOn, "tokens are for the client");
         live.told += static_cast<std::uint32_t>(n);
     }
