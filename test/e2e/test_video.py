@@ -195,7 +195,8 @@ def test_a_picture_is_no_video_and_a_video_no_picture(whole):
 def test_by_url(whole, site):
     data = moving(1)
     expected = text_of(ask(whole, video(data)))
-    assert text_of(ask(whole, part("video", site.url(content(data, "video/x-msvideo"))))) == expected
+    url = site.url(content(data, "video/x-msvideo"))
+    assert text_of(ask(whole, part("video", url))) == expected
     metrics = read_metrics(whole)
     assert metrics.sum("stator_media_fetches_total", outcome="ok") >= 1
     assert metrics.sum("stator_media_bytes_total", **{"from": "url"}) >= len(data)
@@ -212,9 +213,8 @@ def test_servers_that_do_not_deliver(small, site):
     refused(small, part("video", site.url(content(data, length=len(data) + 9))), "too early")
     refused(small, part("video", site.url(content(data, "text/html"))), "Content-Type")
     refused(small, part("video", site.url(content(bytes(70_000)))), "70000 bytes", "65536")
-    refused(
-        small, part("video", elsewhere.replace("127.0.0.1", "127.0.0.2")), "127.0.0.2", "not fetched"
-    )
+    other = elsewhere.replace("127.0.0.1", "127.0.0.2")
+    refused(small, part("video", other), "127.0.0.2", "not fetched")
 
 
 def test_without_the_decoder(projector, site):

@@ -135,7 +135,8 @@ def avi(jpegs, columns, rows, rate=RATE, codec=b"MJPG"):
 
 def clip(colours, columns=12, rows=8, **options):
     """A clip whose frames are of one colour each."""
-    return avi([jpeg(columns, rows, lambda x, y, c=c: c) for c in colours], columns, rows, **options)
+    pictures = [jpeg(columns, rows, lambda x, y, c=c: c) for c in colours]
+    return avi(pictures, columns, rows, **options)
 
 
 def sound_only(seconds=1):
