@@ -1,8 +1,10 @@
 // Writes a random picture encoder for a text model, for tests and measurements without a real one:
-//   make_projector TEXT_MODEL.gguf OUT.gguf
+//   make_projector TEXT_MODEL.gguf OUT.gguf [LAYERS]
 #include <gguf.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 
 #include "stator/engine/llama/projector_fixture.h"
@@ -27,8 +29,8 @@ std::uint32_t width_of(const char* path) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 3) {
-        std::fprintf(stderr, "usage: make_projector TEXT_MODEL.gguf OUT.gguf\n");
+    if (argc != 3 && argc != 4) {
+        std::fprintf(stderr, "usage: make_projector TEXT_MODEL.gguf OUT.gguf [LAYERS]\n");
         return 2;
     }
     const std::uint32_t width = width_of(argv[1]);
@@ -36,7 +38,11 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "%s does not say how wide its embeddings are\n", argv[1]);
         return 1;
     }
-    const auto ok = stator::engine::write_random_projector(argv[2], {.text_width = width});
+    stator::engine::ProjectorShape shape{.text_width = width};
+    // More of them: as slow as those of real models.
+    if (argc == 4)
+        shape.layers = static_cast<std::uint32_t>(std::clamp(std::atoi(argv[3]), 1, 999));
+    const auto ok = stator::engine::write_random_projector(argv[2], shape);
     if (!ok) std::fprintf(stderr, "%s\n", ok.error().message.c_str());
     return ok ? 0 : 1;
 }

@@ -167,8 +167,8 @@ Result<void> connect_to_one(FetchConnection& connection, const std::vector<IpAdd
 Error Fetcher::with_limit(Error why, bool connected, bool over) const {
     if (why.code != ErrorCode::kDeadlineExceeded) return why;
     if (over) {
-        why.message =
-            fmt::format("the URL was not fetched within {:g} s", to_seconds(options_.total_timeout));
+        why.message = fmt::format("the URL was not fetched within {:g} s",
+                                  to_seconds(options_.total_timeout));
     } else if (!connected) {
         why.message = fmt::format("the URL's server could not be reached within {:g} s",
                                   to_seconds(options_.connect_timeout));

@@ -195,7 +195,8 @@ def test_a_picture_is_no_video_and_a_video_no_picture(whole):
 def test_by_url(whole, site):
     data = moving(1)
     expected = text_of(ask(whole, video(data)))
-    assert text_of(ask(whole, part("video", site.url(content(data, "video/x-msvideo"))))) == expected
+    url = site.url(content(data, "video/x-msvideo"))
+    assert text_of(ask(whole, part("video", url))) == expected
     metrics = read_metrics(whole)
     assert metrics.sum("stator_media_fetches_total", outcome="ok") >= 1
     assert metrics.sum("stator_media_bytes_total", **{"from": "url"}) >= len(data)
@@ -212,9 +213,8 @@ def test_servers_that_do_not_deliver(small, site):
     refused(small, part("video", site.url(content(data, length=len(data) + 9))), "too early")
     refused(small, part("video", site.url(content(data, "text/html"))), "Content-Type")
     refused(small, part("video", site.url(content(bytes(70_000)))), "70000 bytes", "65536")
-    refused(
-        small, part("video", elsewhere.replace("127.0.0.1", "127.0.0.2")), "127.0.0.2", "not fetched"
-    )
+    other = elsewhere.replace("127.0.0.1", "127.0.0.2")
+    refused(small, part("video", other), "127.0.0.2", "not fetched")
 
 
 def test_without_the_decoder(projector, site):
@@ -258,8 +258,9 @@ def test_what_ffmpeg_makes(whole, tmp_path, ending, options):
     refused(whole, video(data[: len(data) * 9 // 10]), "cut short")
 
 
-def test_an_encoder_that_is_busy_for_long_is_not_stuck(projector, servers, fleet):
-    options = {"mmproj": projector, "served_model_name": "vlm", "engine_threads": 1}
+def test_an_encoder_that_is_busy_for_long_is_not_stuck(servers, fleet, tmp_path):
+    slow = make_projector(tmp_path, layers=40)
+    options = {"mmproj": slow, "served_model_name": "vlm", "engine_threads": 1}
     options |= {"context": 2048, "max_sequence": 1024}
     workers = [
         fleet.worker(role, stator_process.model(), role=role, **options).launch()
@@ -267,10 +268,10 @@ def test_an_encoder_that_is_busy_for_long_is_not_stuck(projector, servers, fleet
     ]
     for worker in workers:
         worker.wait_ready()
-    looks = {"canary_after": "1s", "canary_within": "3s", "media_video_frames": 32}
+    looks = {"canary_after": "300ms", "canary_within": "1s", "media_video_frames": 64}
     frontend = fleet.frontend(**looks)
     frontend.wait_workers("encode", "decode")
-    many = clip([(i * 8, 255 - i * 8, 40) for i in range(32)])
+    many = clip([(i * 4, 255 - i * 4, 40) for i in range(64)])
     # More than fits the context; that is found when all of it is encoded.
     status, answer = post_chat(frontend, video(many), TEXT, timeout=300)
     assert (status, answer["error"]["code"]) == (400, "context_length_exceeded"), answer

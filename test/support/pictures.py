@@ -101,7 +101,8 @@ def _list(name, *chunks):
 
 
 def _avi(width, height, frames, stream, chunks, flags):
-    head = struct.pack("<14I", 1_000_000 // RATE, 0, 0, flags, frames, 0, 1, 0, width, height, *[0] * 4)
+    micros = 1_000_000 // RATE  # a frame; what counts is the stream's
+    head = struct.pack("<14I", micros, 0, 0, flags, frames, 0, 1, 0, width, height, *[0] * 4)
     index, at = b"", 4
     for name, data in chunks:
         index += name + struct.pack("<3I", 0x10, at, len(data))
@@ -134,7 +135,8 @@ def avi(jpegs, columns, rows, rate=RATE, codec=b"MJPG"):
 
 def clip(colours, columns=12, rows=8, **options):
     """A clip whose frames are of one colour each."""
-    return avi([jpeg(columns, rows, lambda x, y, c=c: c) for c in colours], columns, rows, **options)
+    pictures = [jpeg(columns, rows, lambda x, y, c=c: c) for c in colours]
+    return avi(pictures, columns, rows, **options)
 
 
 def sound_only(seconds=1):
