@@ -70,8 +70,8 @@ class MsgpackReader {
     [[nodiscard]] Result<std::uint64_t> number();  ///< an integer that is not negative
     /// An integer of either sign as two's complement: of ids that some write signed, some unsigned.
     [[nodiscard]] Result<std::uint64_t> bits();
-    /// An array of integers, appended to `out`. False: not all are integers from 0 to 2^32 - 1; then
-    /// `out` has those before the first that is not, and the array is passed over.
+    /// An array of integers, appended to `out`. False: not all are integers from 0 to 2^32 - 1;
+    /// then `out` has those before the first that is not, and the array is passed over.
     [[nodiscard]] Result<bool> u32_array(std::vector<std::uint32_t>& out);
     [[nodiscard]] Result<double> real();  ///< integers too
     [[nodiscard]] Result<std::string_view> string();

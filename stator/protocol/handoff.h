@@ -107,8 +107,8 @@ struct MediaContent {
 /// that one picture has one name, however it came.
 struct MediaItem {
     Digest digest{};
-    std::uint32_t position = 0;                   ///< of its first token in the prompt
-    std::uint32_t tokens = 0;                     ///< that it takes there, all pieces
+    std::uint32_t position = 0;                             ///< of its first token in the prompt
+    std::uint32_t tokens = 0;                               ///< that it takes there, all pieces
     std::shared_ptr<const MediaContent> content = nullptr;  ///< of an encode leg; else perhaps null
     std::shared_ptr<const Handoff> embeddings = nullptr;    ///< null in an encode leg
     std::shared_ptr<const HandoffBytes> arrived = nullptr;  ///< where the prompt is computed

@@ -27,11 +27,11 @@ struct ForwardPassMetrics {
     std::uint64_t decode_tokens = 0;
     std::uint64_t cached_tokens = 0;  ///< prompt tokens taken from the prefix cache
     std::uint64_t preemptions = 0;
-    double model_seconds = 0.0;       ///< wall time inside the model
-    double model_cpu_seconds = 0.0;   ///< CPU time of the engine's thread inside the model
-    double engine_cpu_seconds = 0.0;  ///< CPU time of the engine's thread outside the model
-    std::uint64_t guided_tokens = 0;  ///< generated under a constraint
-    double guide_seconds = 0.0;       ///< of engine_cpu_seconds: for which tokens those might be
+    double model_seconds = 0.0;         ///< wall time inside the model
+    double model_cpu_seconds = 0.0;     ///< CPU time of the engine's thread inside the model
+    double engine_cpu_seconds = 0.0;    ///< CPU time of the engine's thread outside the model
+    std::uint64_t guided_tokens = 0;    ///< generated under a constraint
+    double guide_seconds = 0.0;         ///< of engine_cpu_seconds: for which tokens those might be
     std::uint64_t exported_tokens = 0;  ///< whose KV prefill legs have left
     std::uint64_t imported_tokens = 0;  ///< prompt tokens whose KV came by handoff
     std::uint64_t refused_imports = 0;  ///< decode legs whose KV came and could not be used
