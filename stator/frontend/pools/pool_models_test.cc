@@ -17,6 +17,7 @@
 #include "stator/net/http_client.h"
 #include "stator/net/http_server.h"
 #include "stator/text/byte_tokenizer.h"
+#include "stator/transfer/transfer.h"
 #include "stator/worker/worker.h"
 
 namespace stator::frontend {
@@ -43,6 +44,15 @@ class EchoWorker {
         loops_.start();
         worker::WorkerOptions options;
         options.name = name;
+        if (roles.front() != protocol::Role::kAggregated) {
+            transfer::TransferOptions transfer;
+            transfer.methods = {"tcp"};
+            transfer.listen = net::parse_socket_address("127.0.0.1:0").value();
+            auto plane = transfer::start_transfer(std::move(transfer), registry_);
+            EXPECT_TRUE(plane) << plane.error().message;
+            plane_ = std::move(*plane);
+            options.transfer = plane_;
+        }
         options.roles = std::move(roles);
         options.listen = net::parse_socket_address("127.0.0.1:0").value();
         protocol::ModelCard loading;
@@ -65,6 +75,7 @@ class EchoWorker {
         worker_->stop();
         engine_->stop(Deadline::at({}));
         worker_.reset();
+        if (plane_) plane_->stop();
         loops_.stop();
     }
     [[nodiscard]] std::string address() const { return net::to_string(worker_->address()); }
@@ -73,6 +84,7 @@ class EchoWorker {
     runtime::LoopPool loops_{1, "worker"};
     metrics::Registry registry_;
     std::shared_ptr<engine::Engine> engine_;
+    std::shared_ptr<transfer::TransferPlane> plane_;  ///< of those that hand over
     std::unique_ptr<worker::Worker> worker_;
 };
 
@@ -225,7 +237,7 @@ TEST_F(PoolModelsTest, RanksThatAnswerNobodyAreNoShareOfTheTraffic) {
     EXPECT_TRUE(eventually([&] {
         const std::string health = send("/health").body;
         std::size_t halves = 0;
-        for (std::size_t at = 0; (at = health.find("\"share\":1,", at)) != std::string::npos; ++at)
+        for (std::size_t at = 0; (at = health.find("\"share\":1.0,", at)) != std::string::npos; ++at)
             ++halves;
         return halves == 2 && health.find("\"ready\":3") != std::string::npos;
     })) << send("/health").body;
