@@ -469,8 +469,19 @@ void Router::consider_decoder(RankIndex rank, const RouteRequest& request, doubl
         decoders_[s].consider({rank, there + rest, there + step});
     }
     if (c.host[rank] == 0) return;
-    const double there = takes(here, true);
-    decoders_on_[c.host[rank]].consider({rank, there + rest, there + step});
+    for (std::uint32_t s = 0; s < decoders_.size(); ++s) {
+        const RankTable::Site& site = table_.sites()[s];
+        if (!site.host_known || site.zone != here.zone) continue;
+        if (!RankTable::connected(site, here, true)) continue;
+        const double there = takes(site, true);
+        decoders_on_[beside(c.host[rank], s)].consider({rank, there + rest, there + step});
+    }
+}
+
+/// Prefill ranks of one site on one host.
+std::uint64_t Router::beside(std::uint64_t host, std::uint32_t site) {
+    constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15ULL;
+    return host + kGolden * site;
 }
 
 /// After add_decode_costs().
@@ -479,12 +490,10 @@ Router::Decoder Router::decoder_for(RankIndex rank) const {
     if (c.site[rank] >= decoders_.size()) return {};
     Decoder best = decoders_[c.site[rank]].other_than(rank);
     if (c.host[rank] == 0) return best;
-    const auto beside = decoders_on_.find(c.host[rank]);
-    if (beside == decoders_on_.end()) return best;
-    const Decoder& near = beside->second.other_than(rank);
-    if (near.rank == kNoRank || near.cost >= best.cost) return best;
-    const std::vector<RankTable::Site>& sites = table_.sites();
-    return RankTable::connected(sites[c.site[rank]], sites[c.site[near.rank]], true) ? near : best;
+    const auto on_host = decoders_on_.find(beside(c.host[rank], c.site[rank]));
+    if (on_host == decoders_on_.end()) return best;
+    const Decoder& near = on_host->second.other_than(rank);
+    return near.rank != kNoRank && near.cost < best.cost ? near : best;
 }
 
 /// A place, and KV memory at the time of the handoff.

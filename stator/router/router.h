@@ -155,6 +155,7 @@ class Router {
     void add_own_decode_costs(const RouteRequest& request, Nanos now);
     void consider_decoder(RankIndex rank, const RouteRequest& request, double now_s);
     [[nodiscard]] Decoder decoder_for(RankIndex rank) const;
+    [[nodiscard]] static std::uint64_t beside(std::uint64_t host, std::uint32_t site);
     struct DecodeCost {
         double step_s = 0;  ///< the first one
         double rest = 0;    ///< and what else is charged
@@ -202,7 +203,7 @@ class Router {
     std::vector<std::uint32_t> free_;
     std::vector<float> freed_;        ///< of count_freed()
     std::vector<Decoders> decoders_;  ///< for prompts computed at each site
-    std::unordered_map<std::uint64_t, Decoders> decoders_on_;  ///< and on each host
+    std::unordered_map<std::uint64_t, Decoders> decoders_on_;  ///< at each and on each host
     HandoffTimes handoffs_;
     std::uint64_t serial_ = 0;
     std::uint64_t turn_ = 0;
