@@ -739,7 +739,9 @@ PoolRouter::State PoolRouter::state() const {
         s.live = m.writer && m.writer->is_live(m.rank.rank);
         s.prefill_scale = router_.ranks().speed(rank).prefill_scale().scale();
         s.queue_s = router_.ranks().queue_s(rank, 1, to_seconds(now()));
-        s.load = router_.ranks().reported(rank);
+        // As of now: the router's own is as old as the last decision.
+        s.load = m.rank.worker->load(m.rank.rank);
+        s.load.waiting += m.rank.pending->load(std::memory_order_relaxed);
         const auto verdict = audit_.verdict(rank);
         s.trust = router::to_string(verdict.trust);
         if (verdict.trust != router::Trust::kTrusted)

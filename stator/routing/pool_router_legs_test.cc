@@ -119,6 +119,8 @@ TEST_F(PoolRouterLegsTest, StateTellsWhatWasSplitAndHowFastHandoffsAre) {
     ASSERT_EQ(all.ranks.size(), 2U);
     EXPECT_TRUE(all.ranks[0].roles.has(Role::kDecode));
     EXPECT_TRUE(all.ranks[1].roles.has(Role::kPrefill));
+    workers_[0]->set_load(3, 2);  // and no decision since
+    EXPECT_EQ(router_.state().ranks[0].load.running, 3U);
     EXPECT_FALSE(router_.choose(request(), numbers_, std::nullopt, true));
     EXPECT_EQ(router_.state().refused, 1U);
     ranks_.pop_back();
