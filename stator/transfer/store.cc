@@ -158,8 +158,8 @@ void Store::drop(Owner owner) {
 
 bool Store::holds(Owner owner) const {
     const std::scoped_lock lock(mutex_);
-    return std::ranges::any_of(
-        grants_, [owner](const auto& entry) { return entry.second.owner == owner; });
+    return std::ranges::any_of(grants_,
+                               [owner](const auto& entry) { return entry.second.owner == owner; });
 }
 
 void Store::release(const protocol::HandoffId& id) {

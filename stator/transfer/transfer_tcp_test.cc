@@ -23,8 +23,8 @@ namespace {
 constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 
 /// Passes connections on, and does harm to what comes back from the server: counts its bytes over
-/// all connections and changes one of them, or cuts everything there, or from there on swallows all
-/// that comes over the connections that are open then.
+/// all connections and changes one of them, or cuts everything there, or has nothing more to do
+/// with the connections that are open then, and leaves them open.
 class Proxy {
   public:
     Proxy(std::uint16_t port, std::uint64_t change_at, std::uint64_t cut_at,
@@ -66,11 +66,11 @@ class Proxy {
     struct Pair {
         int client = -1;
         int server = -1;
-        bool stalled = false;
     };
 
     void run() {
         std::vector<Pair> pairs;
+        std::vector<Pair> stalled;
         while (!stop_) {
             std::vector<pollfd> waits{{.fd = listener_, .events = POLLIN, .revents = 0}};
             for (const Pair& p : pairs) {
@@ -86,7 +86,8 @@ class Proxy {
             std::erase_if(pairs, [](const Pair& p) { return p.client < 0; });
             if (waits[0].revents != 0) add(pairs);
             if (passed_ >= stall_at_) {
-                for (Pair& p : pairs) p.stalled = true;
+                stalled.insert(stalled.end(), pairs.begin(), pairs.end());
+                pairs.clear();
                 stall_at_ = kNever;
             }
             if (passed_ >= cut_at_) {
@@ -95,6 +96,7 @@ class Proxy {
             }
         }
         for (Pair& p : pairs) close_pair(p);
+        for (Pair& p : stalled) close_pair(p);
     }
 
     void add(std::vector<Pair>& pairs) const {
@@ -115,7 +117,6 @@ class Proxy {
         std::array<char, 65536> bytes{};
         const ssize_t n = ::read(back ? pair.server : pair.client, bytes.data(), bytes.size());
         if (n <= 0) return false;
-        if (pair.stalled) return true;
         auto size = static_cast<std::size_t>(n);
         if (back) {
             if (change_at_ >= passed_ && change_at_ < passed_ + size) {
