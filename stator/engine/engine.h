@@ -64,6 +64,10 @@ class Engine {
     /// Ends the request with kCancelled within one step. Unknown and ended ids are ignored.
     virtual void cancel(RequestId id) = 0;
 
+    /// Nobody will claim this handoff, which an encode leg here has left: it may go before its
+    /// lease is over. Best effort.
+    virtual void release(std::shared_ptr<const protocol::Handoff> /*handoff*/) {}
+
     /// How many leading tokens of the request's prompt need not be computed here: parts of a decode
     /// leg's KV that end there or before need not be fetched. May be out of date a moment later;
     /// what then lacks is computed.

@@ -467,7 +467,10 @@ void Frontend::Impl::load_media(LoopState& state,
         const auto self = weak.lock();
         if (!self) return;
         record->abandon = nullptr;
-        if (exchange->disconnected()) return;
+        if (exchange->disconnected()) {
+            if (whole) release_media(*whole);
+            return;
+        }
         if (!whole) {
             record->finish = to_string(whole.error().code);
             return respond_error(*exchange, whole.error());

@@ -252,6 +252,54 @@ TEST(FrontendMedia, TheContextIsCheckedAgainWithTheImages) {
     const std::string one = image(to_data_url("image/png", to_png(gradient(2, 2))));
     expect_error(viewer.ask("[" + one + "]"), 400, "messages", "context_length_exceeded");
     EXPECT_THAT(viewer.engine().requests(), SizeIs(0));
+    EXPECT_EQ(viewer.engine().released(), 1U);
+}
+
+bool eventually(const std::function<bool()>& holds) {
+    const Deadline end = Deadline::after(Clock::real().now(), std::chrono::seconds(20));
+    while (!holds() && !end.reached(Clock::real().now())) std::this_thread::yield();
+    return holds();
+}
+
+/// Of the items of one choice, the second is answered as the test says.
+auto second_is(std::optional<protocol::StepEvent> what) {
+    auto count = std::make_shared<std::atomic<int>>(0);
+    return [count, what](const protocol::GenerateRequest& r) -> std::optional<protocol::StepEvent> {
+        if (count->fetch_add(1) == 1) return what;
+        protocol::StepEvent event;
+        event.finish = protocol::FinishReason::kHandoff;
+        event.handoff = ScriptedEngine::embeddings(r);
+        return event;
+    };
+}
+
+TEST(FrontendMedia, WhatWasEncodedBeforeAnotherItemFailedIsReleased) {
+    Viewer viewer;
+    protocol::StepEvent failed;
+    failed.finish = protocol::FinishReason::kError;
+    failed.error = error(ErrorCode::kUnavailable, "no encoder").value();
+    viewer.engine().set_encode(second_is(failed));
+    const std::string one = image(to_data_url("image/png", to_png(gradient(2, 2))));
+    expect_error(viewer.ask("[" + one + "," + one + "," + one + "]"), 503, "",
+                 "service_unavailable");
+    // The third may have been made before it could be cancelled.
+    EXPECT_TRUE(eventually([&] { return viewer.engine().released() == 2; }));
+}
+
+TEST(FrontendMedia, WhatWasEncodedForAClientThatLeftIsReleased) {
+    Viewer viewer;
+    viewer.engine().set_encode(second_is(std::nullopt));
+    const std::string one = image(to_data_url("image/png", to_png(gradient(2, 2))));
+    RawClient client(viewer.door().port());
+    client.post(kChat, R"({"model":"echo","messages":[{"role":"user","content":[)" + one + "," +
+                           one + "]}]}");
+    ASSERT_TRUE(eventually([&] { return viewer.engine().encodes().size() == 2; }));
+    client.leave();
+    ASSERT_TRUE(eventually([&] { return viewer.engine().cancelled() == 1; }));
+    ASSERT_TRUE(eventually([&] { return viewer.engine().released() == 1; }));
+    viewer.engine().end_encodes();  // it had ended before it heard of that
+    EXPECT_TRUE(eventually([&] { return viewer.engine().released() == 2; }));
+    EXPECT_THAT(viewer.engine().requests(), SizeIs(0));
 }
 
 TEST(FrontendMedia, WhatEncodersSay) {

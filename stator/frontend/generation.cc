@@ -123,6 +123,7 @@ void Generation::start() {
         auto output = ChoiceOutput::make(*request_.output);
         if (!output) {
             for (Choice& c : choices_) c.finish = "refused";
+            release_media(request_);
             return fail(std::move(output.error()), FinishReason::kCancelled);
         }
         choice.output.emplace(std::move(*output));
@@ -135,7 +136,8 @@ void Generation::start() {
         if (!accepted) {
             hub_.remove(choice.id);
             choice.finish = "refused";
-            // Those after this one were never submitted.
+            // Those after this one were never submitted; of the others the engine has the media.
+            release_media(request_);
             for (std::size_t i = choice.index + 1; i < choices_.size(); ++i) {
                 choices_[i].finish = "refused";
             }

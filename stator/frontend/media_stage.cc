@@ -114,9 +114,13 @@ Result<std::shared_ptr<const protocol::Handoff>> MediaStage::handoff_of(
 void MediaStage::on_event(std::uint32_t leg, const protocol::StepEvent& event,
                           const protocol::StepBatch& batch, TimePoint now) {
     static_cast<void>(batch);
-    if (!done_ || !event.finish) return;
+    if (!event.finish) return;
     hub_.remove(legs_[leg].id);
     legs_[leg].open = false;
+    if (!done_) {  // cancelled, but it had ended before
+        if (event.handoff) request_.entry->model.engine->release(event.handoff);
+        return;
+    }
     const std::size_t items = paths_.size();
     auto handoff = handoff_of(event, now);
     if (!handoff) {
@@ -137,8 +141,11 @@ void MediaStage::finish(Result<void> how) {
     const Done done = std::exchange(done_, nullptr);
     cancel_legs();
     if (how) how = add_media(request_, by_choice_);
-    by_choice_.clear();
-    if (how) return done(std::move(request_));
+    if (how) {
+        by_choice_.clear();
+        return done(std::move(request_));
+    }
+    release_embeddings();
     done(tl::unexpected<Error>(std::move(how.error())));
 }
 
@@ -146,14 +153,23 @@ void MediaStage::abandon() {
     if (!std::exchange(done_, nullptr)) return;
     if (load_) load_->cancel();
     cancel_legs();
+    release_embeddings();
 }
 
 void MediaStage::cancel_legs() {
-    for (Leg& leg : legs_) {
-        if (!std::exchange(leg.open, false)) continue;
-        request_.entry->model.engine->cancel(leg.id);
-        hub_.remove(leg.id);
+    // They stay with the hub until they have ended.
+    for (const Leg& leg : legs_) {
+        if (leg.open) request_.entry->model.engine->cancel(leg.id);
     }
+}
+
+void MediaStage::release_embeddings() {
+    for (const auto& items : by_choice_) {
+        for (const EncodedItem& item : items) {
+            if (item.embeddings) request_.entry->model.engine->release(item.embeddings);
+        }
+    }
+    by_choice_.clear();
 }
 
 }  // namespace stator::frontend

@@ -22,8 +22,9 @@ namespace stator::frontend {
 ///
 /// The loader fetches and decodes the items; the model's engine encodes each, as a request of its
 /// own (leg kEncode), once per choice because embeddings can be claimed once. The other choices
-/// follow the first: its encoder has them in its cache then. Lives on its connection's loop.
-/// Embeddings that come to nothing expire with their lease.
+/// follow the first: its encoder has them in its cache then. Lives on its connection's loop, and
+/// until its last leg has ended. Embeddings that come to nothing are released, also those that were
+/// made before a leg heard that it was cancelled.
 class MediaStage final : public StepReceiver, public std::enable_shared_from_this<MediaStage> {
   public:
     /// Called once, on the loop, unless abandon() was: the request with its prompt whole, or why
@@ -50,6 +51,7 @@ class MediaStage final : public StepReceiver, public std::enable_shared_from_thi
         const protocol::StepEvent& event, TimePoint now) const;
     void finish(Result<void> how);
     void cancel_legs();
+    void release_embeddings();
 
     GenerationHub& hub_;
     runtime::Loop& loop_;

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "stator/engine/engine.h"
 #include "stator/frontend/chat_request.h"
 #include "stator/frontend/completion_request.h"
 #include "stator/frontend/field_reader.h"
@@ -126,6 +127,16 @@ Result<void> add_media(PreparedRequest& request,
     prompt.tokens = std::move(tokens);
     prompt.places.clear();
     return {};
+}
+
+void release_media(const PreparedRequest& request) {
+    for (const PreparedPrompt& prompt : request.prompts) {
+        for (const auto& items : prompt.media) {
+            for (const protocol::MediaItem& item : items) {
+                if (item.embeddings) request.entry->model.engine->release(item.embeddings);
+            }
+        }
+    }
 }
 
 Result<PreparedRequest> prepare_request(Api api, std::string_view body,

@@ -64,4 +64,7 @@ struct PreparedRequest {
 [[nodiscard]] Result<void> add_media(PreparedRequest& request,
                                      std::span<const std::vector<EncodedItem>> by_choice);
 
+/// Tells the model's engine that the embeddings that the request still has will not be claimed.
+void release_media(const PreparedRequest& request);
+
 }  // namespace stator::frontend

@@ -35,7 +35,7 @@ class ScriptedEngine final : public engine::Engine {
 
     [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,
                                       std::shared_ptr<engine::StepSink> sink) override {
-        if (request.leg == protocol::Leg::kEncode) return submit_encode(std::move(request), *sink);
+        if (request.leg == protocol::Leg::kEncode) return submit_encode(std::move(request), sink);
         const std::size_t most = std::min<std::size_t>(tokens_.size(), request.max_tokens);
         for (std::size_t at = 0; at < most;) {
             protocol::StepBatch batch;
@@ -56,7 +56,7 @@ class ScriptedEngine final : public engine::Engine {
         requests_.push_back(std::move(request));
         return {};
     }
-    /// What an encode leg ends with; nullopt: it goes on for ever.
+    /// What an encode leg ends with; nullopt: it goes on until end_encodes().
     using Encode =
         std::function<std::optional<protocol::StepEvent>(const protocol::GenerateRequest&)>;
     static constexpr tokens::TokenId kOpen = 40;   // "("
@@ -78,9 +78,33 @@ class ScriptedEngine final : public engine::Engine {
         const std::scoped_lock lock(mutex_);
         return encodes_;
     }
+    /// Those that go on end with embeddings, cancelled or not.
+    void end_encodes() {
+        std::vector<Held> held;
+        {
+            const std::scoped_lock lock(mutex_);
+            held.swap(held_);
+        }
+        for (const Held& h : held) {
+            protocol::StepBatch batch;
+            protocol::StepEvent& event = batch.events.emplace_back();
+            event.id = h.request.id;
+            event.finish = protocol::FinishReason::kHandoff;
+            event.handoff = embeddings(h.request);
+            h.sink->on_step(std::move(batch));
+        }
+    }
     void cancel(protocol::RequestId) override {
         const std::scoped_lock lock(mutex_);
         ++cancelled_;
+    }
+    void release(std::shared_ptr<const protocol::Handoff> handoff) override {
+        const std::scoped_lock lock(mutex_);
+        released_.push_back(std::move(handoff));
+    }
+    [[nodiscard]] std::size_t released() const {
+        const std::scoped_lock lock(mutex_);
+        return released_.size();
     }
     [[nodiscard]] protocol::LoadReport load() const override { return {}; }
     [[nodiscard]] protocol::ForwardPassMetrics forward_pass_metrics() const override { return {}; }
@@ -97,7 +121,12 @@ class ScriptedEngine final : public engine::Engine {
     }
 
   private:
-    Result<void> submit_encode(protocol::GenerateRequest request, engine::StepSink& sink) {
+    struct Held {
+        protocol::GenerateRequest request;
+        std::shared_ptr<engine::StepSink> sink;
+    };
+    Result<void> submit_encode(protocol::GenerateRequest request,
+                               const std::shared_ptr<engine::StepSink>& sink) {
         std::optional<protocol::StepEvent> event;
         if (encode_) {
             event = encode_(request);
@@ -110,15 +139,18 @@ class ScriptedEngine final : public engine::Engine {
             event->id = request.id;
             protocol::StepBatch batch;
             batch.events.push_back(*event);
-            sink.on_step(std::move(batch));
+            sink->on_step(std::move(batch));
         }
         const std::scoped_lock lock(mutex_);
+        if (!event) held_.push_back({request, sink});
         encodes_.push_back(std::move(request));
         return {};
     }
 
     Encode encode_;
     std::vector<protocol::GenerateRequest> encodes_;
+    std::vector<Held> held_;
+    std::vector<std::shared_ptr<const protocol::Handoff>> released_;
     std::uint32_t per_step_;
     engine::EngineInfo info_;
     std::vector<tokens::TokenId> tokens_;

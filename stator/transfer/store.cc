@@ -1,5 +1,6 @@
 #include "stator/transfer/store.h"
 
+#include <algorithm>
 #include <bit>
 #include <utility>
 
@@ -153,6 +154,12 @@ void Store::drop(Owner owner) {
             ++grant;
         }
     }
+}
+
+bool Store::holds(Owner owner) const {
+    const std::scoped_lock lock(mutex_);
+    return std::ranges::any_of(grants_,
+                               [owner](const auto& entry) { return entry.second.owner == owner; });
 }
 
 void Store::release(const protocol::HandoffId& id) {

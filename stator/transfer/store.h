@@ -52,6 +52,8 @@ class Store : public std::enable_shared_from_this<Store> {
     [[nodiscard]] std::shared_ptr<const Granted> granted(std::uint64_t number) const;
     void finish(std::uint64_t number);
     void drop(Owner owner);
+    /// Whether anything is granted to it.
+    [[nodiscard]] bool holds(Owner owner) const;
     void release(const protocol::HandoffId& id);
     /// Ends what has expired, and gives idle memory back now and then.
     void upkeep();

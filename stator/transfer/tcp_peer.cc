@@ -1,8 +1,6 @@
 #include "stator/transfer/tcp_peer.h"
 
 #include <algorithm>
-#include <boost/asio/steady_timer.hpp>
-#include <chrono>
 #include <utility>
 
 #include "stator/runtime/asio.h"
@@ -22,6 +20,7 @@ constexpr std::uint32_t kMostHelpersLost = 3;
 constexpr std::size_t kMostReleases = 1024;
 /// Memory that a producer may still write into, though nobody hears from it any more.
 constexpr std::chrono::seconds kQuarantine{30};
+constexpr int kLooks = 6;  ///< so many in a row without a byte are a silence
 
 Error unavailable(std::string_view why) {
     return error(ErrorCode::kUnavailable, "{}", why).value();
@@ -60,6 +59,16 @@ class TcpPeer::Connection final : public TcpStreamEvents,
     void send(const Message& message) { stream_->send(message); }
     void close(Error why) { stream_->close(std::move(why)); }
     [[nodiscard]] bool ready() const { return ready_ && !stream_->closed(); }
+    /// In the middle of the handshake; connecting has a time of its own.
+    [[nodiscard]] bool greets() const { return !ready_ && stream_ && stream_->open(); }
+    [[nodiscard]] bool expects() const { return !expected_.empty(); }
+    /// How many looks in a row, this one included, have found that nothing came of what is owed.
+    int looked(bool owes) {
+        const std::uint64_t now = stream_ ? stream_->bytes_in() : 0;
+        silent_looks_ = owes && now == seen_ ? silent_looks_ + 1 : 0;
+        seen_ = now;
+        return silent_looks_;
+    }
 
     void expect(std::shared_ptr<Transfer> transfer, const Piece& piece) {
         transfer->outstanding += piece.bytes;
@@ -182,11 +191,16 @@ class TcpPeer::Connection final : public TcpStreamEvents,
     bool ready_ = false;
     std::deque<Expected> expected_;  ///< in the order in which the bytes come
     std::uint64_t ahead_ = 0;
+    std::uint64_t seen_ = 0;
+    int silent_looks_ = 0;
 };
 
 TcpPeer::TcpPeer(runtime::Loop& loop, TcpPlace place,
                  std::shared_ptr<const TcpClaimerOptions> options)
-    : loop_(loop), place_(std::move(place)), options_(std::move(options)) {}
+    : loop_(loop),
+      place_(std::move(place)),
+      options_(std::move(options)),
+      timer_(runtime::asio_context(loop)) {}
 
 TcpPeer::~TcpPeer() = default;
 
@@ -248,6 +262,7 @@ void TcpPeer::open_connection() {
     auto tls = options_->tls ? options_->tls() : nullptr;
     auto connection = std::make_shared<Connection>(shared_from_this());
     connections_.push_back(connection);
+    watch();
     if (place_.tls != (tls != nullptr)) {
         // In a later turn, like every other reason.
         loop_.post([self = shared_from_this(), connection, wants = place_.tls] {
@@ -275,6 +290,7 @@ void TcpPeer::send_claim(const std::shared_ptr<Transfer>& transfer) {
         drop_cancelled(*transfer);
         return;
     }
+    watch();
     transfer->request = ++last_request_;
     transfers_.emplace(transfer->request, transfer);
     Claim claim{.request = transfer->request,
@@ -488,8 +504,45 @@ void TcpPeer::release(const protocol::HandoffId& id) {
     if (connections_.empty()) open_connection();
 }
 
+/// Looks at the connections again and again, until nothing is under way.
+void TcpPeer::watch() {
+    if (shut_ || std::exchange(watching_, true)) return;
+    timer_.expires_after(options_->silence / kLooks);
+    timer_.async_wait([weak = weak_from_this()](const boost::system::error_code& ec) {
+        const auto self = weak.lock();
+        if (!self) return;
+        self->watching_ = false;
+        if (!ec) self->look();
+    });
+}
+
+void TcpPeer::look() {
+    bool busy = !waiting_.empty() || !transfers_.empty();
+    for (const auto& connection : std::vector(connections_)) {
+        const bool owes = this->owes(*connection);
+        busy |= owes;
+        if (connection->looked(owes) < kLooks) continue;
+        connection->close(error(ErrorCode::kUnavailable, "the producer has been silent for {} ms",
+                                options_->silence.count())
+                              .value());
+    }
+    if (busy) watch();
+}
+
+/// Whether the producer is to send something. How long NIXL writes is its own affair, as long as
+/// somebody waits for it.
+bool TcpPeer::owes(const Connection& connection) const {
+    if (connection.greets() || connection.expects()) return true;
+    if (!first_ready_ || &connection != connections_.front().get()) return false;
+    return std::ranges::any_of(transfers_, [](const auto& entry) {
+        const Transfer& transfer = *entry.second;
+        return transfer.grant == 0 || (transfer.writing && transfer.attempt->cancelled);
+    });
+}
+
 void TcpPeer::shutdown() {
     shut_ = true;
+    timer_.cancel();
     const Error why = error(ErrorCode::kCancelled, "the transfer plane is stopped").value();
     for (const auto& connection : std::vector(connections_)) connection->close(why);
 }

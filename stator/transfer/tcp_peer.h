@@ -1,5 +1,7 @@
 #pragma once
 
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -22,6 +24,9 @@ namespace stator::transfer {
 
 struct TcpClaimerOptions {
     std::uint32_t connections = 4;
+    /// A connection on which nothing comes of what is owed is given up after this time: whoever has
+    /// stopped, or a middlebox that swallows everything, does not close it.
+    std::chrono::milliseconds silence{3'000};
     bool checksums = true;
     std::function<std::string()> secret;
     std::function<std::shared_ptr<const net::TlsContext>()> tls;  ///< a client's
@@ -73,6 +78,9 @@ class TcpPeer : public std::enable_shared_from_this<TcpPeer> {
     void help_wanted();
     void settle(const std::shared_ptr<Transfer>& transfer);
     void fail(const std::shared_ptr<Transfer>& transfer, const Error& why);
+    void watch();
+    void look();
+    [[nodiscard]] bool owes(const Connection& connection) const;
 
     runtime::Loop& loop_;
     const TcpPlace place_;
@@ -86,6 +94,8 @@ class TcpPeer : public std::enable_shared_from_this<TcpPeer> {
     std::deque<protocol::HandoffId> releases_;                      ///< the same
     std::map<std::uint64_t, std::shared_ptr<Transfer>> transfers_;  ///< by request
     std::deque<std::shared_ptr<Transfer>> fetching_;  ///< have pieces that nobody has asked for
+    boost::asio::steady_timer timer_;                 ///< of look()
+    bool watching_ = false;
 };
 
 }  // namespace stator::transfer

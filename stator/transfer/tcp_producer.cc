@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <deque>
 #include <future>
 #include <utility>
@@ -24,6 +23,7 @@ constexpr std::size_t kChunkBytes = 256 * 1024;
 constexpr std::size_t kQueueBytes = 768 * 1024;
 constexpr std::chrono::milliseconds kHandshakeTime{5'000};
 constexpr std::chrono::milliseconds kPause{100};
+constexpr int kLooks = 3;  ///< so many in a row at a connection that does not move end it
 
 Refusal refusal(std::uint64_t request, const Error& why) {
     return {.request = request,
@@ -168,6 +168,7 @@ class TcpProducer::Session final : public TcpStreamEvents,
             stream_->send(refusal(claim.request, granted.error()));
             return {};
         }
+        watch();
         stream_->send(Grant{.request = claim.request,
                             .grant = (*granted)->number,
                             .offset = (*granted)->range->offset(),
@@ -206,8 +207,36 @@ class TcpProducer::Session final : public TcpStreamEvents,
         return {};
     }
 
+    /// Looks at the connection now and then, as long as anything is granted over it.
+    void watch() {
+        if (std::exchange(watching_, true)) return;
+        timer_.expires_after(producer_->options_.idle / kLooks);
+        timer_.async_wait([weak = weak_from_this()](const boost::system::error_code& ec) {
+            const auto self = weak.lock();
+            if (ec || !self || !self->stream_) return;
+            self->watching_ = false;
+            self->look();
+        });
+    }
+
+    void look() {
+        if (!store().holds(owner_)) {
+            idle_looks_ = 0;
+            return;
+        }
+        const std::uint64_t moved = stream_->bytes_in() + stream_->bytes_out();
+        idle_looks_ = moved == seen_ && writes_ == 0 ? idle_looks_ + 1 : 0;
+        seen_ = moved;
+        if (idle_looks_ < kLooks) return watch();
+        stream_->close(error(ErrorCode::kUnavailable, "the claimer has been silent for {} ms",
+                             producer_->options_.idle.count())
+                           .value());
+    }
+
     Result<void> on_write(const Write& write) {
+        ++writes_;
         const auto answer = [self = shared_from_this(), grant = write.grant](Result<void> result) {
+            --self->writes_;
             if (!self->stream_) return;
             Written written{.grant = grant, .code = 0, .text = {}};
             if (!result) {
@@ -252,6 +281,10 @@ class TcpProducer::Session final : public TcpStreamEvents,
     Hello hello_;
     Welcome welcome_;
     std::deque<Ordered> fetches_;
+    std::size_t writes_ = 0;  ///< of NIXL, under way
+    bool watching_ = false;
+    int idle_looks_ = 0;
+    std::uint64_t seen_ = 0;
 };
 
 Result<std::shared_ptr<TcpProducer>> TcpProducer::start(runtime::Loop& main,

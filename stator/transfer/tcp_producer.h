@@ -2,6 +2,7 @@
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -26,6 +27,9 @@ struct TcpProducerOptions {
     std::function<std::string()> secret;
     std::function<std::shared_ptr<const net::TlsContext>()> tls;
     NixlMover* nixl = nullptr;  ///< null = none; must outlive the producer
+    /// What is granted is taken back when its connection has not moved for this time: the claimer
+    /// has stopped, or something between swallows everything.
+    std::chrono::milliseconds idle{30'000};
     /// Bytes that left, by method "tcp" or "nixl".
     std::function<void(bool nixl, std::uint64_t bytes)> sent;
 };

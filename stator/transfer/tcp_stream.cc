@@ -218,6 +218,7 @@ Result<std::size_t> TcpStream::read_some() {
         return lost(errno);
     }
     auto rest = static_cast<std::size_t>(n);
+    bytes_in_ += rest;
     if (tls_) {
         if (auto ok = decrypt({buffer_.data(), rest}); !ok) {
             return tl::unexpected<Error>(std::move(ok.error()));
@@ -379,6 +380,7 @@ Result<std::size_t> TcpStream::send_plain() {
         return lost(errno);
     }
     drop_sent(static_cast<std::size_t>(n));
+    bytes_out_ += static_cast<std::size_t>(n);
     return static_cast<std::size_t>(n);
 }
 
@@ -417,6 +419,7 @@ Result<std::size_t> TcpStream::send_tls() {
         return lost(errno);
     }
     cipher_sent_ += static_cast<std::size_t>(n);
+    bytes_out_ += static_cast<std::size_t>(n);
     return static_cast<std::size_t>(n);
 }
 

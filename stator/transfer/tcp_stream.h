@@ -59,6 +59,10 @@ class TcpStream : public std::enable_shared_from_this<TcpStream> {
     void send_chunk(Chunk chunk, std::span<const std::byte> bytes,
                     std::shared_ptr<const void> keep);
     [[nodiscard]] std::size_t queued_bytes() const { return queued_bytes_; }
+    /// Bytes that have come and gone so far: who looks twice sees whether the connection moves.
+    [[nodiscard]] std::uint64_t bytes_in() const { return bytes_in_; }
+    [[nodiscard]] std::uint64_t bytes_out() const { return bytes_out_; }
+    [[nodiscard]] bool open() const { return state_ == State::kOpen; }
     /// Sends what is queued, as far as the kernel takes it at once, then closes.
     void close(Error why);
     [[nodiscard]] bool closed() const { return state_ == State::kClosed; }
@@ -115,6 +119,8 @@ class TcpStream : public std::enable_shared_from_this<TcpStream> {
     std::deque<Piece> queue_;
     std::size_t sent_ = 0;  ///< of the first piece
     std::size_t queued_bytes_ = 0;
+    std::uint64_t bytes_in_ = 0;
+    std::uint64_t bytes_out_ = 0;
     std::string cipher_;
     std::size_t cipher_sent_ = 0;
     bool flush_posted_ = false;

@@ -189,6 +189,7 @@ Result<void> Plane::start_backends() {
         peers = std::make_shared<TcpPeers>(
             movers_, TcpClaimerOptions{
                          .connections = options_.tcp_connections,
+                         .silence = options_.tcp_silence,
                          .checksums = options_.checksums,
                          .secret = options_.secret,
                          .tls = options_.tls_client,
@@ -245,6 +246,7 @@ Result<void> Plane::start_tcp() {
                                    .secret = options_.secret,
                                    .tls = options_.tls,
                                    .nixl = nixl_.get(),
+                                   .idle = options_.tcp_idle,
                                    .sent = [metrics = metrics_](bool nixl, std::uint64_t bytes) {
                                        metrics->gave(nixl ? "nixl" : "tcp", bytes);
                                    }});

@@ -27,9 +27,13 @@ struct TransferOptions {
     std::chrono::milliseconds lease{30'000};
     /// Bytes of claims that this process works on at once; more wait.
     std::uint64_t incoming_bytes = 2ULL << 30;
-    net::SocketAddress listen;            ///< of the TCP backend; port 0 takes a free one
-    std::string advertise;                ///< host that others reach it by; empty = as bound
-    std::uint32_t tcp_connections = 4;    ///< at most so many for one claim
+    net::SocketAddress listen;          ///< of the TCP backend; port 0 takes a free one
+    std::string advertise;              ///< host that others reach it by; empty = as bound
+    std::uint32_t tcp_connections = 4;  ///< at most so many for one claim
+    /// A claimer gives a connection up on which nothing comes of what it waits for, for so long.
+    std::chrono::milliseconds tcp_silence{3'000};
+    /// A producer takes back what it has granted over a connection on which nothing moves.
+    std::chrono::milliseconds tcp_idle{30'000};
     bool checksums = true;                ///< of what comes over TCP
     std::string nixl_library;             ///< path of libnixl_capi.so; empty = looked for; "off"
     std::function<std::string()> secret;  ///< of links: claims over TCP prove that they know it

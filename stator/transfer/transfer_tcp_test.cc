@@ -23,11 +23,13 @@ namespace {
 constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
 
 /// Passes connections on, and does harm to what comes back from the server: counts its bytes over
-/// all connections and changes one of them, or cuts everything there.
+/// all connections and changes one of them, or cuts everything there, or has nothing more to do
+/// with the connections that are open then, and leaves them open.
 class Proxy {
   public:
-    Proxy(std::uint16_t port, std::uint64_t change_at, std::uint64_t cut_at)
-        : port_(port), change_at_(change_at), cut_at_(cut_at) {
+    Proxy(std::uint16_t port, std::uint64_t change_at, std::uint64_t cut_at,
+          std::uint64_t stall_at = kNever)
+        : port_(port), change_at_(change_at), cut_at_(cut_at), stall_at_(stall_at) {
         listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         sockaddr_in address{};
         address.sin_family = AF_INET;
@@ -68,6 +70,7 @@ class Proxy {
 
     void run() {
         std::vector<Pair> pairs;
+        std::vector<Pair> stalled;
         while (!stop_) {
             std::vector<pollfd> waits{{.fd = listener_, .events = POLLIN, .revents = 0}};
             for (const Pair& p : pairs) {
@@ -82,12 +85,18 @@ class Proxy {
             }
             std::erase_if(pairs, [](const Pair& p) { return p.client < 0; });
             if (waits[0].revents != 0) add(pairs);
+            if (passed_ >= stall_at_) {
+                stalled.insert(stalled.end(), pairs.begin(), pairs.end());
+                pairs.clear();
+                stall_at_ = kNever;
+            }
             if (passed_ >= cut_at_) {
                 for (Pair& p : pairs) close_pair(p);
                 pairs.clear();
             }
         }
         for (Pair& p : pairs) close_pair(p);
+        for (Pair& p : stalled) close_pair(p);
     }
 
     void add(std::vector<Pair>& pairs) const {
@@ -113,7 +122,8 @@ class Proxy {
             if (change_at_ >= passed_ && change_at_ < passed_ + size) {
                 bytes[change_at_ - passed_] ^= 0x10;
             }
-            if (cut_at_ < passed_ + size) size = cut_at_ - std::min(passed_, cut_at_);
+            const std::uint64_t end_at = std::min(cut_at_, stall_at_);
+            if (end_at < passed_ + size) size = end_at - std::min(passed_, end_at);
             passed_ += static_cast<std::uint64_t>(n);
         }
         const int to = back ? pair.client : pair.server;
@@ -134,6 +144,7 @@ class Proxy {
     std::uint16_t port_;
     std::uint64_t change_at_;
     std::uint64_t cut_at_;
+    std::uint64_t stall_at_;
     std::uint64_t passed_ = 0;
     int listener_ = -1;
     std::uint16_t own_port_ = 0;
@@ -154,7 +165,10 @@ class TransferTcp : public testing::Test {
         WayOptions way;
         way.name = name.starts_with("tcp") ? "tcp+secret" : name;
         way.secret = name == "tcp" ? "" : name;
-        auto plane = start_transfer(transfer_options(way), registry);
+        TransferOptions options = transfer_options(way);
+        options.tcp_silence = std::chrono::milliseconds(600);
+        options.tcp_idle = std::chrono::milliseconds(900);
+        auto plane = start_transfer(std::move(options), registry);
         EXPECT_TRUE(plane) << plane.error().message;
         return std::move(*plane);
     }
@@ -209,6 +223,46 @@ TEST_F(TransferTcp, SaysThatTheConnectionWasCutWhereverThatIs) {
                producer_->usage().unclaimed == 0;
     }));
     EXPECT_EQ(claimer_->usage().incoming_bytes, 0U);
+}
+
+TEST_F(TransferTcp, GivesUpAConnectionThatHasFallenSilent) {
+    start("tcp secret", "tcp secret");
+    constexpr std::uint64_t kBytes = 20'000'000;  // several connections
+    // In the handshake, the grant, the bytes that come unasked, those that are fetched.
+    for (const std::uint64_t at : {std::uint64_t{10}, std::uint64_t{120}, std::uint64_t{500'000},
+                                   std::uint64_t{10'000'000}}) {
+        auto what = offer(*producer_, kBytes, 5, 1);
+        ASSERT_TRUE(what) << what.error().message;
+        const Proxy proxy(port_of(**what), kNever, kNever, at);
+        auto arrived = claim_now(*claimer_, proxy.before(**what));
+        ASSERT_FALSE(arrived) << at;
+        EXPECT_EQ(arrived.error().code, ErrorCode::kUnavailable);
+        EXPECT_NE(arrived.error().message.find("silent"), std::string::npos)
+            << arrived.error().message;
+        EXPECT_EQ(claimer_->usage().incoming_bytes, 0U);
+        producer_->release(*what);
+        // The next claim has a new connection.
+        auto next = offer(*producer_, 1'000'000, 2, 3);
+        ASSERT_TRUE(next);
+        auto good = claim_now(*claimer_, proxy.before(**next));
+        ASSERT_TRUE(good) << good.error().message;
+        EXPECT_TRUE(right(**good, 3));
+    }
+}
+
+TEST_F(TransferTcp, TakesBackWhatIsGrantedOverAConnectionThatDoesNotMove) {
+    start();
+    auto what = offer(*producer_, 5'000'000, 5, 1);
+    ASSERT_TRUE(what);
+    const Proxy proxy(port_of(**what), kNever, kNever, 3'000'000);
+    std::promise<Arrived> ended;
+    claimer_->claim(proxy.before(**what), {},
+                    [&](Arrived arrived) { ended.set_value(std::move(arrived)); });
+    const auto granted = [this] { return metric(producer_registry_, "stator_transfer_granted"); };
+    ASSERT_TRUE(wait_until([&] { return granted() == 1; }));
+    // The proxy's other side stays open, as a middlebox's does.
+    EXPECT_FALSE(ended.get_future().get());
+    EXPECT_TRUE(wait_until([&] { return granted() == 0; }));
 }
 
 TEST_F(TransferTcp, GivesNothingToWhoDoesNotKnowTheSecret) {

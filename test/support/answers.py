@@ -109,6 +109,9 @@ def _take(answer, piece):
         logprobs = choice.get("logprobs") or {}
         answer.token_texts += logprobs.get("tokens") or []
         answer.best += logprobs.get("top_logprobs") or []
+        for token in logprobs.get("content") or []:  # of a chat
+            answer.token_texts.append(token["token"])
+            answer.best.append({t["token"]: t["logprob"] for t in token["top_logprobs"]})
         answer.finish = choice.get("finish_reason") or answer.finish
 
 

@@ -25,6 +25,12 @@ StepBatch last_event(RequestId id, FinishReason finish, std::optional<Error> why
     return batch;
 }
 
+void release_media(Engine& engine, const GenerateRequest& request) {
+    for (const auto& item : request.media) {
+        if (item.embeddings) engine.release(item.embeddings);
+    }
+}
+
 /// What is asked for or under way.
 class Bookings : public std::enable_shared_from_this<Bookings> {
   public:
@@ -180,6 +186,7 @@ void Bookings::answered(RequestId id, Result<routing::Advice> advice) {
 bool Bookings::cancel(RequestId id) {
     const auto mine = take_asked(id);
     if (!mine) return false;
+    release_media(*inner_, mine->request);
     tell_later(std::move(mine->sink), last_event(id, FinishReason::kCancelled));
     no_longer_asked();
     return true;
@@ -237,7 +244,10 @@ class AdvisedEngine final : public Engine {
     [[nodiscard]] const EngineInfo& info() const override { return inner().info(); }
     [[nodiscard]] Result<void> submit(GenerateRequest request,
                                       std::shared_ptr<StepSink> sink) override {
-        if (stopping_.load()) return error(ErrorCode::kUnavailable, "the server is stopping");
+        if (stopping_.load()) {
+            release_media(inner(), request);
+            return error(ErrorCode::kUnavailable, "the server is stopping");
+        }
         const auto* hints = request.hints.get();
         const bool told = hints != nullptr && (!hints->worker.empty() || hints->explain);
         // The other router chooses ranks for whole requests.
@@ -253,6 +263,9 @@ class AdvisedEngine final : public Engine {
     }
     void cancel(RequestId id) override {
         if (!bookings_->cancel(id)) inner().cancel(id);
+    }
+    void release(std::shared_ptr<const protocol::Handoff> handoff) override {
+        inner().release(std::move(handoff));
     }
     [[nodiscard]] protocol::LoadReport load() const override { return inner().load(); }
     [[nodiscard]] protocol::ForwardPassMetrics forward_pass_metrics() const override {

@@ -142,6 +142,25 @@ TEST_F(AdvisedEngineTest, CancelledWhileItIsAskedForItEndsAtOnce) {
     ASSERT_TRUE(router_->wait_released(2));
 }
 
+TEST_F(AdvisedEngineTest, HandoffsOfARequestThatDoesNotReachTheRanksAreReleased) {
+    add("a");
+    start_advised(1);
+    const auto with_media = [this](std::uint64_t id) {
+        auto r = request(id, 5);
+        r.media.emplace_back().embeddings = std::make_shared<protocol::Handoff>();
+        return r;
+    };
+    const auto released = [this] { return metric("stator_pool_handoffs_released_total"); };
+    ASSERT_TRUE(advised_->submit(with_media(1), sink_));
+    advised_->cancel(RequestId(1));
+    ASSERT_TRUE(sink_->wait_end(1));
+    EXPECT_EQ(released(), 1);
+    router_->answer(Advice{"a", 0, "late"});
+    advised_->stop(Deadline::at({}));
+    EXPECT_FALSE(advised_->submit(with_media(2), sink_));
+    EXPECT_EQ(released(), 2);
+}
+
 TEST_F(AdvisedEngineTest, WhatNamesItsWorkerIsNotAskedFor) {
     add("a");
     start_advised(1);

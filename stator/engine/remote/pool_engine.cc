@@ -42,6 +42,9 @@ class RanksOfPool final : public PoolEngine {
         return calls_->submit(std::move(request), std::move(sink));
     }
     void cancel(RequestId id) override { calls_->cancel(id); }
+    void release(std::shared_ptr<const protocol::Handoff> handoff) override {
+        calls_->release(std::move(handoff));
+    }
     [[nodiscard]] protocol::LoadReport load() const override;
     /// The workers publish theirs themselves.
     [[nodiscard]] protocol::ForwardPassMetrics forward_pass_metrics() const override { return {}; }
