@@ -237,7 +237,8 @@ TEST_F(PoolModelsTest, RanksThatAnswerNobodyAreNoShareOfTheTraffic) {
     EXPECT_TRUE(eventually([&] {
         const std::string health = send("/health").body;
         std::size_t halves = 0;
-        for (std::size_t at = 0; (at = health.find("\"share\":1.0,", at)) != std::string::npos; ++at)
+        for (std::size_t at = 0; (at = health.find("\"share\":1.0,", at)) != std::string::npos;
+             ++at)
             ++halves;
         return halves == 2 && health.find("\"ready\":3") != std::string::npos;
     })) << send("/health").body;
