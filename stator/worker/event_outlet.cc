@@ -3,7 +3,7 @@
 #include <mutex>
 #include <utility>
 
-#include "stator/codec/msgpack.h"
+#include "stator/base/clock.h"
 
 namespace stator::worker {
 namespace {
@@ -16,30 +16,6 @@ std::string with_bound_port(std::string advertise, std::string_view bound) {
     const std::string_view port = std::string_view(advertise).substr(colon + 1);
     if (port != "*" && port != "0") return advertise;
     return advertise.replace(colon + 1, std::string::npos, bound.substr(bound_colon + 1));
-}
-
-std::string load_payload(const protocol::LoadReport& l, const protocol::ForwardPassMetrics& m) {
-    std::string out;
-    codec::MsgpackWriter w(out);
-    w.map(2).string("load").map(8);
-    w.string("running").number(l.running);
-    w.string("waiting").number(l.waiting);
-    w.string("running_limit").number(l.running_limit);
-    w.string("waiting_limit").number(l.waiting_limit);
-    w.string("waiting_tokens").number(l.waiting_tokens);
-    w.string("kv_used_tokens").number(l.kv_used_tokens);
-    w.string("kv_cached_tokens").number(l.kv_cached_tokens);
-    w.string("kv_total_tokens").number(l.kv_total_tokens);
-    w.string("forward_pass").map(8);
-    w.string("steps").number(m.steps);
-    w.string("prefill_tokens").number(m.prefill_tokens);
-    w.string("decode_tokens").number(m.decode_tokens);
-    w.string("cached_tokens").number(m.cached_tokens);
-    w.string("preemptions").number(m.preemptions);
-    w.string("model_seconds").real(m.model_seconds);
-    w.string("model_cpu_seconds").real(m.model_cpu_seconds);
-    w.string("engine_cpu_seconds").real(m.engine_cpu_seconds);
-    return out;
 }
 
 }  // namespace
@@ -81,14 +57,16 @@ void EventOutlet::publish(std::string_view topic, std::uint32_t rank, std::strin
 
 void EventOutlet::load(std::uint32_t rank, const protocol::LoadReport& load,
                        const protocol::ForwardPassMetrics& passes) {
-    if (configured_) publish("load", rank, load_payload(load, passes));
+    if (configured_) publish("load", rank, events::encode_load({load, passes}));
 }
 
-void EventOutlet::lifecycle(std::string_view state, const std::string& name) {
+void EventOutlet::lifecycle(events::LifecycleState state, const std::string& name) {
     if (!configured_) return;
-    std::string payload;
-    codec::MsgpackWriter(payload).map(2).string("state").string(state).string("name").string(name);
-    publish("lifecycle", 0, std::move(payload));
+    publish("lifecycle", 0,
+            events::encode_lifecycle({.state = state,
+                                      .worker = name,
+                                      .reason = {},
+                                      .unix_s = Clock::real().unix_seconds()}));
 }
 
 Result<std::shared_ptr<const std::string>> EventOutlet::fetch(const requests::Fetch& what) {

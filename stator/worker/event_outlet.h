@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "stator/base/error.h"
+#include "stator/events/payloads.h"
 #include "stator/events/publisher.h"
 #include "stator/protocol/kv_event.h"
 #include "stator/protocol/load.h"
@@ -41,11 +42,10 @@ class EventOutlet {
     }
     /// Topic "kv". On the engine's thread; waits where the publisher's queue is full.
     void kv(std::uint32_t rank, const std::vector<protocol::KvEvent>& events);
-    /// Topic "load": {"load": {…}, "forward_pass": {…}} with the names of the two structs' fields.
+    /// Topics "load" and "lifecycle" (events/payloads.h).
     void load(std::uint32_t rank, const protocol::LoadReport& load,
               const protocol::ForwardPassMetrics& passes);
-    /// Topic "lifecycle": {"state": "loading" | "ready" | "draining" | "stopping", "name": NAME}.
-    void lifecycle(std::string_view state, const std::string& name);
+    void lifecycle(events::LifecycleState state, const std::string& name);
     /// Copies the state out; takes as long as that takes. Not on a loop.
     [[nodiscard]] Result<std::shared_ptr<const std::string>> fetch(const requests::Fetch& what);
     void close();

@@ -169,7 +169,7 @@ Result<void> WorkerImpl::start(runtime::LoopPool& loops, const Clock& clock) {
         if (!written) return tl::unexpected(std::move(written.error()));
         announcement_ = std::move(*written);
     }
-    station_->events->lifecycle("loading", options_.name);
+    station_->events->lifecycle(events::LifecycleState::kLoading, options_.name);
     log_info("The worker listens.", {{"name", options_.name},
                                      {"address", net::to_string(server_->address())},
                                      {"announced_as", net::to_string(*address)},
@@ -207,7 +207,7 @@ void WorkerImpl::set_ready(protocol::ModelCard card, ArtifactStore artifacts,
         state.artifacts = std::make_shared<const ArtifactStore>(std::move(artifacts));
         state.engines = std::move(engines);
     });
-    station_->events->lifecycle("ready", options_.name);
+    station_->events->lifecycle(events::LifecycleState::kReady, options_.name);
     watch_->wake();  // the first look tells everybody the load at rest
     log_info("The worker is ready.", {{"name", options_.name}});
 }
@@ -226,7 +226,7 @@ void WorkerImpl::begin_drain(Deadline deadline) {
     go_away.reason = "draining";
     go_away.grace_ms = static_cast<std::uint32_t>(std::min<std::int64_t>(left_ms, UINT32_MAX));
     for (const auto& link : station_->links()) link->say_go_away(go_away);
-    station_->events->lifecycle("draining", options_.name);
+    station_->events->lifecycle(events::LifecycleState::kDraining, options_.name);
     log_info("The worker drains: it takes no new requests.",
              {{"name", options_.name}, {"requests", station_->open.count()}});
 }
@@ -307,7 +307,8 @@ void WorkerImpl::stop() {
         if (vanished_) return;
     }
     station_->open.close();
-    if (station_->events) station_->events->lifecycle("stopping", options_.name);
+    if (station_->events)
+        station_->events->lifecycle(events::LifecycleState::kStopped, options_.name);
     watch_->stop();
     if (server_) server_->stop();
     if (!options_.services) station_->fetches->stop();

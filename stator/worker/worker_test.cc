@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "stator/engine/echo/echo_engine.h"
+#include "stator/events/payloads.h"
 #include "stator/events/subscriber.h"
 #include "stator/requests/link.h"
 #include "stator/worker/fake_engine.h"
@@ -585,7 +586,10 @@ TEST_F(WorkerTest, LoadAndLifecycleArePublished) {
         std::unique_lock lock(mutex);
         return changed.wait_for(lock, 10s, what);
     };
-    EXPECT_TRUE(wait([&] { return last["load"].find("forward_pass") != std::string::npos; }));
+    EXPECT_TRUE(wait([&] {
+        const auto load = events::decode_load(last["load"]);
+        return load && load->forward.steps > 0 && load->load.running == 1;
+    }));
     worker->drain(Deadline::at(now()));
     EXPECT_TRUE(wait([&] { return states.find("draining") != std::string::npos; }));
 }

@@ -1,5 +1,6 @@
 #include "stator/engine/remote/pool_engine.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -61,9 +62,17 @@ class RanksOfPool final : public PoolEngine {
     EngineInfo info_;
 };
 
+bool generates(const protocol::WorkerInfo& worker) {
+    return worker.roles.empty() || std::ranges::any_of(worker.roles, [](protocol::Role r) {
+               return r == protocol::Role::kAggregated || r == protocol::Role::kDecode;
+           });
+}
+
 protocol::LoadReport RanksOfPool::load() const {
     protocol::LoadReport sum;
     for (const auto& slot : calls_->ranks()->ready) {
+        // Those of a leg alone take no request of their own.
+        if (!generates(*slot->worker->info())) continue;
         const auto l = slot->worker->load(slot->rank);
         sum.running += l.running;
         sum.waiting += l.waiting + slot->pending.load(std::memory_order_relaxed);

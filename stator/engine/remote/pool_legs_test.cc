@@ -224,6 +224,15 @@ TEST_F(PoolLegsTest, ARequestThatIsRefusedAtOnceLeavesNoHandoffs) {
     EXPECT_EQ(engine_->submit(prefill, sink_).error().code, ErrorCode::kInvalidArgument);
 }
 
+TEST_F(PoolLegsTest, ItsLoadIsThatOfTheRanksThatGenerate) {
+    add("p", {Role::kPrefill});
+    add("d", {Role::kDecode});
+    add("e", {Role::kEncode});
+    add("w", {Role::kAggregated, Role::kEncode});
+    start(Disaggregation::kAlways);
+    EXPECT_EQ(engine_->load().running_limit, 128U);
+}
+
 TEST_F(PoolLegsTest, LossesAndCancelsAtRandomLeaveNothingBehind) {
     for (int i = 0; i < 3; ++i) add("p" + std::to_string(i), {Role::kPrefill});
     for (int i = 0; i < 3; ++i) add("d" + std::to_string(i), {Role::kDecode});
