@@ -41,7 +41,6 @@ FRONTEND = {
     "link_silent_after": "500ms",
     "link_lost_after": "3s",
     "wait_for_worker": "10s",
-    "max_migrations": 20,
 }
 LEASE_SECONDS = 2
 # Longest a request may take: some losses noticed late, some transfers given up at their deadline.
