@@ -64,7 +64,12 @@ def test_wrong_secret_is_refused_and_others_are_unaffected(fleet, secrets_):
 def refusal(frontend):
     """Why its one worker is not to be had."""
     return wait_until(
-        lambda: [w["reason"] for w in frontend.health()["fleet"]["workers"] if w["reason"]],
+        lambda: [
+            w["reason"]
+            # A moment after the port, the fleet is there.
+            for w in frontend.health().get("fleet", {"workers": []})["workers"]
+            if w["reason"]
+        ],
         "the worker is not to be had",
     )[0]
 
