@@ -160,14 +160,16 @@ class TransferTcp : public testing::Test {
         producer_ = begin(from, producer_registry_);
         claimer_ = begin(to, claimer_registry_);
     }
-    static std::unique_ptr<TransferPlane> begin(const std::string& name,
-                                                metrics::Registry& registry) {
+    [[nodiscard]] std::unique_ptr<TransferPlane> begin(const std::string& name,
+                                                       metrics::Registry& registry) const {
         WayOptions way;
         way.name = name.starts_with("tcp") ? "tcp+secret" : name;
         way.secret = name == "tcp" ? "" : name;
         TransferOptions options = transfer_options(way);
-        options.tcp_silence = std::chrono::milliseconds(600);
-        options.tcp_idle = std::chrono::milliseconds(900);
+        if (impatient_) {
+            options.tcp_silence = std::chrono::milliseconds(600);
+            options.tcp_idle = std::chrono::milliseconds(900);
+        }
         auto plane = start_transfer(std::move(options), registry);
         EXPECT_TRUE(plane) << plane.error().message;
         return std::move(*plane);
@@ -180,6 +182,7 @@ class TransferTcp : public testing::Test {
                 .deadline = Deadline::after(Clock::real().now(), std::chrono::seconds(3))};
     }
 
+    bool impatient_ = false;  ///< with connections that do not move
     metrics::Registry producer_registry_;
     metrics::Registry claimer_registry_;
     std::unique_ptr<TransferPlane> producer_;
@@ -226,6 +229,7 @@ TEST_F(TransferTcp, SaysThatTheConnectionWasCutWhereverThatIs) {
 }
 
 TEST_F(TransferTcp, GivesUpAConnectionThatHasFallenSilent) {
+    impatient_ = true;
     start("tcp secret", "tcp secret");
     constexpr std::uint64_t kBytes = 20'000'000;  // several connections
     // In the handshake, the grant, the bytes that come unasked, those that are fetched.
@@ -251,6 +255,7 @@ TEST_F(TransferTcp, GivesUpAConnectionThatHasFallenSilent) {
 }
 
 TEST_F(TransferTcp, TakesBackWhatIsGrantedOverAConnectionThatDoesNotMove) {
+    impatient_ = true;
     start();
     auto what = offer(*producer_, 5'000'000, 5, 1);
     ASSERT_TRUE(what);
