@@ -42,6 +42,8 @@ FRONTEND = {
     "link_lost_after": "3s",
     "wait_for_worker": "10s",
     "max_migrations": 20,
+    # Many processes on few cores are no stuck engine.
+    "canary_after": "60s",
 }
 LEASE_S = 2
 
