@@ -32,6 +32,9 @@ class AnsweringPool final : public engine::Engine {
     [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,
                                       std::shared_ptr<engine::StepSink> sink) override;
     void cancel(protocol::RequestId id) override { pool_->cancel(id); }
+    void release(std::shared_ptr<const protocol::Handoff> handoff) override {
+        pool_->release(std::move(handoff));
+    }
     [[nodiscard]] std::uint32_t cached_prefix_tokens(
         const protocol::GenerateRequest& request) const override {
         return pool_->cached_prefix_tokens(request);

@@ -14,6 +14,7 @@
 #include "stator/engine/echo/echo_engine.h"
 #include "stator/frontend/pools/answering_pool.h"
 #include "stator/frontend/pools/pool_roles.h"
+#include "stator/frontend/scripted_engine.h"
 #include "stator/net/http_client.h"
 #include "stator/net/http_server.h"
 #include "stator/text/byte_tokenizer.h"
@@ -299,6 +300,14 @@ TEST(AnsweringPool, RefusesWhatNobodyCouldAnswerOnceThatHasLasted) {
     EXPECT_TRUE(pool.healthy());
     EXPECT_THAT(submit(protocol::Leg::kWhole), Not(HasSubstr("no decode worker")));
     pool.stop(Deadline::at({}));
+}
+
+TEST(AnsweringPool, PassesReleasesOn) {
+    const ManualClock clock;
+    const auto engine = std::make_shared<ScriptedEngine>(text::ByteTokenizer({}), "", 1);
+    AnsweringPool pool(engine, std::chrono::seconds(2), {}, clock);
+    pool.release(std::make_shared<protocol::Handoff>());
+    EXPECT_EQ(engine->released(), 1U);
 }
 
 TEST_F(PoolModelsTest, WhatWasKeptIsNotFetchedAgain) {
