@@ -68,7 +68,7 @@ class CuttingProxy:
     def arm(self, rng):
         """The next cut: after how many bytes of a transfer, and how."""
         how = rng.choice(("reset", "close", "silence"))
-        self._armed = [int(2 ** rng.uniform(0, 21)), how]
+        self._armed = [int(2 ** rng.uniform(0, 20)), how]
 
     @property
     def armed(self):
