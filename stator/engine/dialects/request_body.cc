@@ -30,9 +30,8 @@ void logit_bias(JsonWriter& w, const SamplingParams& s) {
     w.end_object();
 }
 
-/// Names that vLLM and TensorRT-LLM share.
-void sampling(JsonWriter& w, const GenerateRequest& r) {
-    const SamplingParams& s = r.sampling;
+/// Names that all engines share.
+void distribution(JsonWriter& w, const SamplingParams& s) {
     real(w, "temperature", s.temperature);
     if (s.top_p != 1.0F) real(w, "top_p", s.top_p);
     if (s.top_k > 0) w.key("top_k").number(std::int64_t{s.top_k});
@@ -40,6 +39,12 @@ void sampling(JsonWriter& w, const GenerateRequest& r) {
     if (s.frequency_penalty != 0.0F) real(w, "frequency_penalty", s.frequency_penalty);
     if (s.presence_penalty != 0.0F) real(w, "presence_penalty", s.presence_penalty);
     if (s.repetition_penalty != 1.0F) real(w, "repetition_penalty", s.repetition_penalty);
+}
+
+/// Names that vLLM and TensorRT-LLM share.
+void sampling(JsonWriter& w, const GenerateRequest& r) {
+    const SamplingParams& s = r.sampling;
+    distribution(w, s);
     // Engines take 63 bits.
     if (s.seed) w.key("seed").number(*s.seed & INT64_MAX);
     w.key("max_tokens").number(std::uint64_t{r.max_tokens});
@@ -154,13 +159,7 @@ Result<void> sglang(JsonWriter& w, const GenerateRequest& r, const DialectOption
     w.begin_object().key("input_ids");
     token_ids(w, r.prompt);
     w.key("sampling_params").begin_object();
-    real(w, "temperature", s.temperature);
-    if (s.top_p != 1.0F) real(w, "top_p", s.top_p);
-    if (s.top_k > 0) w.key("top_k").number(std::int64_t{s.top_k});
-    if (s.min_p != 0.0F) real(w, "min_p", s.min_p);
-    if (s.frequency_penalty != 0.0F) real(w, "frequency_penalty", s.frequency_penalty);
-    if (s.presence_penalty != 0.0F) real(w, "presence_penalty", s.presence_penalty);
-    if (s.repetition_penalty != 1.0F) real(w, "repetition_penalty", s.repetition_penalty);
+    distribution(w, s);
     if (s.seed) w.key("sampling_seed").number(*s.seed & INT64_MAX);
     w.key("max_new_tokens").number(std::uint64_t{r.max_tokens});
     if (r.min_tokens > 0) w.key("min_new_tokens").number(std::uint64_t{r.min_tokens});
