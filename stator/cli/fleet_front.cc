@@ -233,6 +233,7 @@ Result<std::shared_ptr<transfer::TransferPlane>> releasing_plane(
     ours.transfer.listen = "127.0.0.1:0";
     auto options = transfer_options(ours, {}, security);
     if (!options) return tl::unexpected(options.error());
+    options->takes_only = true;
     auto plane = transfer::start_transfer(std::move(*options), registry);
     if (!plane) return tl::unexpected(plane.error());
     return std::shared_ptr<transfer::TransferPlane>(std::move(*plane));

@@ -48,10 +48,14 @@ Encoding encoding_of(const config::Settings& settings) {
     return roles->size() == 1 ? Encoding::kAlone : Encoding::kToo;
 }
 
-bool needs_transfer(const config::Settings& settings) {
-    if (!settings.model.mmproj.empty()) return true;
-    return std::ranges::any_of(settings.worker.roles,
-                               [](const std::string& role) { return role != "aggregated"; });
+Handoffs handoffs_of(const config::Settings& settings) {
+    const bool makes = !settings.model.mmproj.empty() ||
+                       std::ranges::any_of(settings.worker.roles, [](const std::string& role) {
+                           return role != "aggregated";
+                       });
+    if (makes) return Handoffs::kMade;
+    // Whoever computes a model may be sent pictures that others have encoded.
+    return settings.engine.kind == config::EngineKind::kEcho ? Handoffs::kNone : Handoffs::kTaken;
 }
 
 Result<transfer::TransferOptions> transfer_options(const config::Settings& settings,

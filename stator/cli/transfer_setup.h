@@ -21,8 +21,13 @@ enum class Encoding : unsigned char { kNone, kToo, kAlone };
 /// Whether a worker with these settings encodes images, and does nothing else.
 [[nodiscard]] Encoding encoding_of(const config::Settings& settings);
 
-/// Whether a worker with these settings makes or takes handoffs.
-[[nodiscard]] bool needs_transfer(const config::Settings& settings);
+enum class Handoffs : unsigned char {
+    kNone,
+    kTaken,  ///< of pictures that others have encoded, perhaps
+    kMade,   ///< and taken
+};
+/// What a worker with these settings has to do with handoffs.
+[[nodiscard]] Handoffs handoffs_of(const config::Settings& settings);
 
 /// What --transfer… say. `beside`: where the worker listens for links; handoffs over TCP are
 /// fetched at the same host. kInvalidArgument: an unknown method, an address that is none, or one

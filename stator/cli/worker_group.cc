@@ -42,9 +42,10 @@ Result<void> WorkerGroup::start(std::vector<worker::WorkerOptions> options,
                      "--workers {}.",
                      options.size());
     }
-    if (needs_transfer(settings_)) {
+    if (const Handoffs handoffs = handoffs_of(settings_); handoffs != Handoffs::kNone) {
         auto how = transfer_options(settings_, options.front().listen, security);
         if (!how) return tl::unexpected(how.error());
+        how->takes_only = handoffs == Handoffs::kTaken;
         auto plane = transfer::start_transfer(std::move(*how), registry_);
         if (!plane) return tl::unexpected(plane.error());
         transfer_ = std::move(*plane);
@@ -90,9 +91,10 @@ std::function<void()> WorkerGroup::crash_of(Member& member) {
 }
 
 Result<ServedEngine> WorkerGroup::open_engines(std::uint32_t engine_threads) {
+    const auto handoffs = handoffs_of(settings_) == Handoffs::kMade ? transfer_ : nullptr;
     if (settings_.engine.kind != config::EngineKind::kMock) {
-        auto opened = open_engine(settings_, engine_threads, kv_sink(members_.front(), 0),
-                                  transfer_, &registry_);
+        auto opened = open_engine(settings_, engine_threads, kv_sink(members_.front(), 0), handoffs,
+                                  &registry_);
         if (opened) members_.front().engines.push_back(opened->engine);
         return opened;
     }
@@ -104,7 +106,7 @@ Result<ServedEngine> WorkerGroup::open_engines(std::uint32_t engine_threads) {
         Member& member = members_[i];
         for (std::uint32_t rank = 0; rank < ranks_; ++rank) {
             const MockPlace place{
-                .worker = static_cast<std::uint32_t>(i), .rank = rank, .handoffs = transfer_};
+                .worker = static_cast<std::uint32_t>(i), .rank = rank, .handoffs = handoffs};
             member.engines.push_back(
                 make_engine(*model, place, crash_of(member), kv_sink(member, rank)));
         }

@@ -66,6 +66,18 @@ std::shared_ptr<const GenerateRequest> RequestLife::to_route() const {
     return next;
 }
 
+std::vector<std::string> RequestLife::media_methods() const {
+    const Handoff* fewest = nullptr;
+    for (const HandoffPtr& item : media_) {
+        if (!item || item->places.empty()) continue;
+        if (fewest == nullptr || item->places.size() < fewest->places.size()) fewest = item.get();
+    }
+    std::vector<std::string> out;
+    if (fewest == nullptr) return out;
+    for (const auto& place : fewest->places) out.push_back(place.method);
+    return out;
+}
+
 std::shared_ptr<const GenerateRequest> RequestLife::next_request(Leg leg) {
     STATOR_ASSERT(!ended_);
     leg_ = leg;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -67,6 +68,10 @@ class RequestLife {
 
     /// Of an encode leg: the item, the first without embeddings.
     [[nodiscard]] const protocol::MediaItem& item_to_encode() const;
+
+    /// How the embeddings of its media can be had, of the item with the fewest ways. Empty: it has
+    /// none, or they don't say.
+    [[nodiscard]] std::vector<std::string> media_methods() const;
 
     /// Begins a leg, or the same again: what to ask a rank for. kWhole of a request without media:
     /// the request itself at first, then prompt + tokens so far with the limits lowered. Never

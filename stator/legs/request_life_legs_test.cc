@@ -206,6 +206,31 @@ TEST(RequestLifeLegs, EmbeddingsAreUsedByTheFirstLegAndMadeAgainForTheNext) {
     EXPECT_EQ(resumed->media[1].embeddings->id[0], 1);
 }
 
+TEST(RequestLifeLegs, SaysHowTheEmbeddingsOfItsMediaCanBeHad) {
+    const auto at = [](std::uint8_t id, const std::vector<std::string>& methods) {
+        auto out = std::make_shared<Handoff>(*handoff(id, Handoff::Kind::kEmbeddings, kRows));
+        out->places.clear();
+        for (const auto& method : methods) out->places.push_back({method, "somewhere"});
+        return out;
+    };
+    auto q = request_of(8, 3);
+    q.media[0].embeddings = at(1, {"shm", "tcp"});
+    q.media[1].embeddings = at(2, {"tcp"});
+    q.media[2].embeddings = at(3, {});
+    RequestLife life(q, 3);
+    EXPECT_EQ(life.media_methods(), std::vector<std::string>{"tcp"});
+    // Those of now, not those it came with.
+    q.media[1].embeddings.reset();
+    RequestLife again(q, 3);
+    ASSERT_EQ(again.next_step({}), Step::kEncode);
+    EXPECT_EQ(again.media_methods(), (std::vector<std::string>{"shm", "tcp"}));
+    (void)again.next_request(Leg::kEncode);
+    StepEvent end = left(at(4, {"nixl"}));
+    ASSERT_EQ(again.take(end, {}), Taken::kNextLeg);
+    EXPECT_EQ(again.media_methods(), std::vector<std::string>{"nixl"});
+    EXPECT_TRUE(RequestLife(request_of(8), 3).media_methods().empty());
+}
+
 TEST(RequestLifeLegs, ADecodeLegGetsNoEmbeddingsAndSaysWhenItNeedsThem) {
     RequestLife life(request_of(8, 1), 3);
     EXPECT_TRUE(life.next_request(Leg::kPrefill)->media[0].embeddings);

@@ -128,6 +128,14 @@ std::uint32_t RankTable::site_number(const RankDescription& d) {
     return number;
 }
 
+std::uint32_t RankTable::methods_of(std::span<const std::string> names) const {
+    std::uint32_t bits = 0;
+    for (std::size_t m = 0; m < methods_.size(); ++m) {
+        if (std::ranges::find(names, methods_[m]) != names.end()) bits |= 1U << m;
+    }
+    return bits;
+}
+
 bool RankTable::connected(const Site& from, const Site& to, bool same_host) {
     if (from.methods == 0 || to.methods == 0) return true;
     const bool apart = from.host_known && to.host_known && !same_host;

@@ -145,6 +145,13 @@ class RankTable {
         bool operator==(const Site&) const = default;
     };
     [[nodiscard]] const std::vector<Site>& sites() const { return sites_; }
+    /// A bit for each method that any rank has; those of none are left out.
+    [[nodiscard]] std::uint32_t methods_of(std::span<const std::string> names) const;
+    /// Whether the rank has one of them, or does not say what it has.
+    [[nodiscard]] bool takes_by(RankIndex rank, std::uint32_t methods) const {
+        const std::uint32_t own = sites_[columns_.site[rank]].methods;
+        return own == 0 || (own & methods) != 0;
+    }
     /// Whether a handoff gets from one to the other.
     [[nodiscard]] static bool connected(const Site& from, const Site& to, bool same_host);
     /// By what a handoff between them is thought to go, the fastest way that both have: its number,

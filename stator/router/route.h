@@ -101,6 +101,9 @@ struct RouteRequest {
     std::span<const Label> preferred;     ///< rather ranks that bear these
     std::span<const Label> tolerated;     ///< taints, and things to avoid, that do not matter
     std::span<const RankIndex> excluded;  ///< tried already
+    /// How the embeddings of its media can be had: only ranks with one of these methods. Empty: it
+    /// has none to take over.
+    std::span<const std::string> media_methods;
 };
 
 /// One rank's predicted seconds, by what they are spent on, and what was counted.

@@ -221,6 +221,7 @@ Error Router::no_candidate(const RouteRequest& request) const {
     bool there = false;
     bool full = false;
     bool constrained = false;
+    bool no_way = false;
     for (RankIndex r = 0; r < table_.size(); ++r) {
         switch (scorer_.exclusion(r)) {
             case Exclusion::kOtherRole:
@@ -231,6 +232,9 @@ Error Router::no_candidate(const RouteRequest& request) const {
             case Exclusion::kLabel:
             case Exclusion::kTaint:
                 constrained = there = true;
+                break;
+            case Exclusion::kNoWay:
+                no_way = there = true;
                 break;
             case Exclusion::kNone:
             case Exclusion::kTried:
@@ -247,6 +251,11 @@ Error Router::no_candidate(const RouteRequest& request) const {
         return refusal(ErrorCode::kUnavailable,
                        "no worker has the labels that the request asks for, without taints that it "
                        "does not tolerate");
+    }
+    if (no_way && !full) {
+        return refusal(ErrorCode::kUnavailable,
+                       "no worker can take the request's media over from where they were encoded: "
+                       "the workers have no transfer method in common");
     }
     return refusal(ErrorCode::kOverloaded, "every worker is full");
 }

@@ -31,6 +31,8 @@ std::string Router::why_excluded(const RouteRequest& request, RankIndex rank) co
                 }
             }
             return "a taint";
+        case Exclusion::kNoWay:
+            return "no way to take its media";
     }
     return {};
 }

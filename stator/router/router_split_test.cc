@@ -142,6 +142,34 @@ TEST(RouterSplit, RanksOfAPairHaveAWayToMoveTheHandoff) {
     EXPECT_EQ(router.book(request(1000), 0ns)->chosen.decode_rank, near);
 }
 
+TEST(RouterSplit, MediaGoWhereTheirEmbeddingsCanBeHad) {
+    Router router(with(Disaggregation::kConditional), 1);
+    const auto at = [](std::string name, std::vector<std::string> methods) {
+        RankDescription d = rank(std::move(name), Role::kAggregated);
+        d.transfer_methods = std::move(methods);
+        return d;
+    };
+    router.add_rank(at("none", {"none"}));
+    router.add_rank(at("nixl", {"nixl"}));
+    const std::vector<std::string> shm_tcp{"shm", "tcp"};
+    RouteRequest pictures = request(100);
+    pictures.media_methods = shm_tcp;
+    const auto nobody = router.book(pictures, 0ns);
+    ASSERT_FALSE(nobody);
+    EXPECT_EQ(nobody.error().code, ErrorCode::kUnavailable);
+    EXPECT_THAT(nobody.error().message, HasSubstr("no transfer method in common"));
+    EXPECT_TRUE(router.book(request(100), 0ns));
+    const RankIndex tcp = router.add_rank(at("tcp", {"tcp"}));
+    const RankIndex unsaid = router.add_rank(at("unsaid", {}));
+    for (int i = 0; i < 8; ++i) {
+        const auto chosen = router.book(pictures, 0ns);
+        ASSERT_TRUE(chosen);
+        EXPECT_TRUE(chosen->chosen.rank == tcp || chosen->chosen.rank == unsaid);
+    }
+    const auto explained = router.explain(pictures, 0ns);
+    EXPECT_THAT(to_json(explained, 8), HasSubstr("no way to take its media"));
+}
+
 TEST(RouterSplit, LearnsHowLongHandoffsTake) {
     Router router(with(Disaggregation::kConditional), 1);
     RankDescription d = rank("d", Role::kDecode);

@@ -93,6 +93,12 @@ void Scorer::constrain(const RankTable& table, const RouteRequest& request) {
             if (r != *request.pinned) exclude(r, Exclusion::kNotPinned);
         }
     }
+    if (!request.media_methods.empty()) {
+        const std::uint32_t ways = table.methods_of(request.media_methods);
+        for (std::size_t r = 0; r < excluded_.size(); ++r) {
+            if (!table.takes_by(static_cast<RankIndex>(r), ways)) exclude(r, Exclusion::kNoWay);
+        }
+    }
     if (request.required.empty() && !table.any_taints()) return;
     for (std::size_t r = 0; r < excluded_.size(); ++r) {
         if (excluded_[r] != 0) continue;

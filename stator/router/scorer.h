@@ -20,6 +20,7 @@ enum class Exclusion : std::uint8_t {
     kNotPinned,
     kLabel,  ///< lacks one that is required
     kTaint,  ///< bears one that is not tolerated
+    kNoWay,  ///< could not take its media over
 };
 
 /// Scores every rank for one request: columns, index = rank. Holds memory from one request to the

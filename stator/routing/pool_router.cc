@@ -293,7 +293,8 @@ router::RouteRequest PoolRouter::route_request(const protocol::GenerateRequest& 
 
 Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
                                  std::span<const router::RankIndex> excluded,
-                                 const std::optional<Hold>& hold, bool may_split) {
+                                 const std::optional<Hold>& hold, bool may_split,
+                                 std::span<const std::string> media_methods) {
     thread_local std::vector<tokens::SequenceHash> blocks;
     thread_local std::vector<router::Overlap> overlaps;
     const TimePoint begin = clock_.now();
@@ -302,6 +303,7 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
     router::RouteRequest r = route_request(request, blocks, overlaps);
     r.excluded = excluded;
     r.split = may_split;
+    r.media_methods = media_methods;
     if (hold) {
         r.most_queue_s = hold->queue_s;
         r.most_waiting_share = hold->waiting_share;

@@ -91,11 +91,12 @@ class PoolRouter {
     /// looked at, and Route::booking is 0 where the best rank has more before it: nothing is
     /// booked, it is to be asked for again. Errors as Router::book(). `may_split`: Route::leg may
     /// be kPrefill, with a decode rank booked too, where that is better (PolicyOptions::
-    /// disaggregation).
+    /// disaggregation). `media_methods`: router::RouteRequest's.
     [[nodiscard]] Result<Route> choose(const protocol::GenerateRequest& request,
                                        std::span<const router::RankIndex> excluded,
                                        const std::optional<Hold>& hold = std::nullopt,
-                                       bool may_split = false);
+                                       bool may_split = false,
+                                       std::span<const std::string> media_methods = {});
     /// A decode rank for a prompt that is computed already.
     [[nodiscard]] Result<Route> choose_decode(const protocol::GenerateRequest& request,
                                               std::span<const router::RankIndex> excluded);

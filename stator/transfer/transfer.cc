@@ -56,6 +56,9 @@ class Plane final : public TransferPlane {
     Result<void> start();
 
     Result<std::unique_ptr<HandoffBuffer>> reserve(std::uint64_t bytes) override {
+        if (options_.takes_only) {
+            return error(ErrorCode::kUnsupported, "this process takes handoffs and makes none");
+        }
         return store_->reserve(bytes);
     }
     Result<std::shared_ptr<const protocol::Handoff>> publish(std::unique_ptr<HandoffBuffer> buffer,
@@ -100,6 +103,7 @@ class Plane final : public TransferPlane {
     Result<void> check_options();
     Result<void> start_backends();
     Result<void> start_tcp();
+    Result<void> start_shm();
     void start_nixl_mover();
     void tick();
 
@@ -146,6 +150,7 @@ Result<void> Plane::check_options() {
     }
     if (options_.listen.host.empty()) options_.listen.host = "127.0.0.1";
     options_.tcp_connections = std::clamp(options_.tcp_connections, 1U, 64U);
+    if (options_.takes_only && options_.methods.size() > 1) std::erase(options_.methods, "nixl");
     return {};
 }
 
@@ -185,7 +190,9 @@ Result<void> Plane::start_backends() {
     if (wants("nixl")) start_nixl_mover();
     std::shared_ptr<TcpPeers> peers;
     if (wants("tcp") || nixl_) {
-        if (auto ok = start_tcp(); !ok) return ok;
+        if (!options_.takes_only) {
+            if (auto ok = start_tcp(); !ok) return ok;
+        }
         peers = std::make_shared<TcpPeers>(
             movers_, TcpClaimerOptions{
                          .connections = options_.tcp_connections,
@@ -206,26 +213,34 @@ Result<void> Plane::start_backends() {
     TcpPlace tcp_place{.plane = id_, .tls = options_.tls != nullptr, .address = {}};
     tcp_place.address.host = advertised(options_);
     if (tcp_) tcp_place.address.port = tcp_->port();
+    const auto hands_out = [this](const std::string& method, std::string place) {
+        if (!options_.takes_only) places_.push_back({method, std::move(place)});
+    };
     for (const std::string& method : options_.methods) {
         if (method == "shm") {
-            auto shm = ShmProducer::start(*main_, store_, id_, [metrics = metrics_](auto bytes) {
-                metrics->gave("shm", bytes);
-            });
-            if (!shm) {
-                why_off_[method] = shm.error().message;
+            if (auto ok = start_shm(); !ok) {
+                why_off_[method] = ok.error().message;
                 continue;
             }
-            shm_ = std::move(*shm);
-            places_.push_back({method, to_string(ShmPlace{host_identity(), id_})});
+            hands_out(method, to_string(ShmPlace{host_identity(), id_}));
             backends_.emplace_back(method, std::make_shared<ShmClaimer>(main_));
         } else if (method == "tcp" || nixl_) {
-            places_.push_back({method, to_string(tcp_place)});
+            hands_out(method, to_string(tcp_place));
             backends_.emplace_back(method, std::make_shared<TcpClaimer>(peers, method == "nixl"));
         } else {
             continue;  // NIXL that is off
         }
         methods_.push_back(method);
     }
+    return {};
+}
+
+Result<void> Plane::start_shm() {
+    if (options_.takes_only) return {};
+    auto shm = ShmProducer::start(
+        *main_, store_, id_, [metrics = metrics_](auto bytes) { metrics->gave("shm", bytes); });
+    if (!shm) return tl::unexpected<Error>(std::move(shm.error()));
+    shm_ = std::move(*shm);
     return {};
 }
 

@@ -20,6 +20,9 @@
 namespace stator::transfer {
 
 struct TransferOptions {
+    /// Claims, and hands nothing out: nothing listens, and NIXL, which takes long to start and a
+    /// thread that polls, is left out unless it is the only method.
+    bool takes_only = false;
     /// Which backends, best first; "shm" and "tcp" are always there, "nixl" where its library is.
     std::vector<std::string> methods{"shm", "nixl", "tcp"};
     std::uint64_t budget_bytes = 1ULL << 30;  ///< of handoffs not yet claimed, reserved ones too

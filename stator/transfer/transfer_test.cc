@@ -303,6 +303,43 @@ TEST_P(Transfer, StopsInTheMiddle) {
     for (const auto& bytes : kept) EXPECT_TRUE(right(*bytes, 11));
 }
 
+/// A worker that is only sent pictures.
+TEST_P(Transfer, TakesWithoutHandingOut) {
+    if (local()) return;  // what it does not hand out it can't claim
+    start();
+    TransferOptions options = transfer_options(way_);
+    options.takes_only = true;
+    metrics::Registry registry;
+    auto taker = start_transfer(options, registry);
+    ASSERT_TRUE(taker) << taker.error().message;
+    EXPECT_EQ((*taker)->methods(), plane_->methods());
+    auto refused = (*taker)->reserve(1);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
+    auto what = offered(5'000'000, 3, 12);
+    ASSERT_TRUE(what) << what.error().message;
+    auto arrived = claim_now(**taker, *what);
+    ASSERT_TRUE(arrived) << arrived.error().message;
+    EXPECT_TRUE(right(**arrived, 12));
+    arrived->reset();
+    auto unwanted = offered(1'000, 1, 13);
+    ASSERT_TRUE(unwanted) << unwanted.error().message;
+    (*taker)->release(*unwanted);
+    EXPECT_TRUE(all_ended());
+    (*taker)->stop();
+}
+
+TEST(TransferTakesOnly, HasNoNixlBesideOtherWays) {
+    TransferOptions options = transfer_options({.name = "tcp", .tls_files = {}});
+    options.methods = {"shm", "nixl", "tcp"};
+    options.takes_only = true;
+    metrics::Registry registry;
+    auto taker = start_transfer(options, registry);
+    ASSERT_TRUE(taker) << taker.error().message;
+    EXPECT_EQ((*taker)->methods(), (std::vector<std::string>{"shm", "tcp"}));
+    EXPECT_TRUE((*taker)->why_off().empty());
+}
+
 INSTANTIATE_TEST_SUITE_P(Ways, Transfer,
                          testing::Values("local", "shm", "tcp", "tcp+secret", "tcp+tls", "nixl"),
                          [](const auto& tested) {

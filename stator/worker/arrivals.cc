@@ -133,8 +133,10 @@ bool Arrivals::claim_kv(std::uint32_t stream, GenerateRequest& request, const Ar
 Result<bool> Arrivals::claim_media(std::uint32_t stream, GenerateRequest& request) {
     if (request.media.empty()) return false;
     if (!transfer_) {
-        auto refused = error(ErrorCode::kUnsupported, "this worker takes no handoffs");
-        refused.value().param = "media";
+        // The fleet's fault, not the client's: another rank may.
+        auto refused =
+            error(ErrorCode::kUnavailable, "this worker takes no handoffs, and so no media");
+        refused.value().retryable = true;
         return refused;
     }
     if (auto sound = check_media(request); !sound) {

@@ -2,6 +2,7 @@
 
 import json
 
+import pictures
 import pytest
 from conftest import wait_until
 
@@ -20,6 +21,15 @@ def start(fleet, **roles):
 def complete(frontend, prompt):
     body = json.dumps({"model": "echo", "prompt": prompt, "max_tokens": 8, "ignore_eos": True})
     status, _, answer = frontend.request("POST", "/v1/completions", body,
+                                         {"Content-Type": "application/json"})
+    return status, json.loads(answer)
+
+
+def chat(frontend, text, *images):
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in images]
+    body = json.dumps({"model": "echo", "max_tokens": 8, "ignore_eos": True, "messages": [
+        {"role": "user", "content": [{"type": "text", "text": text}, *parts]}]})
+    status, _, answer = frontend.request("POST", "/v1/chat/completions", body,
                                          {"Content-Type": "application/json"})
     return status, json.loads(answer)
 
@@ -70,6 +80,34 @@ def test_health_and_router_show_roles_and_splits(fleet):
         return all(r["unclaimed_handoffs"] == 0 and r["unclaimed_bytes"] == 0 for r in loads)
 
     wait_until(nothing_left, "all was taken")
+
+
+@pytest.mark.parametrize("method", [None, "shm", "tcp"])
+def test_encoders_beside_workers_for_whole_requests(fleet, method):
+    options = {"transfer": method} if method else {}
+    for name, role in (("e", "encode"), ("w", "aggregated")):
+        fleet.worker(name, role=role, **MOCK, **options).start()
+    frontend = fleet.frontend()
+    frontend.wait_workers("e", "w")
+    assert set(frontend.workers()["w"]["transfer_methods"]) == ({method} if method
+                                                                else {"shm", "tcp"})
+    picture = pictures.data_url(pictures.png(64, 64, lambda x, y: (x, y, 0)))
+    plain, seen = chat(frontend, "hello"), chat(frontend, "hello", picture)
+    assert plain[0] == seen[0] == 200, seen
+    assert seen[1]["usage"]["prompt_tokens"] > plain[1]["usage"]["prompt_tokens"]
+    assert seen[1]["choices"][0]["message"] != plain[1]["choices"][0]["message"]
+
+
+def test_pictures_that_no_worker_can_take_over_are_not_the_clients_fault(fleet):
+    fleet.worker("e", role="encode", transfer="shm", **MOCK).start()
+    fleet.worker("w", role="aggregated", transfer="tcp", **MOCK).start()
+    frontend = fleet.frontend(wait_for_worker="300ms")
+    frontend.wait_workers("e", "w")
+    assert chat(frontend, "hello")[0] == 200
+    picture = pictures.data_url(pictures.png(64, 64, lambda x, y: (x, y, 0)))
+    status, answer = chat(frontend, "hello", picture)
+    assert status == 503, answer
+    assert "no transfer method in common" in answer["error"]["message"]
 
 
 @pytest.mark.parametrize("lost", ["terminate", "kill"])

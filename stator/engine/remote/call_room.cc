@@ -324,7 +324,7 @@ void CallRoom::wait(const std::shared_ptr<Call>& call) {
     const TimePoint now = calls_.clock.now();
     call->waiting_since = now;
     if (no_room || (call->waited >= calls_.options.wait_for_worker && !call->life.has_handoff())) {
-        return end(call, FinishReason::kError, calls_.none_ready(call->life.delivered_tokens()));
+        return end(call, FinishReason::kError, calls_.none_ready(call.get()));
     }
     want(std::min(limit(*call), Deadline::after(now, kTryAgain)));
 }
@@ -430,7 +430,7 @@ void CallRoom::on_timer() {
             end(call, FinishReason::kCancelled);
         } else if (call->waiting_since && limit(*call).reached(now)) {
             if (!call->life.has_handoff()) {
-                end(call, FinishReason::kError, calls_.none_ready(call->life.delivered_tokens()));
+                end(call, FinishReason::kError, calls_.none_ready(call.get()));
                 continue;
             }
             stop_waiting(*call);

@@ -116,7 +116,14 @@ Result<bool> PoolCalls::choose(Call& call, bool may_wait) {
         }
     }
     auto route = this->route(call, excluded, may_wait);
-    if (!route) return tl::unexpected(std::move(route.error()));
+    if (!route) {
+        call.no_rank.clear();
+        if (route.error().code == ErrorCode::kUnavailable && excluded.empty() &&
+            !now_ready->ready.empty()) {
+            call.no_rank = route.error().message;
+        }
+        return tl::unexpected(std::move(route.error()));
+    }
     if (route->booking.value == 0) return false;
     const bool pair = route->decode_rank != router::kNoRank;
     const auto slot = std::ranges::find(now_ready->ready, route->rank, &RankSlot::route);
@@ -124,7 +131,7 @@ Result<bool> PoolCalls::choose(Call& call, bool may_wait) {
     if (slot == now_ready->ready.end() || (pair && decoder == now_ready->ready.end())) {
         // It came or went between the two.
         router_->ended(route->booking);
-        return tl::unexpected(none_ready(0));
+        return tl::unexpected(none_ready());
     }
     call.slot = *slot;
     call.slot->pending.fetch_add(1, std::memory_order_relaxed);
@@ -152,7 +159,8 @@ Result<routing::Route> PoolCalls::route(Call& call, std::span<const router::Rank
     }
     std::optional<routing::Hold> hold;
     if (may_wait) hold = queue_->hold();
-    return router_->choose(*call.life.to_route(), excluded, hold, call.life.may_split());
+    return router_->choose(*call.life.to_route(), excluded, hold, call.life.may_split(),
+                           call.life.media_methods());
 }
 
 void PoolCalls::release_handoffs(Call& call) {
@@ -217,7 +225,7 @@ Result<void> PoolCalls::check(const protocol::GenerateRequest& request) const {
 Result<void> PoolCalls::accept(protocol::GenerateRequest request, std::shared_ptr<StepSink> sink) {
     const bool encodes = request.leg == protocol::Leg::kEncode;
     const auto now_ready = ranks();
-    if (!now_ready->known) return tl::unexpected(none_ready(0));
+    if (!now_ready->known) return tl::unexpected(none_ready());
     auto call = std::make_shared<Call>(std::move(request), options.max_migrations, std::move(sink));
     call->submitted = clock.now();
     const bool waits = may_wait(*call);
@@ -237,7 +245,7 @@ Result<void> PoolCalls::accept(protocol::GenerateRequest request, std::shared_pt
             return tl::unexpected(code == ErrorCode::kOverloaded ? refuse_full() : chosen.error());
         }
         if (waiting.load(std::memory_order_relaxed) >= options.max_waiting) {
-            return tl::unexpected(none_ready(0));
+            return tl::unexpected(none_ready(call.get()));
         }
     }
     if (!begin()) {
@@ -343,10 +351,14 @@ void PoolCalls::ended(std::size_t count) {
     if (live_ == 0) none_live_.notify_all();
 }
 
-Error PoolCalls::none_ready(std::uint64_t delivered) const {
+Error PoolCalls::none_ready(const Call* call) const {
     Error e =
         error(ErrorCode::kUnavailable, "no worker of model {} is ready", options.card.name).value();
-    if (delivered > 0) e.message += fmt::format("; {} tokens were delivered", delivered);
+    if (call != nullptr) {
+        if (!call->no_rank.empty()) e.message += " for this request: " + call->no_rank;
+        const auto delivered = call->life.delivered_tokens();
+        if (delivered > 0) e.message += fmt::format("; {} tokens were delivered", delivered);
+    }
     e.retryable = true;
     e.retry_after_ms = kRetryAfterMs;
     return e;

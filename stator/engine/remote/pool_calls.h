@@ -62,6 +62,7 @@ struct Call {
     std::optional<requests::StreamId> stream;      ///< while a worker computes it
     std::vector<std::shared_ptr<RankSlot>> tried;  ///< those that refused
     std::optional<Error> refusal;                  ///< the last one
+    std::string no_rank;  ///< why none that is ready can be asked; empty: none is
     std::optional<TimePoint> waiting_since;
     std::chrono::nanoseconds waited{0};
 };
@@ -109,7 +110,7 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     void forget(protocol::RequestId id);
     /// So many have got their last event.
     void ended(std::size_t count);
-    [[nodiscard]] Error none_ready(std::uint64_t delivered) const;
+    [[nodiscard]] Error none_ready(const Call* call = nullptr) const;
     [[nodiscard]] Error refuse_full() const;
 
     const PoolEngineOptions options;  ///< `queue`: what it began with
