@@ -65,6 +65,7 @@ Result<worker::WorkerOptions> common_options(const config::Settings& settings,
     auto labels = labels_of(s);
     if (!labels) return tl::unexpected(labels.error());
     o.labels = std::move(*labels);
+    if (auto host = transfer::host_label(); !host.empty()) o.labels.emplace("host", host);
     auto roles = roles_of(settings);
     if (!roles) return tl::unexpected(roles.error());
     o.roles = std::move(*roles);
