@@ -76,7 +76,7 @@ class VllmCpu:
         self.events = f"tcp://{HOST}:{free_port()}"
         self.replay = f"tcp://{HOST}:{free_port()}"
         self.environment = {}
-        self.flags = ["--num-gpu-blocks-override", str(blocks), *extra]
+        self.flags = ["--num-gpu-blocks-override", str(blocks), "--enable-prompt-tokens-details", *extra]
         if events:
             self.flags += ["--kv-events-config", json.dumps({
                 "enable_kv_cache_events": True, "publisher": "zmq", "endpoint": self.events,
