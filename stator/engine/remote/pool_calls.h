@@ -59,6 +59,7 @@ struct Call {
     TimePoint queued_since;    ///< this time
     TimePoint tried_until;     ///< while it is queued: then those that refused are asked again
     bool first_token = false;  ///< on the present worker
+    bool cached_untold = false;  ///< by the present worker, with its first token
     std::optional<requests::StreamId> stream;      ///< while a worker computes it
     std::vector<std::shared_ptr<RankSlot>> tried;  ///< those that refused
     std::optional<Error> refusal;                  ///< the last one
