@@ -145,9 +145,11 @@ class SmallEngine:
         self.events, self.ranks = events, ranks
         self.context, self.root, self.key = 2048, "/nowhere/tiny", None
         self.owner = kind
+        self.tells_sources = True
         self.streams_ids = True  # has the route for token ids
         self.stuck = threading.Event()  # takes requests and gives nothing
         self.step_s = 0.0
+        self.token_s = 0.0  # of prompt that is not cached
         self.port, self.event_ports = 0, [(0, 0)] * ranks
         self.server = None
         self.requests = []
@@ -169,6 +171,7 @@ class SmallEngine:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def setup(self):
                 super().setup()
@@ -219,6 +222,10 @@ class SmallEngine:
     def __exit__(self, *_):
         self.stop()
 
+    @property
+    def events_are_told(self):
+        return self.events and self.tells_sources
+
     @staticmethod
     def answer(http_, body, status=200):
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
@@ -246,7 +253,7 @@ class SmallEngine:
             return self.answer(http_, {"version": self.version})
         if path == "/metrics":
             return self.answer(http_, self.metrics())
-        if path == "/kv_event_sources" and self.kind == "vllm" and self.events:
+        if path == "/kv_event_sources" and self.kind == "vllm" and self.events_are_told:
             return self.answer(
                 http_,
                 {
@@ -318,6 +325,7 @@ class SmallEngine:
             if self.server is None:
                 return
         cached = self.look_up(ids, rank)
+        time.sleep(self.token_s * (len(ids) - cached))
         out = []
         try:
             for i in range(most):
