@@ -83,10 +83,8 @@ ExitCode run(const config::Settings& settings) {
     if (!settings.worker.http.empty()) {
         auto opened = WorkerDoor::open(
             settings.worker.http, settings.auth.allow_unauthenticated,
-            [&group, &started, before] { return started ? group.info() : before; }, registry,
-            loops, [&group, &started] {
-                return started ? group.concerns() : std::vector<std::string>{};
-            });
+            [&group, &started, before] { return started ? group.info() : before; }, registry, loops,
+            [&group, &started] { return started ? group.concerns() : std::vector<std::string>{}; });
         if (!opened) return give_up(opened.error());
         door = std::move(*opened);
         log_info("Health and metrics are shown.", {{"port", door->port()}});

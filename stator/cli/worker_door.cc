@@ -48,10 +48,10 @@ void answer(net::HttpExchange& exchange, const protocol::WorkerInfo& info,
     }
     if (request.path == "/health") {
         const auto concerns = ask_concerns ? ask_concerns() : std::vector<std::string>{};
-        const std::string_view status = info.draining        ? "draining"
+        const std::string_view status = info.draining       ? "draining"
                                         : !concerns.empty() ? "degraded"
-                                        : info.loading       ? "loading"
-                                                             : "ready";
+                                        : info.loading      ? "loading"
+                                                            : "ready";
         return exchange.respond(info.draining || info.loading ? 503 : 200, kJson,
                                 health_json(info, status, concerns));
     }
@@ -86,13 +86,10 @@ WorkerDoor::~WorkerDoor() {
     server_.stop(Deadline::after(Clock::real().now(), std::chrono::seconds(1)));
 }
 
-Result<std::unique_ptr<WorkerDoor>> WorkerDoor::open(const std::string& address,
-                                                     bool allow_unauthenticated,
-                                                     std::function<protocol::WorkerInfo()> info,
-                                                     metrics::Registry& registry,
-                                                     runtime::LoopPool& loops,
-                                                     std::function<std::vector<std::string>()>
-                                                         concerns) {
+Result<std::unique_ptr<WorkerDoor>> WorkerDoor::open(
+    const std::string& address, bool allow_unauthenticated,
+    std::function<protocol::WorkerInfo()> info, metrics::Registry& registry,
+    runtime::LoopPool& loops, std::function<std::vector<std::string>()> concerns) {
     auto where = net::parse_socket_address(address);
     if (!where) return tl::unexpected(where.error());
     if (where->kind != net::SocketAddress::Kind::kTcp) {
@@ -105,7 +102,8 @@ Result<std::unique_ptr<WorkerDoor>> WorkerDoor::open(const std::string& address,
                      "--allow-unauthenticated.",
                      address);
     }
-    std::unique_ptr<WorkerDoor> door(new WorkerDoor(std::move(info), std::move(concerns), registry, loops));
+    std::unique_ptr<WorkerDoor> door(
+        new WorkerDoor(std::move(info), std::move(concerns), registry, loops));
     if (auto ok = door->server_.listen(where->host, where->port); !ok) {
         return tl::unexpected(ok.error());
     }

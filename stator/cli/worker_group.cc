@@ -115,8 +115,7 @@ Result<ServedEngine> WorkerGroup::open_attached() {
     if (!served) return served;
     Member& member = members_.front();
     auto attached = engine::AttachedEngine::open(
-        found_->options, found_->found,
-        [&](std::uint32_t rank) { return kv_sink(member, rank); });
+        found_->options, found_->found, [&](std::uint32_t rank) { return kv_sink(member, rank); });
     if (!attached) return tl::unexpected(attached.error());
     member.engines = (*attached)->engines();
     served->engine = member.engines.front();

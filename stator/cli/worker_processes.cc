@@ -47,8 +47,7 @@ std::vector<Kind> attached_kinds(const config::EngineSettings& engine) {
         const config::AttachedEngine& a = engine.attached[i];
         if (a.kind == "openai") continue;
         Kind& kind = out.emplace_back();
-        kind.name = fmt::format("{}-{}", a.kind,
-                                std::ranges::count_if(out, [&](const Kind& k) {
+        kind.name = fmt::format("{}-{}", a.kind, std::ranges::count_if(out, [&](const Kind& k) {
                                     return k.name.starts_with(a.kind);
                                 }));
         kind.flags.push_back(fmt::format("--engine={}={}", a.kind, a.url));
@@ -91,7 +90,8 @@ std::vector<control::ChildSpec> worker_commands(const std::string& program,
             const bool attached = !kind.flags.empty();
             child.name = attached ? kind.name : fmt::format("{}-{}", kind.name, i);
             child.command = {program, "worker"};
-            const auto& flags = attached || sets(kind.from, "engine.kind") ? plain_flags : our_flags;
+            const auto& flags =
+                attached || sets(kind.from, "engine.kind") ? plain_flags : our_flags;
             child.command.insert(child.command.end(), flags.begin(), flags.end());
             child.command.insert(child.command.end(), kind.flags.begin(), kind.flags.end());
             const auto add = [&](std::string_view flag, const std::string& value) {

@@ -150,7 +150,7 @@ class RequestLife {
     std::uint32_t migrations_ = 0;
     std::optional<std::uint32_t> prompt_tokens_;
     std::uint32_t cached_tokens_ = 0;
-    bool usage_open_ = false;  ///< the present leg computed the prompt, and has not ended
+    bool usage_open_ = false;        ///< the present leg computed the prompt, and has not ended
     HandoffPtr handoff_;             ///< of a prefill leg, not known to be used
     std::vector<HandoffPtr> media_;  ///< embeddings by item, not known to be used; null: none
     std::vector<HandoffPtr> releases_;

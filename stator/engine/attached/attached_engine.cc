@@ -59,8 +59,8 @@ KvFeedOptions feed_options(const FoundEngine& found, std::uint32_t block_tokens)
         found.page_tokens == 0 ? 0 : found.kv_tokens / std::uint64_t{found.page_tokens};
     // Twice: for other memories than the device's, and for what it has dropped.
     o.most_pages = pages == 0 ? (1U << 20U)
-                              : static_cast<std::uint32_t>(std::clamp<std::uint64_t>(
-                                    2 * pages, kLeastPages, kMostPages));
+                              : static_cast<std::uint32_t>(
+                                    std::clamp<std::uint64_t>(2 * pages, kLeastPages, kMostPages));
     o.counts_copies = found.counts_copies;
     o.lora_hidden = found.lora_hidden;
     return o;
@@ -86,8 +86,9 @@ class Watch : public std::enable_shared_from_this<Watch> {
             o.ranks = found_.sources;
             o.feed = feed_options(found_, options_.block_tokens);
             auto started = start_engine_kv_source(
-                std::move(o), [keep = shared_from_this()](
-                                  std::uint32_t rank, const std::vector<protocol::KvEvent>& events) {
+                std::move(o),
+                [keep = shared_from_this()](std::uint32_t rank,
+                                            const std::vector<protocol::KvEvent>& events) {
                     keep->events_[rank].take(events);
                 });
             if (!started) return tl::unexpected<Error>(std::move(started.error()));
@@ -127,8 +128,8 @@ class Watch : public std::enable_shared_from_this<Watch> {
         {
             const std::scoped_lock lock(mutex_);
             if (!std::ranges::all_of(well_, std::identity{})) {
-                out.push_back(fmt::format("the engine at {} is not well: {}", options_.probe.url,
-                                          why_));
+                out.push_back(
+                    fmt::format("the engine at {} is not well: {}", options_.probe.url, why_));
             } else if (probing_) {
                 out.push_back(fmt::format("the engine at {} was gone and is looked at again",
                                           options_.probe.url));
@@ -285,6 +286,8 @@ class Attached final : public AttachedEngine {
         o.kv_total_tokens = found.kv_tokens;
         if (found.ranks > 1) o.rank = o.dialect.rank = rank;
         o.key = options.key;
+        o.look_every = options.look_every;
+        o.look_idle_every = options.look_idle_every;
         o.canary_every = options.canary_every;
         o.canary_within = options.canary_within;
         const std::weak_ptr<Watch> watch = watch_;

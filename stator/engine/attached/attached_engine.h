@@ -25,6 +25,9 @@ struct AttachOptions {
     std::uint32_t max_waiting = 1024;
     std::chrono::milliseconds canary_every{0};  ///< HttpEngineOptions::canary_every
     std::chrono::milliseconds canary_within{30'000};
+    /// HttpEngineOptions::look_every, look_idle_every.
+    std::chrono::milliseconds look_every{1'000};
+    std::chrono::milliseconds look_idle_every{5'000};
     /// Between two tries to find an engine again.
     std::chrono::milliseconds probe_every{1'000};
     /// Whether requests should be sent here. At first they should.

@@ -323,8 +323,8 @@ class HttpEngine final : public Engine {
         } else if (std::exchange(doubted_, false) && options_.on_back) {
             options_.on_back();
         }
-        show_health(fmt::format("its /health gives {}", status == 0 ? "no answer"
-                                                                    : std::to_string(status)));
+        show_health(fmt::format("its /health gives {}",
+                                status == 0 ? "no answer" : std::to_string(status)));
     }
     void show_health(std::string_view why) {
         const bool now = failures_ < kFailuresUntilUnhealthy && !dead_;
@@ -371,10 +371,10 @@ class HttpEngine final : public Engine {
             if (last_token_ > now) return;
             if (failure != nullptr && failure->kind != HttpFailure::Kind::kTimeout) return;
             dead_ = true;
-            show_health(failure != nullptr
-                            ? fmt::format("no token came within {} ms",
-                                          options_.canary_within.count())
-                            : fmt::format("asked for a token it answered {}", status));
+            show_health(
+                failure != nullptr
+                    ? fmt::format("no token came within {} ms", options_.canary_within.count())
+                    : fmt::format("asked for a token it answered {}", status));
         };
         (void)pool_->start(std::move(request),
                            std::make_shared<WholeAnswer>(kMaxCanaryBytes, heard));

@@ -150,8 +150,8 @@ class Probe {
         if (options_.events.empty()) {
             const EngineAnswer a = ask_("/kv_event_sources");
             if (a.status == 200) {
-                out_.sources =
-                    read_event_sources(a.body, options_.host).value_or(std::vector<KvEventSource>{});
+                out_.sources = read_event_sources(a.body, options_.host)
+                                   .value_or(std::vector<KvEventSource>{});
                 for (const KvEventSource& s : out_.sources) {
                     out_.ranks = std::max(out_.ranks, s.rank + 1);
                 }
@@ -266,8 +266,9 @@ class Probe {
             return;
         }
         // What tells its sources by itself needs no flag on this side.
-        const bool tells = out_.kind == EngineKind::kSglang ||
-                           (out_.kind == EngineKind::kVllm && version_at_least(out_.version, 0, 30));
+        const bool tells =
+            out_.kind == EngineKind::kSglang ||
+            (out_.kind == EngineKind::kVllm && version_at_least(out_.version, 0, 30));
         out_.advice.push_back(fmt::format(
             "{} at {} shows no KV events: requests go where their prefix was sent before, whether "
             "it is still there or not. Add {} {}{}.",

@@ -131,8 +131,7 @@ void CallRoom::first_token(Call& call, const StepEvent& event) {
     if (call.life.leg() != protocol::Leg::kDecode) {
         call.cached_untold = event.prompt_tokens == 0;
         calls_.router().first_token(
-            *call.route,
-            call.cached_untold ? std::nullopt : std::optional(event.cached_tokens),
+            *call.route, call.cached_untold ? std::nullopt : std::optional(event.cached_tokens),
             call.chosen_at);
     } else if (call.route->leg == protocol::Leg::kPrefill) {
         calls_.router().handed_over(*call.route, call.chosen_at);
@@ -154,9 +153,9 @@ void CallRoom::leg_ended(const std::shared_ptr<Call>& call, const StepEvent& eve
         calls_.migrations.add();  // its media could not be had
     } else if (call->life.has_handoff()) {
         if (call->route) {
-            calls_.router().prompt_computed(
-                *call->route, event.prompt_tokens == 0 ? std::nullopt
-                                                       : std::optional(event.cached_tokens));
+            calls_.router().prompt_computed(*call->route, event.prompt_tokens == 0
+                                                              ? std::nullopt
+                                                              : std::optional(event.cached_tokens));
         }
         calls_.splits.add();
     } else {
