@@ -1,6 +1,7 @@
 #include "stator/cli/attached_setup.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -11,6 +12,8 @@
 #include "stator/base/log.h"
 #include "stator/cli/model_parts.h"
 #include "stator/cli/text_file.h"
+#include "stator/codec/json.h"
+#include "stator/codec/json_writer.h"
 #include "stator/config/value.h"
 #include "stator/engine/probe/engine_client.h"
 
@@ -77,6 +80,37 @@ void log_found(const engine::AttachOptions& options, const engine::FoundEngine& 
     for (const std::string& advice : found.advice) log_warn(advice);
 }
 
+/// Asks for the tokens of a short text: with another tokenizer than the engine's answers are noise.
+/// Engines that have no such route are believed.
+void compare_tokenizers(const FoundAttached& attached, const text::Tokenizer& ours) {
+    constexpr std::string_view kText =
+        "The cache of 1234 routers, na\u00efve;\n\tint x = \u65e5\u672c;";
+    std::string body;
+    codec::JsonWriter w(body);
+    w.begin_object().key("model").string(attached.found.model.name);
+    w.key("prompt").string(kText).key("add_special_tokens").boolean(false).end_object();
+    auto client = engine::EngineClient::open(attached.options.url, attached.options.key);
+    if (!client) return;
+    const engine::EngineAnswer answer = (*client)->post("/tokenize", std::move(body));
+    codec::JsonDocument document;
+    const auto root = document.parse(answer.body);
+    if (answer.status != 200 || !root) return;
+    std::vector<tokens::TokenId> theirs;
+    root->find("tokens").each_element([&](std::size_t, codec::JsonView v) {
+        theirs.push_back(static_cast<tokens::TokenId>(v.as_uint().value_or(0)));
+        return true;
+    });
+    std::vector<tokens::TokenId> own;
+    const auto encoded = ours.encode(kText, text::SpecialTokens::kAsText, false, own);
+    if (theirs.empty() || !encoded || own == theirs) return;
+    log_warn(
+        "The tokenizer here gives other ids than the engine's own: its answers will be of no use "
+        "unless that is a difference of some texts alone. Is --model-dir the model that it serves?",
+        {{"engine", attached.options.probe.url},
+         {"here", fmt::format("{}", fmt::join(own, " "))},
+         {"there", fmt::format("{}", fmt::join(theirs, " "))}});
+}
+
 }  // namespace
 
 Result<FoundAttached> find_attached(const config::Settings& settings) {
@@ -132,6 +166,7 @@ Result<ServedEngine> text_of_attached(const config::Settings& settings, FoundAtt
     auto used = folder.empty() ? use_model_file(settings.model.path, settings, out)
                                : use_model_folder(folder, settings, out);
     if (!used) return tl::unexpected(used.error());
+    compare_tokenizers(attached, *out.tokenizer);
     if (settings.model.served_name.empty()) out.id = found.model.name;
     out.title = found.model.name;
     out.attached = true;

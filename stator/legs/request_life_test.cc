@@ -120,7 +120,7 @@ bool run_leg(RequestLife& life, Outcome& seen, std::uint32_t cached, bool quiet)
         event.count = static_cast<std::uint32_t>(tokens.size());
         if (std::exchange(first, false) || event.finish) {
             event.prompt_tokens = static_cast<std::uint32_t>(request->prompt.size());
-            event.cached_tokens = life.delivered_tokens() == 0 ? cached : cached + 1;
+            event.cached_tokens = request->resumed_tokens == 0 ? cached : cached + 1;
         }
         const bool lost = step >= loss_after;
         // The tokens came through and the word of the end did not.

@@ -363,3 +363,46 @@ def test_a_topology_names_engines(engines, serve, fleet):
     for seed in range(8):
         complete(server, prompt(seed))
     assert one.requests and two.requests
+
+
+def test_another_tokenizer_than_the_engines_is_noticed(engines, serve):
+    engine = engines()
+    engine.tokenize = [1, 2, 3]
+    assert "gives other ids than the engine's own" in serve(engine).log()
+
+
+def test_an_engine_of_texts_is_relayed_to(engines, serve):
+    tokens, texts = engines(2)
+    texts.model = "other"
+    texts.kind = "openai"
+    server = serve(tokens, texts, ready=1)
+    ids = prompt(1)
+    body = {"model": "other", "prompt": ids, "max_tokens": 2, "stream": True}
+
+    def relayed():
+        status, _, data = server.request("POST", "/v1/completions", body)
+        return data if status == 200 else None
+
+    assert b"token_ids" in wait_until(relayed, "the other model is served")
+    assert texts.requests[-1]["body"] == body
+    wait_until(lambda: "A pool of workers is served" in server.log(), "the first is served")
+    assert tokens_of(complete(server, ids)) == [token(ids, i) for i in range(4)]
+
+
+def test_what_an_engine_held_before_its_end_is_not_counted_on(engines, serve):
+    """One engine restarts with an empty cache: predictions and the engine's own numbers go on to
+    agree."""
+    engine = engines()
+    server = serve(engine)
+    ids = prompt(1, 256)
+    for tail in range(3):
+        complete(server, ids + prompt(10 + tail, 8))
+    engine.stop()
+    wait_until(lambda: "An engine's KV events are gone" in server.log(), "its end is noticed")
+    engine.start()
+    wait_until(lambda: "An engine's KV events are back" in server.log(), "it is followed again")
+    server.wait_ready_workers(1)
+    before = read_metrics(server).sum("stator_router_predicted_cached_tokens_total")
+    answer = complete(server, ids + prompt(20, 8))
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    assert read_metrics(server).sum("stator_router_predicted_cached_tokens_total") == before

@@ -146,6 +146,7 @@ class SmallEngine:
         self.context, self.root, self.key = 2048, "/nowhere/tiny", None
         self.owner = kind
         self.tells_sources = True
+        self.tokenize = None  # what it answers at /tokenize
         self.streams_ids = True  # has the route for token ids
         self.stuck = threading.Event()  # takes requests and gives nothing
         self.step_s = 0.0
@@ -311,6 +312,10 @@ class SmallEngine:
         rank = int(http_.headers.get("X-data-parallel-rank", body.get("data_parallel_rank", 0)))
         if self.key and not self.has_key(http_):
             return self.answer(http_, {"error": "Unauthorized"}, 401)
+        if http_.path not in ("/v1/completions", "/inference/v1/generate", "/generate"):
+            known = http_.path == "/tokenize" and self.tokenize is not None
+            answer = {"tokens": self.tokenize} if known else {"detail": "Not Found"}
+            return self.answer(http_, answer, 200 if known else 404)
         with self.lock:
             self.requests.append({"path": http_.path, "rank": rank, "body": body})
         ids = body.get("token_ids") or body.get("input_ids") or body.get("prompt")

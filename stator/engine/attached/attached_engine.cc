@@ -130,7 +130,7 @@ class Watch : public std::enable_shared_from_this<Watch> {
             if (!std::ranges::all_of(well_, std::identity{})) {
                 out.push_back(
                     fmt::format("the engine at {} is not well: {}", options_.probe.url, why_));
-            } else if (probing_) {
+            } else if (probing_ && concerns_.empty()) {
                 out.push_back(fmt::format("the engine at {} was gone and is looked at again",
                                           options_.probe.url));
             }
@@ -254,12 +254,14 @@ class Attached final : public AttachedEngine {
     ~Attached() override { stop(); }
 
     Result<void> start(const AttachOptions& options, const FoundEngine& found) {
+        // Before there is an engine that could be found again.
+        if (auto ok = watch_->follow(); !ok) return ok;
         for (std::uint32_t rank = 0; rank < found.ranks; ++rank) {
             auto engine = make_http_engine(engine_options(options, found, rank));
             if (!engine) return tl::unexpected<Error>(std::move(engine.error()));
             engines_.push_back(std::move(*engine));
         }
-        return watch_->follow();
+        return {};
     }
     [[nodiscard]] const std::vector<std::shared_ptr<Engine>>& engines() const override {
         return engines_;

@@ -28,6 +28,7 @@ constexpr std::size_t kMaxErrorBytes = 64 * 1024;
 constexpr std::size_t kMaxMetricsBytes = 16 * 1024 * 1024;
 constexpr int kFailuresUntilUnhealthy = 3;
 constexpr std::uint32_t kRetryAfterMs = 1'000;
+constexpr std::uint32_t kUntoldUntilAWord = 100;
 constexpr std::size_t kMaxCanaryBytes = 64 * 1024;
 constexpr protocol::TokenId kCanaryToken = 1;
 
@@ -246,6 +247,13 @@ class HttpEngine final : public Engine {
     /// Whether this engine tells how much of a prompt it had: vLLM leaves out a 0.
     [[nodiscard]] bool tells_cached(const AnswerReader::Piece& piece) {
         tells_cached_ = tells_cached_ || piece.cached_told;
+        if (!tells_cached_ && piece.finish && ++untold_ == kUntoldUntilAWord &&
+            options_.dialect.dialect != Dialect::kSglang) {
+            log_info(
+                "The engine has not said of any prompt how much of it was cached; vLLM does so "
+                "with --enable-prompt-tokens-details.",
+                {{"engine", options_.url.authority}, {"requests", untold_}});
+        }
         return tells_cached_;
     }
     /// A request has lost its connection.
@@ -413,6 +421,7 @@ class HttpEngine final : public Engine {
     int failures_ = 0;
     bool doubted_ = false;
     bool tells_cached_ = false;
+    std::uint32_t untold_ = 0;
     TimePoint last_token_;
     std::uint64_t canaries_ = 0;
     bool canary_out_ = false;

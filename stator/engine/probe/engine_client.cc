@@ -48,11 +48,23 @@ EngineClient::~EngineClient() {
 }
 
 EngineAnswer EngineClient::ask(std::string_view path, std::chrono::milliseconds within) {
+    return call({.path = std::string(path)}, within);
+}
+
+EngineAnswer EngineClient::post(std::string_view path, std::string body,
+                                std::chrono::milliseconds within) {
+    return call({.method = "POST",
+                 .path = std::string(path),
+                 .headers = {{"Content-Type", "application/json"}},
+                 .body = std::move(body)},
+                within);
+}
+
+EngineAnswer EngineClient::call(net::HttpCallRequest request, std::chrono::milliseconds within) {
     auto handler = std::make_shared<OneAnswer>();
     auto answer = handler->future();
-    loop_.post([this, handler, path = std::string(path), within] {
-        net::HttpCallRequest request{.path = path};
-        request.deadline = Deadline::after(clock_.now(), within);
+    request.deadline = Deadline::after(clock_.now(), within);
+    loop_.post([this, handler, request = std::move(request)]() mutable {
         (void)pool_->start(std::move(request), handler);
     });
     return answer.get();

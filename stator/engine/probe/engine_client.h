@@ -27,10 +27,14 @@ class EngineClient {
     /// A GET, answered or given up within `within`. At most kMaxBytes of the answer.
     [[nodiscard]] EngineAnswer ask(std::string_view path,
                                    std::chrono::milliseconds within = std::chrono::seconds(10));
+    /// The same with a JSON body, as a POST.
+    [[nodiscard]] EngineAnswer post(std::string_view path, std::string body,
+                                    std::chrono::milliseconds within = std::chrono::seconds(10));
     static constexpr std::size_t kMaxBytes = 16U * 1024 * 1024;
 
   private:
     explicit EngineClient(const Clock& clock) : clock_(clock), loop_("probe") {}
+    [[nodiscard]] EngineAnswer call(net::HttpCallRequest request, std::chrono::milliseconds within);
 
     const Clock& clock_;
     runtime::Loop loop_;

@@ -103,7 +103,7 @@ class Probe {
             return wrong("What {} answers at /v1/models is {}.", options_.url,
                          list.error().message);
         }
-        if (list->kind && *list->kind != options_.kind) {
+        if (list->kind && *list->kind != options_.kind && options_.kind != EngineKind::kOpenai) {
             return wrong("{} is {}, not {}: write --engine {}={}", options_.url,
                          product(*list->kind), product(options_.kind), to_string(*list->kind),
                          options_.url);

@@ -159,6 +159,7 @@ TEST(Probe, WhatIsWrongIsOneSentence) {
     s.answers["/v1/models"] = {200, kVllmModels};
     s.options.model = "big";
     EXPECT_THAT(s.refusal(), HasSubstr("does not serve \"big\"; it serves lora-a, tiny"));
+    s.options.model.clear();
     s.options.kind = EngineKind::kOpenai;
     EXPECT_THAT(s.refusal(), HasSubstr("openai"));
 }
