@@ -54,8 +54,10 @@ Handoffs handoffs_of(const config::Settings& settings) {
                            return role != "aggregated";
                        });
     if (makes) return Handoffs::kMade;
-    // Whoever computes a model may be sent pictures that others have encoded.
-    return settings.engine.kind == config::EngineKind::kEcho ? Handoffs::kNone : Handoffs::kTaken;
+    // Who computes a model itself may be sent pictures that others have encoded.
+    using Kind = config::EngineKind;
+    const Kind kind = settings.engine.kind;
+    return kind == Kind::kLlama || kind == Kind::kMock ? Handoffs::kTaken : Handoffs::kNone;
 }
 
 Result<transfer::TransferOptions> transfer_options(const config::Settings& settings,

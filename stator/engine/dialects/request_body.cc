@@ -181,6 +181,8 @@ Result<void> sglang(JsonWriter& w, const GenerateRequest& r, const DialectOption
     }
     if (r.cache_salt != 0) w.key("cache_salt").string(std::to_string(r.cache_salt));
     if (o.priorities && r.priority != 0) w.key("priority").number(std::int64_t{r.priority});
+    // The name that old and new versions know.
+    if (o.rank) w.key("data_parallel_rank").number(std::uint64_t{*o.rank});
     w.key("rid").string(name);
     w.key("stream").boolean(true);
     w.end_object();

@@ -28,6 +28,9 @@ constexpr std::size_t kMaxErrorBytes = 64 * 1024;
 constexpr std::size_t kMaxMetricsBytes = 16 * 1024 * 1024;
 constexpr int kFailuresUntilUnhealthy = 3;
 constexpr std::uint32_t kRetryAfterMs = 1'000;
+constexpr std::uint32_t kUntoldUntilAWord = 100;
+constexpr std::size_t kMaxCanaryBytes = 64 * 1024;
+constexpr protocol::TokenId kCanaryToken = 1;
 
 /// A whole answer, for those that are not streamed.
 class WholeAnswer final : public net::HttpCallHandler {
@@ -115,6 +118,7 @@ class HttpEngine final : public Engine {
         if (!made) return tl::unexpected<Error>(std::move(made.error()));
         pool_ = std::move(*made);
         timer_.emplace(runtime::asio_context(loop_));
+        last_token_ = clock_.now();
         loop_.start();
         loop_.post([this] { look(); });
         return {};
@@ -126,6 +130,11 @@ class HttpEngine final : public Engine {
                                       std::shared_ptr<StepSink> sink) override {
         if (request.leg != protocol::Leg::kWhole) {
             return error(ErrorCode::kUnsupported, "this engine computes whole requests only");
+        }
+        if (!healthy_) {
+            auto down = error(ErrorCode::kUnavailable, "the engine does not answer");
+            down.value().retryable = true;
+            return down;
         }
         if (options_.info.context_tokens > 0 &&
             request.prompt.size() + request.max_tokens > options_.info.context_tokens) {
@@ -159,6 +168,7 @@ class HttpEngine final : public Engine {
             }
             ++accepted_;
         }
+        if (options_.on_submit) options_.on_submit(request);
         auto generation =
             std::make_shared<Generation>(*this, request, options_.dialect.dialect, std::move(sink));
         loop_.post([this, generation, call = std::move(call)]() mutable {
@@ -234,7 +244,25 @@ class HttpEngine final : public Engine {
         }
         return batches_.emplace_back(sink, StepBatch{}).second;
     }
+    /// Whether this engine tells how much of a prompt it had: vLLM leaves out a 0.
+    [[nodiscard]] bool tells_cached(const AnswerReader::Piece& piece) {
+        tells_cached_ = tells_cached_ || piece.cached_told;
+        if (!tells_cached_ && piece.finish && ++untold_ == kUntoldUntilAWord &&
+            options_.dialect.dialect != Dialect::kSglang) {
+            log_info(
+                "The engine has not said of any prompt how much of it was cached; vLLM does so "
+                "with --enable-prompt-tokens-details.",
+                {{"engine", options_.url.authority}, {"requests", untold_}});
+        }
+        return tells_cached_;
+    }
+    /// A request has lost its connection.
+    void doubt() {
+        doubted_ = true;
+        timer_->cancel();
+    }
     void count(const AnswerReader::Piece& piece, bool first) {
+        if (!piece.tokens.empty()) lives();
         const std::scoped_lock lock(mutex_);
         passes_.decode_tokens += piece.tokens.size();
         if (first) {
@@ -268,11 +296,17 @@ class HttpEngine final : public Engine {
             {
                 const std::scoped_lock lock(mutex_);
                 if (stopping_) return;
-                busy = accepted_ > 0 || seen_.running + seen_.waiting > 0;
+                busy = accepted_ > 0 || seen_.running + seen_.waiting > 0 || failures_ > 0;
             }
+            send_canary();
             timer_->expires_after(busy ? options_.look_every : options_.look_idle_every);
             timer_->async_wait([this](const boost::system::error_code& ec) {
-                if (!ec) look();
+                if (ec && !doubted_) return;
+                {
+                    const std::scoped_lock lock(mutex_);
+                    if (stopping_) return;
+                }
+                look();
             });
         };
         const auto asked = [this, heard](int status, const std::string& /*body*/,
@@ -292,14 +326,66 @@ class HttpEngine final : public Engine {
         // Servers without such a route are as healthy as they answer.
         const bool well = status == 200 || status == 404;
         failures_ = well ? 0 : failures_ + 1;
-        const bool now = failures_ < kFailuresUntilUnhealthy;
+        if (!well) {
+            doubted_ = true;
+        } else if (std::exchange(doubted_, false) && options_.on_back) {
+            options_.on_back();
+        }
+        show_health(fmt::format("its /health gives {}",
+                                status == 0 ? "no answer" : std::to_string(status)));
+    }
+    void show_health(std::string_view why) {
+        const bool now = failures_ < kFailuresUntilUnhealthy && !dead_;
         if (now == healthy_.exchange(now)) return;
         if (now) {
-            log_info("The engine answers again.", {{"engine", options_.url.authority}});
+            log_info("The engine is well again.", {{"engine", options_.url.authority}});
         } else {
-            log_warn("The engine does not answer /health any more.",
-                     {{"engine", options_.url.authority}, {"status", status}});
+            log_warn("The engine is not well.",
+                     {{"engine", options_.url.authority}, {"reason", why}});
         }
+        if (options_.on_health) options_.on_health(now, now ? std::string_view() : why);
+    }
+    /// It has generated something.
+    void lives() {
+        last_token_ = clock_.now();
+        if (!std::exchange(dead_, false)) return;
+        show_health({});
+    }
+    /// One token, where none has come for long.
+    void send_canary() {
+        if (options_.canary_every.count() == 0 || canary_out_ || failures_ > 0) return;
+        const TimePoint now = clock_.now();
+        if (!dead_ && now - last_token_ < options_.canary_every) return;
+        GenerateRequest one;
+        one.prompt = {kCanaryToken};
+        one.sampling.temperature = 0;
+        one.max_tokens = 1;
+        one.ignore_eos = true;
+        net::HttpCallRequest request{.method = "POST",
+                                     .path = std::string(path_of(options_.dialect.dialect)),
+                                     .headers = {{"Content-Type", "application/json"}},
+                                     .deadline = Deadline::after(now, options_.canary_within)};
+        const std::string name = fmt::format("stator-{:x}-canary-{}", tag_, canaries_++);
+        if (!append_request_body(request.body, one, options_.dialect, name)) return;
+        if (options_.rank) {
+            request.headers.emplace_back("X-data-parallel-rank", std::to_string(*options_.rank));
+        }
+        canary_out_ = true;
+        const auto heard = [this, now](int status, const std::string& /*body*/,
+                                       const HttpFailure* failure) {
+            canary_out_ = false;
+            // What is refused is answered, too; no connection is for /health to find.
+            if (failure == nullptr && status < 500) return lives();
+            if (last_token_ > now) return;
+            if (failure != nullptr && failure->kind != HttpFailure::Kind::kTimeout) return;
+            dead_ = true;
+            show_health(
+                failure != nullptr
+                    ? fmt::format("no token came within {} ms", options_.canary_within.count())
+                    : fmt::format("asked for a token it answered {}", status));
+        };
+        (void)pool_->start(std::move(request),
+                           std::make_shared<WholeAnswer>(kMaxCanaryBytes, heard));
     }
     void take_metrics(const std::string& text) {
         const auto ranks = read_engine_metrics(text);
@@ -333,6 +419,13 @@ class HttpEngine final : public Engine {
     std::vector<std::pair<std::shared_ptr<StepSink>, StepBatch>> batches_;
     std::size_t ended_ = 0;
     int failures_ = 0;
+    bool doubted_ = false;
+    bool tells_cached_ = false;
+    std::uint32_t untold_ = 0;
+    TimePoint last_token_;
+    std::uint64_t canaries_ = 0;
+    bool canary_out_ = false;
+    bool dead_ = false;
 };
 
 void Generation::on_head(const net::HttpResponseHead& head) {
@@ -394,6 +487,7 @@ void Generation::on_end(const HttpFailure* failure, TimePoint /*at*/) {
         case HttpFailure::Kind::kNotSent:
             why.code = ErrorCode::kUnavailable;
             why.retryable = true;
+            engine_.doubt();
             break;
         case HttpFailure::Kind::kBadAnswer:
             why.code = ErrorCode::kDataLoss;
@@ -416,7 +510,8 @@ void Generation::give(AnswerReader::Piece& piece) {
     }
     batch.top.insert(batch.top.end(), piece.top.begin(), piece.top.end());
     const bool first = !told_prompt_ && !piece.tokens.empty();
-    if (first || piece.finish) {
+    const bool tells = engine_.tells_cached(piece);
+    if ((first && piece.cached_told) || (piece.finish && tells)) {
         event.prompt_tokens = prompt_tokens;
         event.cached_tokens = std::min(piece.cached_tokens, prompt_tokens);
     }
