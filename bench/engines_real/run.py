@@ -90,8 +90,9 @@ def run_policy(policy, engines, work):
 def routing(args):
     work = prompts(args.requests, random.Random(11))
     most = most_hits(work)
-    engines = [vllm_cpu.VllmCpu(f"bench{i}", blocks=BLOCKS) for i in range(2)]
-    print("starting two vLLM servers (minutes) …", flush=True)
+    ports = args.ports or (None, None)
+    engines = [vllm_cpu.VllmCpu(f"bench{i}", BLOCKS, port=p) for i, p in enumerate(ports)]
+    print("two vLLM servers; they take minutes to start …", flush=True)
     with vllm_cpu.running(*engines):
         for engine in engines:
             engine.greedy([5, 6, 7], 2)  # the first request compiles
@@ -131,6 +132,9 @@ def routing(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--requests", type=int, default=240)
+    parser.add_argument(
+        "--ports", nargs=2, type=int, help="of two that run already, started with the same flags"
+    )
     parser.add_argument("--output", type=pathlib.Path, default=results.RESULTS / "engines_real.json")
     args = parser.parse_args()
     try:

@@ -69,10 +69,13 @@ class VllmCpu:
     """One server. `blocks`: its KV cache; `events`: publishes KV events; `role`: "prefill" or
     "decode" with NixlConnector."""
 
-    def __init__(self, name, blocks=48, events=True, role=None, version="0.32.0", extra=()):
+    def __init__(
+        self, name, blocks=48, events=True, role=None, version="0.32.0", extra=(), port=None
+    ):
         self.name = name
         self.version = version
-        self.port = free_port()
+        self.attached = port is not None  # runs already, started with the same flags
+        self.port = port or free_port()
         self.events = f"tcp://{HOST}:{free_port()}"
         self.replay = f"tcp://{HOST}:{free_port()}"
         self.environment = {}
@@ -148,13 +151,15 @@ class VllmCpu:
 @contextlib.contextmanager
 def running(*servers):
     """All of them, started together, ended together."""
-    setup(servers[0].version)
+    servers = [server for server in servers if not server.attached]
     try:
+        if servers:
+            setup(servers[0].version)
         for server in servers:
             server.launch()
-        with concurrent.futures.ThreadPoolExecutor(len(servers)) as pool:
+        with concurrent.futures.ThreadPoolExecutor(len(servers) or 1) as pool:
             list(pool.map(VllmCpu.wait, servers))
-        yield servers
+        yield
     finally:
         for server in servers:
             with contextlib.suppress(Unavailable):
