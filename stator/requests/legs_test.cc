@@ -566,5 +566,26 @@ TEST(LegsTest, ACancelThatCrossesTheHandoffIsTold) {
     EXPECT_TRUE(net.at_client.lost.empty());
 }
 
+TEST(LegsTest, AHandoffThatWasTakenInCanBeGivenUp) {
+    MemoryNet net(14);
+    net.start();
+    LegSamples samples(14);
+    const auto id = net.client->open(samples.leg(Leg::kPrefill, 0, 0), 0, 1, net.now);
+    net.run();
+    net.client->release(*id, net.now);
+    net.run();
+    EXPECT_TRUE(net.at_worker.late_cancelled.empty()) << "it has left none yet";
+    net.hand_off(id->value, samples.object(4, 10));
+    net.run();
+    ASSERT_TRUE(net.at_client.streams[id->value].handoff);
+    net.client->release(*id, net.now);
+    net.client->release(StreamId(0), net.now);
+    net.client->release(StreamId(id->value + 1), net.now);
+    net.run();
+    EXPECT_EQ(net.at_worker.late_cancelled, std::vector<std::uint32_t>{id->value});
+    EXPECT_TRUE(net.at_worker.cancelled.empty());
+    EXPECT_TRUE(net.at_client.lost.empty());
+}
+
 }  // namespace
 }  // namespace stator::requests

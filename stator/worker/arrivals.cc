@@ -104,7 +104,7 @@ Result<bool> Arrivals::begin(std::uint32_t stream, GenerateRequest& request,
 }
 
 /// Whether the engine can do something with another engine's object.
-bool Arrivals::engines_own(const GenerateRequest& request, const ArrivalPlan& plan) const {
+bool Arrivals::engines_own(const GenerateRequest& request, const ArrivalPlan& plan) {
     std::string_view why = mismatch(*request.handoff, request, plan.kv_layout);
     if (why.empty() && plan.kv_method.empty()) why = "this engine takes KV another way";
     metrics_.handoff(kKv, why.empty() ? "passed_on" : "mismatch");

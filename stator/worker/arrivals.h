@@ -80,7 +80,7 @@ class Arrivals {
     using Mailbox = runtime::Mailbox<Arrived>;
 
     [[nodiscard]] bool engines_own(const protocol::GenerateRequest& request,
-                                   const ArrivalPlan& plan) const;
+                                   const ArrivalPlan& plan);
     [[nodiscard]] bool claim_kv(std::uint32_t stream, protocol::GenerateRequest& request,
                                 const ArrivalPlan& plan);
     [[nodiscard]] Result<bool> claim_media(std::uint32_t stream,

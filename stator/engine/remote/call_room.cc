@@ -107,6 +107,9 @@ void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
         return finished(call);
     }
     const auto self = by_tag_[tag];
+    if (event.handoff && !event.handoff->object.empty() && call.slot && call.stream) {
+        call.left = {call.slot->worker, *call.stream, event.handoff->id};
+    }
     call.stream.reset();
     switch (taken) {
         case legs::RequestLife::Taken::kPassOn:
@@ -127,6 +130,10 @@ void CallRoom::first_token(Call& call, const StepEvent& event) {
     if (call.life.leg() != protocol::Leg::kDecode) {
         calls_.router().first_token(*call.route, event.cached_tokens, call.chosen_at);
     } else if (call.route->leg == protocol::Leg::kPrefill) {
+        if (call.life.handoff_is_early()) {
+            // Only now; what of it was cached nobody has said.
+            calls_.router().prompt_computed(*call.route, call.route->cached_tokens);
+        }
         calls_.router().handed_over(*call.route, call.chosen_at);
     }
     calls_.queue().nudge();
@@ -145,7 +152,9 @@ void CallRoom::leg_ended(const std::shared_ptr<Call>& call, const StepEvent& eve
     if (event.finish != FinishReason::kHandoff) {
         calls_.migrations.add();  // its media could not be had
     } else if (call->life.has_handoff()) {
-        if (call->route) calls_.router().prompt_computed(*call->route, event.cached_tokens);
+        if (call->route && !call->life.handoff_is_early()) {
+            calls_.router().prompt_computed(*call->route, event.cached_tokens);
+        }
         calls_.splits.add();
     } else {
         calls_.encoded_again.add();
