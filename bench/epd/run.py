@@ -401,6 +401,9 @@ def arguments():
     parser.add_argument(
         "--live", action="store_true", help="the parts with real processes; the others' rows stay"
     )
+    parser.add_argument(
+        "--simulated", action="store_true", help="the parts without them; the others' rows stay"
+    )
     parser.add_argument("--live-runs", type=int, default=2, help="of each way in real time (2)")
     parser.add_argument(
         "--live-seconds", type=int, default=LIVE_SECONDS, help=f"of requests each ({LIVE_SECONDS})"
@@ -409,22 +412,23 @@ def arguments():
     args = parser.parse_args()
     if args.live:
         args.only = args.only or [f.__name__ for f in LIVE]
+    if args.simulated:
+        args.only = [name for name in PARTS if PARTS[name] not in LIVE]
     if args.quick:
         args.live_runs = 1
-    if args.output is None and not args.quick and (args.live or not args.only):
+    if args.output is None and not args.quick and (args.live or args.simulated or not args.only):
         args.output = results.RESULTS / "epd.json"
     return args
 
 
-def others(path, new):
-    """Rows of an earlier run that are not measured anew."""
+def others(path, real):
+    """The rows of an earlier run that are of the other kind: simulated, or with real processes."""
     if not path.exists():
         return []
-    names = {row.name for row in new}
     fields = {field.name for field in dataclasses.fields(Row)}
     kept = json.loads(path.read_text())["rows"]
     old = [Row(**{k: v for k, v in row.items() if k in fields}) for row in kept]
-    return [row for row in old if row.name not in names and not row.name.startswith("real time")]
+    return [row for row in old if row.name.startswith("real time") == real]
 
 
 def main():
@@ -437,7 +441,9 @@ def main():
         rows += part
     if args.output is not None:
         if args.live:
-            rows = others(args.output, rows) + rows
+            rows = others(args.output, real=False) + rows
+        if args.simulated:
+            rows += others(args.output, real=True)
         about = {"preset": PRESET, "devices": DEVICES, "handoff_gb_per_s": GB_PER_S}
         results.write(args.output, " ".join(["./dev bench epd", *sys.argv[1:]]), rows, about)
         print(f"written: {args.output}")

@@ -142,7 +142,9 @@ std::string serve_help(const Style& style) {
         "  stator serve --model my-model.gguf\n"
         "  stator serve --model my-model.gguf --host 0.0.0.0 --api-key-file keys.txt\n"
         "  stator serve --engine echo          no model needed: try the API\n"
-        "  stator serve --workers 2            two worker processes; kill one, nothing is lost\n";
+        "  stator serve --workers 2            two worker processes; kill one, nothing is lost\n"
+        "  stator serve --engine vllm=http://10.0.0.7:8000 --engine vllm=http://10.0.0.8:8000 \\\n"
+        "               --model-dir DIR        engines that run already, unmodified\n";
     append_general(out, style);
     append_sections(out, {}, style);
     return out;
@@ -190,7 +192,9 @@ std::string worker_help(const Style& style) {
         "  stator worker --model my-model.gguf --listen 0.0.0.0:7000 --link-secret-file "
         "secret.txt\n"
         "  stator worker --engine echo --worker-name a      no model needed\n"
-        "  stator worker --engine mock --count 8            eight imitated GPUs in one process\n";
+        "  stator worker --engine mock --count 8            eight imitated GPUs in one process\n"
+        "  stator worker --engine vllm=http://127.0.0.1:8000 --model-dir DIR\n"
+        "                                                   beside an engine that runs already\n";
     append_general(out, style);
     append_sections(out, {"model", "worker", "link", "engine", "mock", "log", "echo"}, style);
     out += "\n--grace (default: 30s) and --allow-unauthenticated are taken too.\n";

@@ -28,7 +28,7 @@ TEST(Help, ServeNamesEveryOption) {
     const std::string text = serve_help(plain_style());
     for (const config::Option& o : config::options())
         EXPECT_THAT(text, HasSubstr("  " + std::string(o.flag))) << o.key;
-    EXPECT_THAT(text, HasSubstr("--engine llama|echo|mock"));
+    EXPECT_THAT(text, HasSubstr("--engine ENGINE"));
     EXPECT_THAT(text, HasSubstr("--access-log, --no-access-log"));
     EXPECT_THAT(text, HasSubstr("(default: 127.0.0.1)"));
 }

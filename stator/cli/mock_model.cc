@@ -87,10 +87,10 @@ void set_limits(const config::Settings& settings, const engine::mock::Preset& pr
                 CoreOptions& core) {
     const config::EngineSettings& e = settings.engine;
     const config::MockSettings& m = settings.mock;
-    core.block_tokens = e.block_tokens;
+    core.block_tokens = e.block_tokens.value_or(core.block_tokens);
     const std::uint64_t tokens = std::uint64_t{preset.blocks} * kPresetBlockTokens;
     core.blocks = m.blocks.value_or(
-        static_cast<std::uint32_t>(std::max<std::uint64_t>(tokens / e.block_tokens, 1)));
+        static_cast<std::uint32_t>(std::max<std::uint64_t>(tokens / core.block_tokens, 1)));
     const std::uint64_t memory = std::uint64_t{core.blocks} * core.block_tokens;
     core.context_tokens =
         e.max_sequence != 0

@@ -21,6 +21,7 @@
 #include "stator/cli/help.h"
 #include "stator/cli/http_door.h"
 #include "stator/cli/kv_event_metrics.h"
+#include "stator/cli/relay_front.h"
 #include "stator/cli/served_engine.h"
 #include "stator/cli/settings_reload.h"
 #include "stator/cli/startup_summary.h"
@@ -161,6 +162,10 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
         print_problem(ok.error());
         return ExitCode::kUsage;
     }
+    if (const auto ok = check_upstreams(settings.fleet); !ok) {
+        print_problem(ok.error());
+        return ExitCode::kUsage;
+    }
     auto security = LinkSecurity::read(settings.link, LinkSecurity::Side::kFrontend);
     auto folder = RunFolder::make();
     if (!security || !folder) {
@@ -182,11 +187,19 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
         });
     };
     std::unique_ptr<FleetFront> front;
+    std::shared_ptr<frontend::Relay> relay;
     const auto end = [&](Deadline deadline) {
         door.stop_serving(deadline);
         if (front) front->stop(deadline);
+        if (relay) relay->stop();
         door.stop_loops();
     };
+    if (auto made = start_relay(settings.fleet, has_keys, door, registry)) {
+        relay = std::move(*made);
+    } else {
+        print_problem(made.error());
+        return ExitCode::kUsage;
+    }
     door.take_media(registry);
     auto started = door.listen();
     if (started) {
@@ -253,6 +266,37 @@ std::optional<std::vector<config::TopologyWorker>> load_topology(const std::stri
     return std::move(*read);
 }
 
+/// Engines of texts become upstreams; what can't be meant is an error.
+Result<void> place_attached(config::Settings& settings) {
+    config::EngineSettings& engine = settings.engine;
+    if (settings.supervisor.workers > 0) {
+        return error(ErrorCode::kInvalidArgument,
+                     "--workers is for engines of our own; each engine that is named with --engine "
+                     "KIND=URL gets a worker.");
+    }
+    for (const auto& [flag, list] : {std::pair{"--engine-events", &engine.events},
+                                     std::pair{"--engine-replay", &engine.replay}}) {
+        if (list->empty() || list->size() == engine.attached.size()) continue;
+        return error(ErrorCode::kInvalidArgument,
+                     "{} names {} addresses for {} engines: one each, in their order, or none "
+                     "(\"off\" for one without).",
+                     flag, list->size(), engine.attached.size());
+    }
+    for (const config::AttachedEngine& a : engine.attached) {
+        auto url = net::parse_http_url(a.url);
+        if (!url) {
+            return error(ErrorCode::kInvalidArgument, "--engine {}={}: {}", a.kind, a.url,
+                         url.error().message);
+        }
+        if (a.kind != "openai") continue;
+        settings.fleet.upstreams.push_back(a.url);
+        if (settings.fleet.upstream_key_file.empty()) {
+            settings.fleet.upstream_key_file = engine.key_file;
+        }
+    }
+    return {};
+}
+
 }  // namespace
 
 ExitCode run_serve(const Invocation& invocation) {
@@ -273,6 +317,13 @@ ExitCode run_serve(const Invocation& invocation) {
             "images, "
             "--topology pd is what is meant.");
         return ExitCode::kUsage;
+    }
+    if (ours.engine.kind == config::EngineKind::kAttached) {
+        if (auto ok = place_attached(ours); !ok) {
+            print_problem(ok.error());
+            return ExitCode::kUsage;
+        }
+        return serve_with_workers({invocation, ours, std::move(*keys)}, std::move(*topology));
     }
     // Images are encoded by a worker; a request's legs meet in it.
     if (!ours.model.mmproj.empty() && topology->empty() && ours.supervisor.workers == 0) {

@@ -53,7 +53,7 @@ engine::LlamaOptions llama_options(const config::EngineSettings& s, std::string 
     o.max_running = s.max_running.value_or(16);
     o.max_waiting = s.max_waiting.value_or(256);
     o.step_tokens = s.step_tokens.value_or(512);
-    o.block_tokens = s.block_tokens;
+    o.block_tokens = s.block_tokens.value_or(o.block_tokens);
     o.prefix_cache_bytes = s.prefix_cache_size.bytes;
     o.prefix_cache = s.prefix_cache;
     o.threads = static_cast<int>(threads);
@@ -176,6 +176,8 @@ Result<ServedEngine> open_engine(const config::Settings& settings, std::uint32_t
             out.engine = make_engine(*model, {}, die_at_once, std::move(kv_events));
             return out;
         }
+        case config::EngineKind::kAttached:
+            break;  // a worker's group opens it
     }
     return error(ErrorCode::kInternal, "This engine is unknown");
 }

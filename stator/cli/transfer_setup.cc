@@ -53,9 +53,13 @@ Handoffs handoffs_of(const config::Settings& settings) {
                        std::ranges::any_of(settings.worker.roles, [](const std::string& role) {
                            return role != "aggregated";
                        });
+    // Engines of others hand over themselves.
+    if (settings.engine.kind == config::EngineKind::kAttached) return Handoffs::kNone;
     if (makes) return Handoffs::kMade;
-    // Whoever computes a model may be sent pictures that others have encoded.
-    return settings.engine.kind == config::EngineKind::kEcho ? Handoffs::kNone : Handoffs::kTaken;
+    // Who computes a model itself may be sent pictures that others have encoded.
+    using Kind = config::EngineKind;
+    const Kind kind = settings.engine.kind;
+    return kind == Kind::kLlama || kind == Kind::kMock ? Handoffs::kTaken : Handoffs::kNone;
 }
 
 Result<transfer::TransferOptions> transfer_options(const config::Settings& settings,

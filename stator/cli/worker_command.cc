@@ -1,5 +1,7 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdlib>
 #include <string>
@@ -55,6 +57,8 @@ ExitCode run(const config::Settings& settings) {
     runtime::LoopPool loops(1, "links");
     loops.start();
     WorkerGroup group(settings, loops, registry);
+    std::atomic<bool> started = false;
+    std::atomic<bool> changed = false;
     std::unique_ptr<WorkerDoor> door;
     const auto give_up = [&](const Error& why) {
         print_problem(why);
@@ -63,14 +67,40 @@ ExitCode run(const config::Settings& settings) {
         loops.stop();
         return ExitCode::kUsage;
     };
-    if (auto ok = group.start(std::move(*options), *security); !ok) return give_up(ok.error());
+    const bool attached = settings.engine.kind == config::EngineKind::kAttached;
+    protocol::WorkerInfo before;
+    before.name = options->front().name;
+    before.roles = options->front().roles;
+    before.loading = true;
+    const auto start = [&] {
+        auto ok = group.start(std::move(*options), *security);
+        started = ok.has_value();
+        return ok;
+    };
+    if (!attached) {
+        if (auto ok = start(); !ok) return give_up(ok.error());
+    }
     if (!settings.worker.http.empty()) {
         auto opened = WorkerDoor::open(
             settings.worker.http, settings.auth.allow_unauthenticated,
-            [&group] { return group.info(); }, registry, loops);
+            [&group, &started, before] { return started ? group.info() : before; }, registry, loops,
+            [&group, &started] { return started ? group.concerns() : std::vector<std::string>{}; });
         if (!opened) return give_up(opened.error());
         door = std::move(*opened);
         log_info("Health and metrics are shown.", {{"port", door->port()}});
+    }
+    if (attached) {
+        // How many ranks the worker has is for the engine to tell.
+        auto found = find_attached(settings);
+        if (!found) return give_up(found.error());
+        for (worker::WorkerOptions& o : *options) o.ranks = found->found.ranks;
+        group.attach(std::move(*found), [&changed](const std::string& why) {
+            log_error("The engine is another one than it was: this worker ends, to begin anew.",
+                      {{"reason", why}});
+            changed = true;
+            ::kill(::getpid(), SIGTERM);
+        });
+        if (auto ok = start(); !ok) return give_up(ok.error());
     }
     const ThreadPlan threads = plan_threads(runtime::usable_cores(), settings.engine.threads, 1);
     if (auto ok = group.load(threads.engine); !ok) return give_up(ok.error());
@@ -86,7 +116,7 @@ ExitCode run(const config::Settings& settings) {
     door.reset();
     group.stop();
     loops.stop();
-    return ExitCode::kDone;
+    return changed ? ExitCode::kFailed : ExitCode::kDone;
 }
 
 }  // namespace

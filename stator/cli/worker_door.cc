@@ -14,7 +14,8 @@ namespace {
 
 constexpr std::string_view kJson = "application/json";
 
-std::string health_json(const protocol::WorkerInfo& info, std::string_view status) {
+std::string health_json(const protocol::WorkerInfo& info, std::string_view status,
+                        const std::vector<std::string>& concerns) {
     std::string out;
     codec::JsonWriter w(out);
     w.begin_object().key("status").string(status).key("worker").string(info.name);
@@ -24,11 +25,17 @@ std::string health_json(const protocol::WorkerInfo& info, std::string_view statu
     for (const protocol::Role role : info.roles) w.string(to_string(role));
     w.end_array();
     if (info.loading) w.key("ready_in_ms").number(info.ready_in_ms);
+    if (!concerns.empty()) {
+        w.key("concerns").begin_array();
+        for (const std::string& concern : concerns) w.string(concern);
+        w.end_array();
+    }
     w.end_object();
     return out;
 }
 
 void answer(net::HttpExchange& exchange, const protocol::WorkerInfo& info,
+            const std::function<std::vector<std::string>()>& ask_concerns,
             metrics::Registry& registry) {
     const net::HttpRequest& request = exchange.request();
     if (request.method != "GET" && request.method != "HEAD") {
@@ -40,10 +47,13 @@ void answer(net::HttpExchange& exchange, const protocol::WorkerInfo& info,
         return exchange.respond(200, "text/plain; version=0.0.4; charset=utf-8", registry.render());
     }
     if (request.path == "/health") {
-        const std::string_view status = info.draining  ? "draining"
-                                        : info.loading ? "loading"
-                                                       : "ready";
-        return exchange.respond(status == "ready" ? 200 : 503, kJson, health_json(info, status));
+        const auto concerns = ask_concerns ? ask_concerns() : std::vector<std::string>{};
+        const std::string_view status = info.draining       ? "draining"
+                                        : !concerns.empty() ? "degraded"
+                                        : info.loading      ? "loading"
+                                                            : "ready";
+        return exchange.respond(info.draining || info.loading ? 503 : 200, kJson,
+                                health_json(info, status, concerns));
     }
     exchange.respond(404, kJson,
                      R"({"error":{"message":"a worker shows /health, /live and /metrics"}})");
@@ -61,12 +71,14 @@ net::HttpErrorBody error_body() {
 
 }  // namespace
 
-WorkerDoor::WorkerDoor(std::function<protocol::WorkerInfo()> info, metrics::Registry& registry,
-                       runtime::LoopPool& loops)
+WorkerDoor::WorkerDoor(std::function<protocol::WorkerInfo()> info,
+                       std::function<std::vector<std::string>()> concerns,
+                       metrics::Registry& registry, runtime::LoopPool& loops)
     : server_(
           loops, net::HttpLimits{},
-          [info = std::move(info), &registry](std::shared_ptr<net::HttpExchange> exchange) {
-              answer(*exchange, info(), registry);
+          [info = std::move(info), concerns = std::move(concerns),
+           &registry](std::shared_ptr<net::HttpExchange> exchange) {
+              answer(*exchange, info(), concerns, registry);
           },
           error_body()) {}
 
@@ -74,11 +86,10 @@ WorkerDoor::~WorkerDoor() {
     server_.stop(Deadline::after(Clock::real().now(), std::chrono::seconds(1)));
 }
 
-Result<std::unique_ptr<WorkerDoor>> WorkerDoor::open(const std::string& address,
-                                                     bool allow_unauthenticated,
-                                                     std::function<protocol::WorkerInfo()> info,
-                                                     metrics::Registry& registry,
-                                                     runtime::LoopPool& loops) {
+Result<std::unique_ptr<WorkerDoor>> WorkerDoor::open(
+    const std::string& address, bool allow_unauthenticated,
+    std::function<protocol::WorkerInfo()> info, metrics::Registry& registry,
+    runtime::LoopPool& loops, std::function<std::vector<std::string>()> concerns) {
     auto where = net::parse_socket_address(address);
     if (!where) return tl::unexpected(where.error());
     if (where->kind != net::SocketAddress::Kind::kTcp) {
@@ -91,7 +102,8 @@ Result<std::unique_ptr<WorkerDoor>> WorkerDoor::open(const std::string& address,
                      "--allow-unauthenticated.",
                      address);
     }
-    std::unique_ptr<WorkerDoor> door(new WorkerDoor(std::move(info), registry, loops));
+    std::unique_ptr<WorkerDoor> door(
+        new WorkerDoor(std::move(info), std::move(concerns), registry, loops));
     if (auto ok = door->server_.listen(where->host, where->port); !ok) {
         return tl::unexpected(ok.error());
     }

@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "stator/base/error.h"
 #include "stator/metrics/registry.h"
@@ -17,16 +18,18 @@ namespace stator::cli {
 class WorkerDoor {
   public:
     /// `address`: HOST:PORT. Beyond this machine only where `allow_unauthenticated` says so: what
-    /// it shows needs no key. `info` must be thread-safe.
+    /// it shows needs no key. `info` must be thread-safe, as `concerns`, which tells what is not as
+    /// it should be: then it is degraded.
     [[nodiscard]] static Result<std::unique_ptr<WorkerDoor>> open(
         const std::string& address, bool allow_unauthenticated,
         std::function<protocol::WorkerInfo()> info, metrics::Registry& registry,
-        runtime::LoopPool& loops);
+        runtime::LoopPool& loops, std::function<std::vector<std::string>()> concerns = {});
     ~WorkerDoor();
     [[nodiscard]] std::uint16_t port() const { return server_.port(); }
 
   private:
-    WorkerDoor(std::function<protocol::WorkerInfo()> info, metrics::Registry& registry,
+    WorkerDoor(std::function<protocol::WorkerInfo()> info,
+               std::function<std::vector<std::string>()> concerns, metrics::Registry& registry,
                runtime::LoopPool& loops);
     net::HttpServer server_;
 };

@@ -34,6 +34,27 @@ WorkerGroup::WorkerGroup(const config::Settings& settings, runtime::LoopPool& lo
 
 WorkerGroup::~WorkerGroup() { stop(); }
 
+void WorkerGroup::attach(FoundAttached attached,
+                         std::function<void(const std::string& why)> on_changed) {
+    attached.options.on_changed = std::move(on_changed);
+    // On the engine's thread: the worker may not be ready yet.
+    attached.options.on_usable = [this](bool usable) {
+        const std::scoped_lock lock(attached_mutex_);
+        available_ = usable;
+        if (ready_) members_.front().worker->set_available(usable);
+    };
+    found_ = std::move(attached);
+}
+
+std::vector<std::string> WorkerGroup::concerns() const {
+    std::shared_ptr<engine::AttachedEngine> attached;
+    {
+        const std::scoped_lock lock(attached_mutex_);
+        attached = attached_;
+    }
+    return attached ? attached->concerns() : std::vector<std::string>{};
+}
+
 Result<void> WorkerGroup::start(std::vector<worker::WorkerOptions> options,
                                 const std::shared_ptr<LinkSecurity>& security) {
     if (options.size() > 1 && settings_.engine.kind != config::EngineKind::kMock) {
@@ -90,7 +111,22 @@ std::function<void()> WorkerGroup::crash_of(Member& member) {
     };
 }
 
+Result<ServedEngine> WorkerGroup::open_attached() {
+    auto served = text_of_attached(settings_, *found_);
+    if (!served) return served;
+    Member& member = members_.front();
+    auto attached = engine::AttachedEngine::open(
+        found_->options, found_->found, [&](std::uint32_t rank) { return kv_sink(member, rank); });
+    if (!attached) return tl::unexpected(attached.error());
+    member.engines = (*attached)->engines();
+    served->engine = member.engines.front();
+    const std::scoped_lock lock(attached_mutex_);
+    attached_ = std::move(*attached);
+    return served;
+}
+
 Result<ServedEngine> WorkerGroup::open_engines(std::uint32_t engine_threads) {
+    if (found_) return open_attached();
     const auto handoffs = handoffs_of(settings_) == Handoffs::kMade ? transfer_ : nullptr;
     if (settings_.engine.kind != config::EngineKind::kMock) {
         auto opened = open_engine(settings_, engine_threads, kv_sink(members_.front(), 0), handoffs,
@@ -126,6 +162,11 @@ Result<void> WorkerGroup::load(std::uint32_t engine_threads) {
         for (const auto& engine : member.engines) engines.push_back(engine.get());
         member.worker->set_ready(model->card, model->artifacts, std::move(engines));
     }
+    if (found_) {
+        const std::scoped_lock lock(attached_mutex_);
+        ready_ = true;
+        if (!available_) members_.front().worker->set_available(false);
+    }
     return {};
 }
 
@@ -144,6 +185,7 @@ void WorkerGroup::drain(Deadline deadline) {
 
 void WorkerGroup::stop() {
     if (undertaker_) undertaker_->stop();
+    if (attached_) attached_->stop();
     for (Member& member : members_) member.worker->stop();
     for (Member& member : members_) {
         for (const auto& engine : member.engines) {

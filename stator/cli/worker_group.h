@@ -2,10 +2,13 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "stator/base/error.h"
+#include "stator/cli/attached_setup.h"
 #include "stator/cli/link_security.h"
 #include "stator/cli/served_engine.h"
 #include "stator/config/settings.h"
@@ -28,6 +31,9 @@ class WorkerGroup {
     WorkerGroup(const WorkerGroup&) = delete;
     WorkerGroup& operator=(const WorkerGroup&) = delete;
 
+    /// Before start(): the engine is this one, in a process of its own. `on_changed`: it is back as
+    /// another one than it was; the process should end and begin anew.
+    void attach(FoundAttached attached, std::function<void(const std::string& why)> on_changed);
     /// On the planes, loading. `security`: of handoffs too.
     [[nodiscard]] Result<void> start(std::vector<worker::WorkerOptions> options,
                                      const std::shared_ptr<LinkSecurity>& security);
@@ -41,6 +47,9 @@ class WorkerGroup {
     /// Thread-safe.
     [[nodiscard]] protocol::WorkerInfo info() const;
 
+    /// What is not as it should be with an engine attached. Thread-safe.
+    [[nodiscard]] std::vector<std::string> concerns() const;
+
     /// None takes requests from here on; returns when all are done or the deadline is reached.
     void drain(Deadline deadline);
     void stop();
@@ -50,6 +59,7 @@ class WorkerGroup {
         std::unique_ptr<worker::Worker> worker;
         std::vector<std::shared_ptr<engine::Engine>> engines;  ///< by rank
     };
+    [[nodiscard]] Result<ServedEngine> open_attached();
     [[nodiscard]] Result<ServedEngine> open_engines(std::uint32_t engine_threads);
     [[nodiscard]] engine::KvEventSink kv_sink(Member& member, std::uint32_t rank);
     [[nodiscard]] std::function<void()> crash_of(Member& member);
@@ -65,6 +75,12 @@ class WorkerGroup {
     std::shared_ptr<engine::MockHost> mock_host_;
     std::vector<Member> members_;  ///< does not change after start()
     std::string model_name_;
+    std::optional<FoundAttached> found_;
+    /// Under the lock until there is one, then the same.
+    mutable std::mutex attached_mutex_;
+    std::shared_ptr<engine::AttachedEngine> attached_;
+    bool available_ = true;  ///< as the engine says
+    bool ready_ = false;     ///< the worker has been set ready
 };
 
 }  // namespace stator::cli

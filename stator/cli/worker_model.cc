@@ -49,7 +49,11 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
     card.structured_output = info.structured_output;
     if (engine.facts) {
         const model::ModelFacts& facts = *engine.facts;
-        if (info.kind == kImitation) {
+        if (engine.attached) {
+            // Nobody tells of its weights but by name.
+            card.weights_digest = fmt::format("engine:{}", engine.title);
+            card.kv_layout = info.kv_layout.empty() ? info.kind : info.kv_layout;
+        } else if (info.kind == kImitation) {
             // Its vocabulary is all that is used: nobody may take it for the model itself.
             card.weights_digest = info.kind;
             card.kv_layout = "none";

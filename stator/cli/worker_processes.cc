@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -18,7 +19,47 @@ struct Kind {
     std::string name;
     std::uint32_t count = 1;
     const config::TopologyWorker* from = nullptr;
+    std::vector<std::string> flags = {};  ///< of one attached engine
 };
+
+/// Flags that are lists, whose items all count: a worker gets its own alone.
+constexpr std::array<std::string_view, 3> kEngineFlags{"--engine", "--engine-events",
+                                                       "--engine-replay"};
+
+std::vector<std::string> without_engines(const std::vector<std::string>& flags) {
+    std::vector<std::string> out;
+    for (std::size_t i = 0; i < flags.size(); ++i) {
+        if (std::ranges::find(kEngineFlags, flags[i]) != kEngineFlags.end()) {
+            ++i;  // its value
+        } else if (std::ranges::none_of(kEngineFlags, [&](std::string_view flag) {
+                       return flags[i].starts_with(flag) && flags[i].substr(flag.size(), 1) == "=";
+                   })) {
+            out.push_back(flags[i]);
+        }
+    }
+    return out;
+}
+
+/// One for each engine that can have a worker, numbered by its kind.
+std::vector<Kind> attached_kinds(const config::EngineSettings& engine) {
+    std::vector<Kind> out;
+    for (std::size_t i = 0; i < engine.attached.size(); ++i) {
+        const config::AttachedEngine& a = engine.attached[i];
+        if (a.kind == "openai") continue;
+        Kind& kind = out.emplace_back();
+        kind.name = fmt::format("{}-{}", a.kind, std::ranges::count_if(out, [&](const Kind& k) {
+                                    return k.name.starts_with(a.kind);
+                                }));
+        kind.flags.push_back(fmt::format("--engine={}={}", a.kind, a.url));
+        if (i < engine.events.size()) {
+            kind.flags.push_back("--engine-events=" + engine.events[i]);
+        }
+        if (i < engine.replay.size()) {
+            kind.flags.push_back("--engine-replay=" + engine.replay[i]);
+        }
+    }
+    return out;
+}
 
 bool sets(const config::TopologyWorker* from, std::string_view key) {
     return from != nullptr &&
@@ -33,7 +74,8 @@ std::vector<control::ChildSpec> worker_commands(const std::string& program,
                                                 const std::vector<config::TopologyWorker>& topology,
                                                 const std::string& announce_folder,
                                                 std::size_t usable_cores) {
-    std::vector<Kind> kinds;
+    std::vector<Kind> kinds = attached_kinds(settings.engine);
+    const std::vector<std::string> plain_flags = without_engines(our_flags);
     if (settings.supervisor.workers > 0) {
         kinds.push_back({"worker", settings.supervisor.workers, nullptr});
     }
@@ -45,14 +87,18 @@ std::vector<control::ChildSpec> worker_commands(const std::string& program,
     for (const Kind& kind : kinds) {
         for (std::uint32_t i = 0; i < kind.count; ++i) {
             control::ChildSpec& child = out.emplace_back();
-            child.name = fmt::format("{}-{}", kind.name, i);
+            const bool attached = !kind.flags.empty();
+            child.name = attached ? kind.name : fmt::format("{}-{}", kind.name, i);
             child.command = {program, "worker"};
-            child.command.insert(child.command.end(), our_flags.begin(), our_flags.end());
+            const auto& flags =
+                attached || sets(kind.from, "engine.kind") ? plain_flags : our_flags;
+            child.command.insert(child.command.end(), flags.begin(), flags.end());
+            child.command.insert(child.command.end(), kind.flags.begin(), kind.flags.end());
             const auto add = [&](std::string_view flag, const std::string& value) {
                 child.command.push_back(fmt::format("{}={}", flag, value));
             };
             // Half of the cores, as one server would take, divided among all.
-            if (settings.engine.threads == 0 && !sets(kind.from, "engine.threads")) {
+            if (settings.engine.threads == 0 && !attached && !sets(kind.from, "engine.threads")) {
                 add("--engine-threads",
                     std::to_string(std::max<std::size_t>(1, usable_cores / 2 / total)));
             }

@@ -53,6 +53,36 @@ TEST(WorkerCommands, TheTopologysOptionsComeLast) {
     EXPECT_EQ(children[2].environment.at("CUDA_VISIBLE_DEVICES"), "0");
 }
 
+TEST(WorkerCommands, EachAttachedEngineHasAWorker) {
+    config::Settings settings;
+    settings.engine.kind = config::EngineKind::kAttached;
+    settings.engine.attached = {
+        {"vllm", "http://a:1"}, {"openai", "http://b"}, {"vllm", "http://c"}};
+    settings.engine.events = {"tcp://a:5557", "off", "tcp://c:5557"};
+    const auto children = worker_commands("s",
+                                          {"--engine", "vllm=http://a:1", "--engine=vllm=http://c",
+                                           "--engine-events", "x", "--engine-key-file", "k"},
+                                          settings, {}, "/x", 8);
+    ASSERT_EQ(children.size(), 2U);
+    EXPECT_EQ(children[0].name, "vllm-0");
+    EXPECT_EQ(children[1].name, "vllm-1");
+    EXPECT_EQ(
+        (std::vector<std::string>(children[1].command.begin(), children[1].command.begin() + 6)),
+        (std::vector<std::string>{"s", "worker", "--engine-key-file", "k", "--engine=vllm=http://c",
+                                  "--engine-events=tcp://c:5557"}));
+    EXPECT_THAT(children[0].command, Not(Contains("--engine=vllm=http://c")));
+}
+
+TEST(WorkerCommands, ATopologysEngineIsTheOnlyOne) {
+    config::TopologyWorker kind;
+    kind.name = "far";
+    kind.options.emplace_back(config::find_option("engine.kind"), "vllm=http://a");
+    const auto children =
+        worker_commands("s", {"--engine", "mock"}, config::Settings{}, {kind}, "/x", 8);
+    EXPECT_THAT(children[0].command, Not(Contains("--engine")));
+    EXPECT_EQ(children[0].command.back(), "--engine=vllm=http://a");
+}
+
 TEST(RunFolder, IsGoneInTheEnd) {
     std::string path;
     {

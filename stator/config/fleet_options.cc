@@ -295,7 +295,8 @@ void add_worker(std::vector<Option>& t) {
                     .in("role"));
     t.push_back(option<&S::worker, &W::labels>("worker.labels", "--label",
                                                "Where the worker is, for placement, written "
-                                               "KEY=VALUE: zone=a, rack=7.")
+                                               "KEY=VALUE: zone=a, rack=7. Workers that share "
+                                               "memory find out by themselves (host).")
                     .in("key=value"));
     t.push_back(option<&S::worker, &W::http>(
                     "worker.http", "--worker-http",

@@ -107,5 +107,41 @@ TEST(Load, PrivateAddressesNeedHostsWithThem) {
     EXPECT_TRUE(load(inputs).has_value());
 }
 
+TEST(Load, AttachedEngines) {
+    const auto engine = [](std::vector<std::string> texts) {
+        Inputs inputs;
+        inputs.flags = {flag("engine.kind", std::move(texts))};
+        return load(inputs);
+    };
+    const auto two = engine({"vllm=http://a:8000", "sglang=https://b"});
+    ASSERT_TRUE(two.has_value());
+    EXPECT_EQ(two->settings.engine.kind, EngineKind::kAttached);
+    EXPECT_EQ(two->settings.engine.attached,
+              (std::vector<AttachedEngine>{{"vllm", "http://a:8000"}, {"sglang", "https://b"}}));
+    // Of engines of ours the last one counts, whatever stands before it.
+    const auto own = engine({"vllm=http://a:8000", "llama", "mock"});
+    ASSERT_TRUE(own.has_value());
+    EXPECT_EQ(own->settings.engine.kind, EngineKind::kMock);
+    EXPECT_TRUE(own->settings.engine.attached.empty());
+    for (const auto& [text, said] : {std::pair{"vllm", "vllm=http://127.0.0.1:8000"},
+                                     {"vllm=a:1", "vllm=http://127.0.0.1"},
+                                     {"gpt", "one of llama, echo, mock"},
+                                     {"tgi=http://a", "vllm=URL, sglang=URL"}}) {
+        const auto bad = engine({text});
+        ASSERT_FALSE(bad.has_value()) << text;
+        EXPECT_EQ(bad.error()[0].where, "--engine");
+        EXPECT_THAT(bad.error()[0].message, HasSubstr(said));
+    }
+    Inputs yaml;
+    yaml.file = {"s.yaml", "engine:\n  kind: [\"vllm=http://a\", \"trtllm=http://b\"]\n"};
+    const auto listed = load(yaml);
+    ASSERT_TRUE(listed.has_value());
+    EXPECT_EQ(listed->settings.engine.attached.size(), 2U);
+    yaml.file = {"s.yaml", "engine:\n  kind: [llama, gpt]\n"};
+    const auto wrong = load(yaml);
+    ASSERT_FALSE(wrong.has_value());
+    EXPECT_EQ(wrong.error()[0].where, "s.yaml:2");
+}
+
 }  // namespace
 }  // namespace stator::config

@@ -19,10 +19,6 @@ template <typename E>
 struct Names;
 
 template <>
-struct Names<EngineKind> {
-    static constexpr std::array<std::string_view, 3> kAll{"llama", "echo", "mock"};
-};
-template <>
 struct Names<LogLevel> {
     static constexpr std::array<std::string_view, 6> kAll{"trace", "debug", "info",
                                                           "warn",  "error", "off"};
@@ -145,6 +141,8 @@ inline constexpr double kDay_ms = 24.0 * 3600 * 1000;
 
 /// The options of a fleet's processes, kept in a source of their own.
 void add_fleet_options(std::vector<Option>& t);
+/// Of engines attached, likewise; the first option is which engine there is.
+void add_attached_options(std::vector<Option>& t);
 /// Of images and videos, likewise.
 void add_media_options(std::vector<Option>& t);
 /// The mock engine's, likewise.

@@ -105,11 +105,7 @@ void add_auth(std::vector<Option>& t) {
 void add_engine(std::vector<Option>& t) {
     using S = Settings;
     using E = EngineSettings;
-    t.push_back(option<&S::engine, &E::kind>("engine.kind", "--engine",
-                                             "llama runs GGUF models; echo needs no model and "
-                                             "repeats the prompt, for trying the API and "
-                                             "measuring HTTP alone; mock needs none either and "
-                                             "imitates an engine's scheduler, memory and times."));
+    add_attached_options(t);
     t.push_back(
         option<&S::engine, &E::threads>(
             "engine.threads", "--engine-threads",
@@ -174,9 +170,11 @@ void add_prefix_cache(std::vector<Option>& t) {
         "Reuse what was computed for earlier prompts that begin alike."));
     t.push_back(option<&S::engine, &E::block_tokens>(
                     "engine.block_tokens", "--block-tokens",
-                    "Tokens in one block of the prefix cache, the unit of reuse.")
+                    "Tokens in one block of the prefix cache, the unit of reuse. All engines of a "
+                    "model that should share its requests need the same.")
                     .range(1, 1024)
-                    .in("tokens"));
+                    .in("tokens")
+                    .unset("16; attached engines: their own, but at least 16"));
     t.push_back(
         option<&S::engine, &E::prefix_cache_size>(
             "engine.prefix_cache_size", "--prefix-cache-size",

@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "stator/base/error.h"
 #include "stator/config/settings.h"
 
 namespace stator::config {
@@ -53,6 +54,8 @@ struct Option {
     bool min_excluded = false;
     std::span<const std::string_view> choices;
 
+    /// Of lists: what is wrong with the items. Null: nothing can be.
+    Result<void> (*check)(const std::vector<std::string>& items) = nullptr;
     Value (*get)(const Settings&) = nullptr;
     /// The value must have the type's alternative and lie in the range: parse_value() sees to both.
     void (*set)(Settings&, const Value&) = nullptr;

@@ -72,6 +72,8 @@ Value other_value(const Option& o) {
         case OptionType::kChoice:
             return Choice{1};
         case OptionType::kList:
+            if (o.check != nullptr)
+                return std::vector<std::string>{"vllm=http://a", "trtllm=http://b"};
             return std::vector<std::string>{"a", "b"};
     }
     return {};

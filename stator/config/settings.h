@@ -16,7 +16,15 @@ struct ByteSize {
     constexpr auto operator<=>(const ByteSize&) const = default;
 };
 
-enum class EngineKind : std::uint8_t { kLlama, kEcho, kMock };
+/// kAttached: unmodified engines in processes of their own.
+enum class EngineKind : std::uint8_t { kLlama, kEcho, kMock, kAttached };
+
+/// "vllm=http://10.0.0.7:8000".
+struct AttachedEngine {
+    std::string kind;  ///< "vllm", "sglang", "trtllm", "openai"
+    std::string url;
+    bool operator==(const AttachedEngine&) const = default;
+};
 
 /// What the program is told, as plain values; the member initialisers are the defaults. Meanings,
 /// ranges and names are in the table of options (options.cc), which is also where a new member has
@@ -50,13 +58,23 @@ struct AuthSettings {
 
 struct EngineSettings {
     EngineKind kind = EngineKind::kLlama;
+    std::vector<AttachedEngine> attached;  ///< at least one, with kAttached
+    std::vector<std::string> events;       ///< by attached engine
+    std::vector<std::string> replay;       ///< likewise
+    std::string key_file;
+    std::optional<std::uint32_t> dp_ranks;
+    std::string connector;
+    std::string bootstrap;
+    std::chrono::milliseconds wait{0};
+    std::chrono::milliseconds canary{30'000};
+    std::chrono::milliseconds canary_within{30'000};
     std::uint32_t threads = 0;
     std::uint32_t context = 0;
     std::uint32_t max_sequence = 0;
     std::optional<std::uint32_t> max_running;
     std::optional<std::uint32_t> max_waiting;
     std::optional<std::uint32_t> step_tokens;
-    std::uint32_t block_tokens = 16;
+    std::optional<std::uint32_t> block_tokens;
     bool prefix_cache = true;
     ByteSize prefix_cache_size{512ULL * 1024 * 1024};
     ByteSize encoder_cache_size{256ULL * 1024 * 1024};

@@ -179,6 +179,11 @@ Result<Value> parse_value(const Option& option, std::string_view text) {
                      in_quotes(trimmed), expectation(option));
     }
     const auto value = read(option, trimmed);
+    if (value && option.check != nullptr) {
+        if (auto ok = option.check(std::get<std::vector<std::string>>(*value)); !ok) {
+            return tl::unexpected(std::move(ok.error()));
+        }
+    }
     if (!value || !in_range(option, *value)) {
         return error(ErrorCode::kInvalidArgument, "{} is not possible here; it must be {}",
                      in_quotes(trimmed), expectation(option));

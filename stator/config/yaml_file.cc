@@ -168,6 +168,12 @@ class Reader {
             }
             items.push_back(item.Scalar());
         }
+        if (option.check != nullptr) {
+            if (const auto ok = option.check(items); !ok) {
+                problem(node, "{}: {}.", option.key, ok.error().message);
+                return std::nullopt;
+            }
+        }
         return Value(std::move(items));
     }
 

@@ -107,7 +107,8 @@ void LinkedWorker::on_info(const protocol::WorkerInfo& info) {
     const auto now = std::make_shared<const protocol::WorkerInfo>(info);
     if (words) {
         auto ranks = ranks_;
-        if (!ranks || before->loading) {
+        // One that could not take requests for a while has its open ones still.
+        if (!ranks || (before->loading && before->ranks != info.ranks)) {
             auto fresh = std::make_shared<Ranks>();
             for (const auto& r : info.ranks) fresh->push_back(std::make_unique<RankLoad>(r));
             ranks = std::move(fresh);

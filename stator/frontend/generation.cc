@@ -158,6 +158,7 @@ void Generation::on_event(std::uint32_t index, const StepEvent& event, const Ste
     hub_.events.clear();
     hub_.out.clear();
     if (!choice.first && event.count > 0) note_first(choice, event, now);
+    if (event.finish) note_cached(choice, event);
     const bool stopped = take_tokens(choice, event, batch);
     if (event.count > 0) choice.last = now;
     if (stopped && !event.finish) request_.entry->model.engine->cancel(choice.id);
@@ -185,13 +186,19 @@ void Generation::on_event(std::uint32_t index, const StepEvent& event, const Ste
     if (open_choices_ == 0) complete();
 }
 
+/// With the first token, and again at the end: some engines tell it there alone.
+void Generation::note_cached(Choice& choice, const StepEvent& event) {
+    if (choice.index % request_.fields.n != 0 || event.cached_tokens <= choice.cached) return;
+    const std::uint32_t more = event.cached_tokens - choice.cached;
+    choice.cached = event.cached_tokens;
+    record_->cached_tokens += more;
+    record_->metrics->cached_tokens->add(more);
+}
+
 void Generation::note_first(Choice& choice, const StepEvent& event, TimePoint now) {
     choice.first = now;
     // The first choice of a prompt finds what others left; the rest finds the first's.
-    if (choice.index % request_.fields.n == 0) {
-        record_->cached_tokens += event.cached_tokens;
-        record_->metrics->cached_tokens->add(event.cached_tokens);
-    }
+    note_cached(choice, event);
     if (!record_->first_token) {
         record_->first_token = now;
         record_->metrics->first_token(now - record_->received);

@@ -104,6 +104,7 @@ class Generation final : public StepReceiver, public std::enable_shared_from_thi
         std::string reasoning;               ///< likewise
         std::string token_ids;  ///< numbers with commas; streamed: of the present event
         std::uint32_t tokens = 0;
+        std::uint32_t cached = 0;  ///< prompt tokens, counted already
         std::optional<TimePoint> first;
         TimePoint last;
         bool opened = false;      ///< streamed: its first event is out
@@ -111,6 +112,7 @@ class Generation final : public StepReceiver, public std::enable_shared_from_thi
     };
 
     [[nodiscard]] protocol::GenerateRequest engine_request(Choice& choice, bool last);
+    void note_cached(Choice& choice, const protocol::StepEvent& event);
     void note_first(Choice& choice, const protocol::StepEvent& event, TimePoint now);
     /// Takes the event's tokens in, appending to hub_.text or, where the output is taken apart, to
     /// hub_.events. True when that was all: a stop string was met or the one call wanted is made.

@@ -130,8 +130,11 @@ RequestLife::Taken RequestLife::take(StepEvent& event, std::span<const TokenOutp
     const bool done = event.finish == FinishReason::kStop || event.finish == FinishReason::kLength;
     if (!tokens.empty() || done) used();
     if (!prompt_tokens_ && !tokens.empty()) {
-        prompt_tokens_ = event.prompt_tokens;
+        prompt_tokens_ = usage_of(event);
         cached_tokens_ = event.cached_tokens;
+        usage_open_ = true;
+    } else if (usage_open_ && event.finish && event.prompt_tokens != 0) {
+        cached_tokens_ = event.cached_tokens;  // some engines tell it at the end alone
     }
     for (const TokenOutput& token : tokens) output_.push_back(token.token);
     if (event.prompt_tokens != 0 || event.finish) fill_usage(event);
@@ -178,7 +181,7 @@ RequestLife::Taken RequestLife::take_end_of_leg(StepEvent& event) {
         return Taken::kNextLeg;
     }
     used();
-    prompt_tokens_ = event.prompt_tokens;
+    prompt_tokens_ = usage_of(event);
     cached_tokens_ = event.cached_tokens;
     handoff_ = std::move(handoff);
     return Taken::kNextLeg;
@@ -223,6 +226,7 @@ bool RequestLife::can_encode_again() const {
 
 std::optional<StepEvent> RequestLife::lost(const Error& why) {
     STATOR_ASSERT(!ended_);
+    usage_open_ = false;
     if (const auto how = complete()) return end(*how);
     if (leg_ == Leg::kDecode) {
         forget_prefill();
@@ -288,9 +292,13 @@ bool RequestLife::lacks_media(const Error& error) {
     return error.code == ErrorCode::kUnavailable && error.param == "media";
 }
 
+std::uint32_t RequestLife::usage_of(const StepEvent& event) const {
+    if (event.prompt_tokens != 0) return event.prompt_tokens;
+    return static_cast<std::uint32_t>(original_->prompt.size() - original_->resumed_tokens);
+}
+
 void RequestLife::fill_usage(StepEvent& event) const {
-    event.prompt_tokens = prompt_tokens_.value_or(
-        static_cast<std::uint32_t>(original_->prompt.size() - original_->resumed_tokens));
+    event.prompt_tokens = prompt_tokens_.value_or(usage_of({}));
     event.cached_tokens = cached_tokens_;
 }
 

@@ -144,6 +144,7 @@ class RequestLife {
     void forget_prefill();
     [[nodiscard]] bool can_encode_again() const;
     [[nodiscard]] std::optional<protocol::StepEvent> end_without_media();
+    [[nodiscard]] std::uint32_t usage_of(const protocol::StepEvent& event) const;
     void fill_usage(protocol::StepEvent& event) const;
     /// How the request has ended by its own rules, if it has.
     [[nodiscard]] std::optional<protocol::FinishReason> complete() const;
@@ -156,6 +157,7 @@ class RequestLife {
     std::uint32_t migrations_ = 0;
     std::optional<std::uint32_t> prompt_tokens_;
     std::uint32_t cached_tokens_ = 0;
+    bool usage_open_ = false;        ///< the present leg computed the prompt, and has not ended
     HandoffPtr handoff_;             ///< of a prefill leg, not known to be used
     std::vector<HandoffPtr> media_;  ///< embeddings by item, not known to be used; null: none
     std::vector<HandoffPtr> releases_;

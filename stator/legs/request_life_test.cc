@@ -120,7 +120,7 @@ bool run_leg(RequestLife& life, Outcome& seen, std::uint32_t cached, bool quiet)
         event.count = static_cast<std::uint32_t>(tokens.size());
         if (std::exchange(first, false) || event.finish) {
             event.prompt_tokens = static_cast<std::uint32_t>(request->prompt.size());
-            event.cached_tokens = life.delivered_tokens() == 0 ? cached : cached + 1;
+            event.cached_tokens = request->resumed_tokens == 0 ? cached : cached + 1;
         }
         const bool lost = step >= loss_after;
         // The tokens came through and the word of the end did not.
@@ -209,6 +209,41 @@ TEST(RequestLife, TheNextLegGoesOnWhereTheLastOneWas) {
     EXPECT_EQ(third->resumed_tokens, 5U);
     EXPECT_EQ(third->max_tokens, 3U);
     EXPECT_EQ(third->min_tokens, 0U);
+}
+
+TEST(RequestLife, WhatWasCachedMayBeToldAtTheEnd) {
+    GenerateRequest request;
+    request.prompt = {1, 2, 3, 4};
+    request.max_tokens = 3;
+    const std::vector<TokenOutput> one = {{.token = 5}};
+    const auto step = [&](RequestLife& life, std::uint32_t prompt, std::uint32_t cached,
+                          std::optional<FinishReason> finish = std::nullopt) {
+        StepEvent e;
+        e.count = 1;
+        e.prompt_tokens = prompt;
+        e.cached_tokens = cached;
+        e.finish = finish;
+        EXPECT_EQ(life.take(e, one), Taken::kPassOn);
+        return e;
+    };
+    RequestLife late(request, 1);
+    (void)late.next_request();
+    EXPECT_EQ(step(late, 0, 0).prompt_tokens, 0U);
+    const StepEvent end = step(late, 4, 3, FinishReason::kLength);
+    EXPECT_EQ(end.prompt_tokens, 4U);
+    EXPECT_EQ(end.cached_tokens, 3U);
+    // Never told: the prompt's length is known here.
+    RequestLife never(request, 1);
+    (void)never.next_request();
+    (void)step(never, 0, 0);
+    EXPECT_EQ(step(never, 0, 0, FinishReason::kStop).prompt_tokens, 4U);
+    // After a loss the next worker's number is of another prompt.
+    RequestLife moved(request, 1);
+    (void)moved.next_request();
+    (void)step(moved, 4, 2);
+    EXPECT_FALSE(moved.lost(error(ErrorCode::kUnavailable, "gone").value()));
+    (void)moved.next_request();
+    EXPECT_EQ(step(moved, 4, 4, FinishReason::kLength).cached_tokens, 2U);
 }
 
 TEST(RequestLife, MovesAreBoundedAndTheErrorSaysSo) {

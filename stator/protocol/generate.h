@@ -142,7 +142,9 @@ struct StepEvent {
     std::uint32_t count = 0;
     std::optional<FinishReason>
         finish;  ///< set on a request's last event, which is its last mention anywhere
-    std::uint32_t prompt_tokens = 0;  ///< set with the first token and at the end
+    /// Set with the first token and at the end. 0 there: what was cached is not known (with the
+    /// first token: not yet).
+    std::uint32_t prompt_tokens = 0;
     std::uint32_t cached_tokens = 0;  ///< prompt tokens whose KV was not computed again
     std::optional<Error> error;       ///< with kError
     std::shared_ptr<const Handoff> handoff = nullptr;  ///< with kHandoff

@@ -508,24 +508,32 @@ Result<void> PoolRouter::pin(const protocol::RouteHints& hints, router::RouteReq
     return error(ErrorCode::kNotFound, "worker {} is asked for, and not there", hints.worker);
 }
 
-void PoolRouter::first_token(const Route& route, std::uint32_t cached_tokens, TimePoint chosen_at) {
+void PoolRouter::first_token(const Route& route, std::optional<std::uint32_t> cached_tokens,
+                             TimePoint chosen_at) {
     prompt_computed(route, cached_tokens);
     if (route.ttft_s > 0)
         metrics_.ttft_error.observe(to_seconds(clock_.now() - chosen_at) / route.ttft_s);
 }
 
-void PoolRouter::prompt_computed(const Route& route, std::uint32_t cached_tokens) {
-    bool resync = false;
+void PoolRouter::prompt_computed(const Route& route, std::optional<std::uint32_t> cached_tokens) {
     {
         const std::scoped_lock lock(mutex_);
-        router_.on_first_token(route.booking, cached_tokens, now());
+        router_.on_first_token(route.booking, cached_tokens.value_or(route.cached_tokens), now());
         if (route.leg == Leg::kPrefill) {
             splits_.prompt_computed(route.booking.value, route.rank, route.decode_rank,
                                     route.prompt_tokens, clock_.now());
         }
-        if (route.audited) resync = audit(route, cached_tokens);
     }
     wake();
+    if (cached_tokens) cached_told(route, *cached_tokens);
+}
+
+void PoolRouter::cached_told(const Route& route, std::uint32_t cached_tokens) {
+    bool resync = false;
+    if (route.audited) {
+        const std::scoped_lock lock(mutex_);
+        resync = audit(route, cached_tokens);
+    }
     if (resync) fetch_again(route.rank);
     metrics_.predicted_tokens.add(route.cached_tokens);
     metrics_.cached_tokens.add(cached_tokens);

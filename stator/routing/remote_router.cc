@@ -254,12 +254,14 @@ void RemoteRouter::reserve(const std::string& pool, const protocol::GenerateRequ
            });
 }
 
-void RemoteRouter::first_token(const std::string& booking, std::uint32_t cached_tokens) {
+void RemoteRouter::first_token(const std::string& booking,
+                               std::optional<std::uint32_t> cached_tokens) {
     constexpr std::chrono::milliseconds kWithin{2'000};
     std::string body;
     codec::JsonWriter w(body);
     w.begin_object().key("booking").string(booking);
-    w.key("cached_tokens").number(cached_tokens).end_object();
+    if (cached_tokens) w.key("cached_tokens").number(*cached_tokens);
+    w.end_object();
     impl_->post("first_token", std::move(body), kWithin,
                 [](const net::HttpFailure*, int, const std::string&) {});
 }

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "stator/base/clock.h"
@@ -36,7 +37,8 @@ class RemoteRouter final : public RouterClient {
 
     void reserve(const std::string& pool, const protocol::GenerateRequest& request,
                  Done done) override;
-    void first_token(const std::string& booking, std::uint32_t cached_tokens) override;
+    void first_token(const std::string& booking,
+                     std::optional<std::uint32_t> cached_tokens) override;
     void release(const std::string& booking) override;
 
     /// What is asked fails at once; nothing is sent any more. Before the loops stop; not on one.

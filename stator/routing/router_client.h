@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "stator/base/error.h"
@@ -29,7 +30,9 @@ class RouterClient {
     virtual void reserve(const std::string& pool, const protocol::GenerateRequest& request,
                          Done done) = 0;
     /// The prompt is computed.
-    virtual void first_token(const std::string& booking, std::uint32_t cached_tokens) = 0;
+    /// `cached_tokens`: of the prompt; none: not known yet.
+    virtual void first_token(const std::string& booking,
+                             std::optional<std::uint32_t> cached_tokens) = 0;
     /// It has ended, or never began.
     virtual void release(const std::string& booking) = 0;
 };

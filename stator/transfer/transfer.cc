@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -12,6 +14,7 @@
 #include "stator/base/log.h"
 #include "stator/runtime/asio.h"
 #include "stator/transfer/arena.h"
+#include "stator/transfer/checksum.h"
 #include "stator/transfer/claims.h"
 #include "stator/transfer/nixl_mover.h"
 #include "stator/transfer/place.h"
@@ -301,6 +304,16 @@ void Plane::stop() {
 }
 
 }  // namespace
+
+std::string host_label() {
+    const std::string& identity = host_identity();
+    if (identity.empty()) return {};
+    std::array<char, 256> name{};
+    if (::gethostname(name.data(), name.size() - 1) != 0) name = {};
+    return fmt::format("{}-{:08x}", name.data(),
+                       static_cast<std::uint32_t>(
+                           checksum(std::as_bytes(std::span(identity.data(), identity.size())))));
+}
 
 Result<std::unique_ptr<TransferPlane>> start_transfer(TransferOptions options,
                                                       metrics::Registry& registry,

@@ -87,6 +87,11 @@ class TransferPlane : public HandoffStore {
     virtual void stop() = 0;
 };
 
+/// Names where this process is as far as shared memory reaches: equal for two processes that can
+/// hand over through it (one boot, one network namespace), and for people to read. Empty: no two
+/// can.
+[[nodiscard]] std::string host_label();
+
 [[nodiscard]] Result<std::unique_ptr<TransferPlane>> start_transfer(
     TransferOptions options, metrics::Registry& registry, const Clock& clock = Clock::real());
 

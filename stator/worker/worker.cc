@@ -129,6 +129,7 @@ class WorkerImpl final : public Worker {
     void set_loading(std::uint32_t ready_in_ms) override;
     void set_ready(protocol::ModelCard card, ArtifactStore artifacts,
                    std::vector<engine::Engine*> engines) override;
+    void set_available(bool available) override;
     void drain(Deadline deadline) override;
     void begin_drain(Deadline deadline) override;
     void vanish() override;
@@ -215,6 +216,16 @@ void WorkerImpl::set_ready(protocol::ModelCard card, ArtifactStore artifacts,
     station_->events->lifecycle(events::LifecycleState::kReady, options_.name);
     watch_->wake();  // the first look tells everybody the load at rest
     log_info("The worker is ready.", {{"name", options_.name}});
+}
+
+void WorkerImpl::set_available(bool available) {
+    STATOR_CHECK(!station_->state()->engines.empty(), "set_ready() comes first");
+    station_->change([&](WorkerState& state) { state.info.loading = !available; });
+    station_->events->lifecycle(
+        available ? events::LifecycleState::kReady : events::LifecycleState::kLoading,
+        options_.name);
+    log_info(available ? "The worker takes requests again." : "The worker takes no requests now.",
+             {{"name", options_.name}});
 }
 
 void WorkerImpl::begin_drain(Deadline deadline) {

@@ -81,6 +81,10 @@ class Worker {
     virtual void set_ready(protocol::ModelCard card, ArtifactStore artifacts,
                            std::vector<engine::Engine*> engines) = 0;
 
+    /// After set_ready(): whether its engines can take requests just now. While they can't it says
+    /// that it is loading, and nobody sends any; those that are open go on. Thread-safe.
+    virtual void set_available(bool available) = 0;
+
     /// Says go-away, refuses new requests, waits until the open ones have ended or the deadline is
     /// reached. The engines are still running afterwards. Not on a loop.
     virtual void drain(Deadline deadline) = 0;

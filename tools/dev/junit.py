@@ -4,6 +4,9 @@
 junit.py sum REPORT.xml…             prints what each failed test said, each report's counts, then `N passed, N failed` (and `, N skipped`) over all;
                                      exits 1 if a test failed or none ran
 junit.py write REPORT.xml NAME:passed|failed…   writes a report for checks that write none themselves
+junit.py again REPORT.xml                       prints the failed tests that may be tried once more, alone; exits 1 where there are none, or where more
+                                                failed than a busy machine explains, or one with what no second run excuses (a sanitizer's report)
+junit.py settle REPORT.xml AGAIN.xml            takes the outcome of that second run into the first one's report: what passed then is called unsteady
 """
 
 import pathlib
@@ -12,17 +15,65 @@ import sys
 import xml.etree.ElementTree as ElementTree
 
 
+# Of these a second run says nothing: they are errors whether or not they show again.
+NO_EXCUSE = re.compile(r"WARNING: ThreadSanitizer|ERROR: \w+Sanitizer|runtime error:|Falsifiable|STATOR_CHECK")
+TRIED_AGAIN = 3  # at most
+
+
+def failed(case):
+    return case.find("failure") is not None or case.find("error") is not None or case.get("status") == "fail"
+
+
+def cases(report):
+    return list(ElementTree.parse(report).getroot().iter("testcase"))
+
+
+def test_id(case):
+    """As ctest (`-R`) or pytest is asked for it."""
+    name, module = case.get("name"), case.get("classname") or ""
+    return f"{module.replace('.', '/')}.py::{name}" if module.startswith("test.") else name
+
+
+def again(report):
+    broken = [case for case in cases(report) if failed(case)]
+    texts = ["\n".join(e.text or "" for e in case.iter()) for case in broken]
+    if not 0 < len(broken) <= TRIED_AGAIN or any(NO_EXCUSE.search(text) for text in texts):
+        return 1
+    print("\n".join(test_id(case) for case in broken))
+    return 0
+
+
+def settle(report, second):
+    """Marks what passed at the second run; what it does not name has failed for good."""
+    steady = {test_id(case) for case in cases(second) if not failed(case) and case.find("skipped") is None}
+    tree = ElementTree.parse(report)
+    left = 0
+    for case in tree.getroot().iter("testcase"):
+        if not failed(case):
+            continue
+        if test_id(case) not in steady:
+            left += 1
+            continue
+        case.set("unsteady", "\n".join(said(case)))
+        case.set("status", "run")
+        for tag in ("failure", "error"):
+            for e in case.findall(tag):
+                case.remove(e)
+    tree.write(report, encoding="utf-8", xml_declaration=True)
+    return 1 if left else 0
+
+
 def count(report):
     """(passed, failed, skipped) of one report; ctest and pytest mark outcomes a little differently."""
-    passed = failed = skipped = 0
-    for case in ElementTree.parse(report).getroot().iter("testcase"):
-        if case.find("failure") is not None or case.find("error") is not None or case.get("status") == "fail":
-            failed += 1
+    passed = broken = skipped = 0
+    for case in cases(report):
+        if failed(case):
+            broken += 1
         elif case.find("skipped") is not None or case.get("status") in ("notrun", "disabled"):
             skipped += 1
         else:
             passed += 1
-    return passed, failed, skipped
+    return passed, broken, skipped
 
 
 # Where a failure begins in a test's output: gtest's, an assertion's or a sanitizer's report; and where it ends.
@@ -45,10 +96,14 @@ def said(case):
 
 
 def show_failures(report):
-    for case in ElementTree.parse(report).getroot().iter("testcase"):
-        if case.find("failure") is not None or case.find("error") is not None or case.get("status") == "fail":
-            print(f"--- {pathlib.Path(report).stem}: {case.get('classname') or ''} {case.get('name')} failed:")
+    for case in cases(report):
+        test = f"--- {pathlib.Path(report).stem}: {case.get('classname') or ''} {case.get('name')}"
+        if failed(case):
+            print(f"{test} failed:")
             print("\n".join(said(case)), end="\n\n")
+        elif case.get("unsteady") is not None:
+            print(f"{test} is unsteady: it failed at first, and passed when it ran again alone:")
+            print(case.get("unsteady"), end="\n\n")
 
 
 def summarise(reports):
@@ -87,6 +142,10 @@ def main(arguments):
         return summarise(arguments[1:])
     if len(arguments) >= 2 and arguments[0] == "write":
         return write(arguments[1], arguments[2:])
+    if len(arguments) == 2 and arguments[0] == "again":
+        return again(arguments[1])
+    if len(arguments) == 3 and arguments[0] == "settle":
+        return settle(arguments[1], arguments[2])
     print(__doc__, file=sys.stderr)
     return 2
 

@@ -65,6 +65,44 @@ class JunitTest(unittest.TestCase):
         self.assertIn("a_test.cc:7: Failure\nExpected equality", out.getvalue())
         self.assertNotIn("noise", out.getvalue())
 
+    def again(self, report):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            rc = junit.main(["again", report])
+        return rc, out.getvalue().split()
+
+    def test_what_may_be_tried_again(self):
+        self.assertEqual(self.again(self.file("debug.xml", CTEST)), (0, ["net", "gone"]))
+        e2e = PYTEST.replace('classname="t" name="b"', 'classname="test.e2e.test_x" name="b[shm]"')
+        self.assertEqual(self.again(self.file("e2e.xml", e2e)), (0, ["test/e2e/test_x.py::b[shm]"]))
+        steady = PYTEST.replace('<error message="boom"/>', "")
+        self.assertEqual(self.again(self.file("e2e.xml", steady)), (1, []))
+
+    def test_many_failures_and_sanitizers_are_no_bad_luck(self):
+        many = "".join(f'<testcase name="t{i}" status="fail"/>' for i in range(junit.TRIED_AGAIN + 1))
+        self.assertEqual(self.again(self.file("many.xml", f"<testsuite>{many}</testsuite>")), (1, []))
+        for report in ("WARNING: ThreadSanitizer: data race", "ERROR: AddressSanitizer: heap-use-after-free", "Falsifiable after 3 tests"):
+            text = CTEST.replace('<failure message=""/><system-out/>', f"<failure/><system-out>{report}</system-out>")
+            self.assertEqual(self.again(self.file("debug.xml", text)), (1, []), report)
+
+    def test_a_second_run_settles_it(self):
+        report = self.file("debug.xml", CTEST)
+        second = '<testsuite><testcase name="net" status="run"/><testcase name="gone" status="fail"/></testsuite>'
+        self.assertEqual(junit.main(["settle", report, self.file("again.xml", second)]), 1)
+        self.assertEqual(self.summary(report), (1, "2 passed, 1 failed, 1 skipped"))
+        second = second.replace('"fail"', '"run"')
+        self.assertEqual(junit.main(["settle", report, self.file("again.xml", second)]), 0)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(junit.main(["sum", report]), 0)
+        self.assertIn("debug: net net is unsteady", out.getvalue())
+        self.assertIn("3 passed, 0 failed, 1 skipped", out.getvalue())
+
+    def test_who_does_not_run_again_has_failed(self):
+        report = self.file("debug.xml", CTEST)
+        self.assertEqual(junit.main(["settle", report, self.file("again.xml", "<testsuite/>")]), 1)
+        self.assertEqual(self.summary(report)[0], 1)
+
     def test_no_test_at_all_is_a_failure(self):
         report = str(self.folder / "fuzz.xml")
         junit.main(["write", report])

@@ -58,10 +58,31 @@ suite() {
 
 # run_ctest PRESET [CTEST-ARGUMENT…]
 run_ctest() {
-    local preset=$1
+    local preset=$1 tests
     shift
     ctest --test-dir "build/$preset" --output-on-failure --no-tests=ignore --parallel "$(nproc)" \
-        --output-junit "$REPORTS/$preset.xml" "$@"
+        --output-junit "$REPORTS/$preset.xml" "$@" && return
+    tests=$(may_try_again "$REPORTS/$preset.xml") || return 1
+    ctest --test-dir "build/$preset" --output-on-failure --parallel 1 --output-junit "$REPORTS/$preset.again" \
+        -R "^($(paste -sd '|' <<<"$tests"))\$" || true
+    settle "$REPORTS/$preset"
+}
+
+# Real sockets and clocks on a machine that others use: a few failed tests are run once more, alone, and the summary names
+# those that pass then. Data races, memory errors and broken properties are failures at once.
+may_try_again() {
+    local tests
+    tests=$(python3 tools/dev/junit.py again "$1") || return 1
+    say "trying again, alone: ${tests//$'\n'/, }" >&2
+    echo "$tests"
+}
+
+# settle REPORT-WITHOUT-ENDING
+settle() {
+    local rc=1
+    [ -s "$1.again" ] && python3 tools/dev/junit.py settle "$1.xml" "$1.again" && rc=0
+    rm -f "$1.again"
+    return $rc
 }
 
 # matching_tests PRESET ROOM…: the targets of those rooms' tests that exist and match the filter. No ROOM means all.
@@ -105,7 +126,7 @@ e2e_matches() {
 
 # pytest's exit status 5 says that no test matched.
 test_e2e() {
-    local python rc=0
+    local python rc=0 tests
     e2e_matches || return 0
     setup_real_tokenizers
     setup_chat_templates
@@ -114,6 +135,12 @@ test_e2e() {
     STATOR_BIN=$STATOR_BIN STATOR_BUILD=$DEV_ROOT/build/release "$python" -m pytest test/e2e -q -ra -p no:cacheprovider --junit-xml "$REPORTS/e2e.xml" \
         ${FILTER:+-k "$FILTER"} || rc=$?
     [ -n "$FILTER" ] && [ $rc -eq 5 ] && return 0
+    if [ $rc -eq 1 ] && tests=$(may_try_again "$REPORTS/e2e.xml"); then
+        mapfile -t tests <<<"$tests"
+        STATOR_BIN=$STATOR_BIN STATOR_BUILD=$DEV_ROOT/build/release "$python" -m pytest "${tests[@]}" -q -ra -p no:cacheprovider \
+            --junit-xml "$REPORTS/e2e.again" || true
+        settle "$REPORTS/e2e" && rc=0
+    fi
     return $rc
 }
 

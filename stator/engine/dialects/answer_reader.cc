@@ -95,6 +95,7 @@ Result<void> AnswerReader::openai(JsonView root, Piece& out) {
     if (!done) return done;
     out.prompt_tokens = prompt_tokens_;
     out.cached_tokens = cached_tokens_;
+    out.cached_told = cached_told_;
     // Usage comes behind the choices, in an event of its own.
     if (finishing_ && choices.size() == 0) give_end(out);
     return {};
@@ -189,8 +190,10 @@ Result<void> AnswerReader::sglang(JsonView root, Piece& out) {
     if (meta.type() != JsonType::kObject) return unlike("it has no meta_info");
     prompt_tokens_ = count_of(meta.find("prompt_tokens"));
     cached_tokens_ = count_of(meta.find("cached_tokens"));
+    cached_told_ = true;
     out.prompt_tokens = prompt_tokens_;
     out.cached_tokens = cached_tokens_;
+    out.cached_told = cached_told_;
     const JsonView ids = root.find("output_ids");
     const std::uint64_t so_far = meta.find("completion_tokens").as_uint().value_or(ids.size());
     if (so_far < produced_) return unlike("it takes tokens back");
@@ -295,7 +298,9 @@ void AnswerReader::usage(JsonView usage) {
     if (usage.is_null()) return;
     prompt_tokens_ = count_of(usage.find("prompt_tokens"));
     const JsonView cached = usage.find("prompt_tokens_details").find("cached_tokens");
-    if (!cached.is_null()) cached_tokens_ = count_of(cached);
+    if (cached.is_null()) return;
+    cached_tokens_ = count_of(cached);
+    cached_told_ = true;
 }
 
 void AnswerReader::fail(JsonView root, Piece& out) {
@@ -309,6 +314,7 @@ void AnswerReader::fail(JsonView root, Piece& out) {
     out.error = engine_error(static_cast<int>(status), text);
     out.prompt_tokens = prompt_tokens_;
     out.cached_tokens = cached_tokens_;
+    out.cached_told = cached_told_;
 }
 
 void AnswerReader::give_end(Piece& out) {
@@ -316,6 +322,7 @@ void AnswerReader::give_end(Piece& out) {
     out = std::move(last_);
     out.prompt_tokens = prompt_tokens_;
     out.cached_tokens = cached_tokens_;
+    out.cached_told = cached_told_;
 }
 
 }  // namespace stator::engine

@@ -30,6 +30,7 @@ class AnswerReader {
         std::optional<Error> error;  ///< with kError: what the engine said in mid-stream
         std::uint32_t prompt_tokens = 0;
         std::uint32_t cached_tokens = 0;
+        bool cached_told = false;  ///< the engine has said how many
     };
     /// kDataLoss: not what this dialect says; the answer is of no further use.
     [[nodiscard]] Result<void> take(std::string_view data, Piece& out);
@@ -63,6 +64,7 @@ class AnswerReader {
     std::uint64_t produced_ = 0;
     std::uint32_t prompt_tokens_ = 0;
     std::uint32_t cached_tokens_ = 0;
+    bool cached_told_ = false;
 };
 
 }  // namespace stator::engine

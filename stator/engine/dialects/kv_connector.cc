@@ -119,8 +119,10 @@ std::string generation_only(JsonView params) {
     return out;
 }
 
-std::uint32_t count_of(JsonView v) {
-    return static_cast<std::uint32_t>(std::min<std::uint64_t>(v.as_uint().value_or(0), UINT32_MAX));
+std::optional<std::uint32_t> count_of(JsonView v) {
+    const auto n = v.as_uint();
+    if (!n) return {};
+    return static_cast<std::uint32_t>(std::min<std::uint64_t>(*n, UINT32_MAX));
 }
 
 /// The one choice of an answer in OpenAI's shape; what it ended for.
@@ -153,8 +155,8 @@ Result<PrefillAnswer> vllm_answer(KvConnector connector, JsonView root, std::siz
     if (auto ok = check_root(connector, params); !ok) return tl::unexpected(std::move(ok.error()));
     const JsonView tokens = params.find("remote_num_tokens");
     if (!tokens.is_null() && tokens.as_uint() != prompt) return no_object("of another prompt");
-    out.cached_tokens =
-        std::max(out.cached_tokens, count_of(params.find("remote_prefill_cached_tokens")));
+    const auto told = count_of(params.find("remote_prefill_cached_tokens"));
+    if (told) out.cached_tokens = told;
     out.object = text_of(params);
     return out;
 }
@@ -263,6 +265,8 @@ std::string mint_object(KvConnector connector, const MeetingPlace& place, std::u
         w.key("bootstrap_host").string(place.host);
         w.key("bootstrap_port").number(unsigned{place.port});
         w.key("bootstrap_room").number(random & INT64_MAX);  // it takes 63 bits
+        // Else the room's number says which rank it is.
+        if (place.rank) w.key("disagg_prefill_dp_rank").number(*place.rank);
     } else if (connector == KvConnector::kVllmMooncake) {
         w.key("do_remote_prefill").boolean(true).key("do_remote_decode").boolean(false);
         w.key("transfer_id").string(fmt::format("xfer-{:016x}", random));

@@ -47,6 +47,8 @@ struct MeetingPlace {
     std::uint16_t port = 0;
     /// kVllmMooncake: its id, from GET http://host:port/query.
     std::string engine_id;
+    /// kSglang, of several ranks: the one that prompts are sent to (DialectOptions::rank).
+    std::optional<std::uint32_t> rank = {};
 };
 /// The object for one request of an early connector. `random`: of all its bits.
 [[nodiscard]] std::string mint_object(KvConnector connector, const MeetingPlace& place,
@@ -57,7 +59,7 @@ struct MeetingPlace {
 
 struct PrefillAnswer {
     std::string object;  ///< for the engine that decodes; of an early connector empty
-    std::uint32_t cached_tokens = 0;
+    std::optional<std::uint32_t> cached_tokens;  ///< of the prompt; nullopt: it has not said
 };
 /// Of the whole answer (200) to a prefill leg with a prompt of so many tokens. kDataLoss: it has no
 /// object, or not one that check_object() takes, or that is of another prompt.

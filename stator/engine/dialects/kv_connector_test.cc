@@ -264,7 +264,7 @@ TEST(KvConnector, NothingOfATransferIsInAWholeRequest) {
 }
 
 TEST(KvConnector, BothSglangsAreToldToMeet) {
-    const MeetingPlace place{.host = "10.0.0.7", .port = 8998, .engine_id = {}};
+    MeetingPlace place{.host = "10.0.0.7", .port = 8998, .engine_id = {}};
     const std::string object = mint_object(KvConnector::kSglang, place, ~0ULL);
     ASSERT_TRUE(check_object(KvConnector::kSglang, object)) << object;
     EXPECT_EQ(object, R"({"bootstrap_host":"10.0.0.7","bootstrap_port":8998,)"
@@ -281,6 +281,14 @@ TEST(KvConnector, BothSglangsAreToldToMeet) {
     for (const char* key : {"bootstrap_host", "bootstrap_port", "bootstrap_room"}) {
         EXPECT_FALSE(check_object(KvConnector::kSglang, changed(object, key, "")));
     }
+    place.rank = 3;
+    const std::string ranked = mint_object(KvConnector::kSglang, place, 5);
+    EXPECT_EQ(at(body(Dialect::kSglang, KvConnector::kSglang, request(Leg::kDecode), ranked),
+                 {"disagg_prefill_dp_rank"}),
+              "3");
+    EXPECT_EQ(at(body(Dialect::kSglang, KvConnector::kSglang, request(Leg::kPrefill), ranked),
+                 {"disagg_prefill_dp_rank"}),
+              "");
     const auto done = read_prefill_answer(
         KvConnector::kSglang,
         R"({"output_ids":[5],"meta_info":{"finish_reason":{"type":"length"},"cached_tokens":3}})",

@@ -213,7 +213,7 @@ Result<void> sglang_constraint(JsonWriter& w, const OutputConstraint& c) {
 }
 
 /// Both engines are told the same, and meet there.
-void sglang_meeting(JsonWriter& w, std::string_view object) {
+void sglang_meeting(JsonWriter& w, std::string_view object, bool decodes) {
     codec::JsonDocument document;
     const auto minted = document.parse(object);
     if (!minted) return;
@@ -222,6 +222,8 @@ void sglang_meeting(JsonWriter& w, std::string_view object) {
         minted->find(key).write_to(value);
         w.key(key).raw(value);
     }
+    const auto rank = minted->find("disagg_prefill_dp_rank").as_uint();
+    if (decodes && rank) w.key("disagg_prefill_dp_rank").number(std::uint64_t{*rank});
 }
 
 /// A prefill leg's is the decode leg's but for the stream: its token is the first of the output.
@@ -253,8 +255,10 @@ Result<void> sglang(JsonWriter& w, const GenerateRequest& r, const DialectOption
     }
     if (r.cache_salt != 0) w.key("cache_salt").string(std::to_string(r.cache_salt));
     if (o.priorities && r.priority != 0) w.key("priority").number(std::int64_t{r.priority});
+    // The name that old and new versions know.
+    if (o.rank) w.key("data_parallel_rank").number(std::uint64_t{*o.rank});
     w.key("rid").string(name);
-    if (!object.empty()) sglang_meeting(w, object);
+    if (!object.empty()) sglang_meeting(w, object, !prefills(r));
     w.key("stream").boolean(!prefills(r));
     w.end_object();
     return {};

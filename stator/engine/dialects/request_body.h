@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -18,6 +20,8 @@ struct DialectOptions {
     bool guided_fields = false;
     /// The engine was started with a policy that heeds priorities.
     bool priorities = false;
+    /// Of several in one SGLang: the one to take it. Others are told in a header.
+    std::optional<std::uint32_t> rank = {};
     /// How it hands KV to others of its kind; kNone: it can't.
     KvConnector connector = KvConnector::kNone;
 };

@@ -14,13 +14,13 @@ AnswerHead answer_head(const net::HttpResponseHead& head) {
     return out;
 }
 
-std::optional<Error> call_error(const HttpFailure& failure, Deadline deadline, TimePoint now) {
+std::optional<Error> call_error(CallHost& host, const HttpFailure& failure, Deadline deadline) {
     Error why = failure.error;
     switch (failure.kind) {
         case HttpFailure::Kind::kCancelled:
             return std::nullopt;
         case HttpFailure::Kind::kTimeout:
-            if (deadline.reached(now)) return std::nullopt;
+            if (deadline.reached(host.clock().now())) return std::nullopt;
             [[fallthrough]];
         case HttpFailure::Kind::kConnect:
         case HttpFailure::Kind::kLost:
@@ -28,6 +28,7 @@ std::optional<Error> call_error(const HttpFailure& failure, Deadline deadline, T
         case HttpFailure::Kind::kNotSent:
             why.code = ErrorCode::kUnavailable;
             why.retryable = true;
+            host.doubt();
             break;
         case HttpFailure::Kind::kBadAnswer:
             why.code = ErrorCode::kDataLoss;

@@ -32,7 +32,13 @@ class CallHost {
     [[nodiscard]] virtual runtime::Loop& loop() = 0;
     /// Goes out at this turn's end.
     [[nodiscard]] virtual protocol::StepBatch& batch_of(const std::shared_ptr<StepSink>& sink) = 0;
-    /// For forward_pass_metrics().
+    /// Whether this engine tells how much of a prompt it had: vLLM leaves out a 0. `told`: of this
+    /// one; `finished`: the answer is whole.
+    [[nodiscard]] virtual bool tells_cached(bool told, bool finished) = 0;
+    /// A request has lost its connection.
+    virtual void doubt() = 0;
+    /// For forward_pass_metrics(). What an engine has generated, or computed of a prompt for
+    /// another one, shows that it lives.
     virtual void count(std::uint64_t prompt, std::uint64_t cached, std::uint64_t generated) = 0;
     /// The request's last event is in its batch, and with it its call is over.
     virtual void ended(RequestId id) = 0;
@@ -50,8 +56,9 @@ struct AnswerHead {
 
 /// Why a call gave no whole answer, as an error of ours: kUnavailable where the request may be sent
 /// elsewhere. nullopt: it was cancelled, by us or by its deadline.
-[[nodiscard]] std::optional<Error> call_error(const net::HttpFailure& failure, Deadline deadline,
-                                              TimePoint now);
+/// What speaks against the engine makes `host` doubt it.
+[[nodiscard]] std::optional<Error> call_error(CallHost& host, const net::HttpFailure& failure,
+                                              Deadline deadline);
 
 /// Of an answer that refuses, kept for the error's words.
 inline constexpr std::size_t kMaxErrorBytes = 64 * 1024;

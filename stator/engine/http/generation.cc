@@ -93,7 +93,7 @@ void Generation::on_end(const HttpFailure* failure, TimePoint /*at*/) {
         return fail(engine_error(head_.status, refusal_, head_.retry_after_s),
                     head_.status == kTooManyRequests || head_.status == kServiceUnavailable);
     }
-    auto why = call_error(*failure, deadline_, host_.clock().now());
+    auto why = call_error(host_, *failure, deadline_);
     if (!why) return end(FinishReason::kCancelled, {});
     fail(std::move(*why), failure->kind == HttpFailure::Kind::kConnect ||
                               failure->kind == HttpFailure::Kind::kNotSent);
@@ -136,7 +136,8 @@ void Generation::deliver(AnswerReader::Piece& piece) {
     }
     batch.top.insert(batch.top.end(), piece.top.begin(), piece.top.end());
     const bool first = !told_prompt_ && !piece.tokens.empty();
-    if (first || piece.finish) {
+    const bool tells = host_.tells_cached(piece.cached_told, piece.finish.has_value());
+    if ((first && piece.cached_told) || (piece.finish && tells)) {
         event.prompt_tokens = prompt_tokens_;
         event.cached_tokens = std::min(piece.cached_tokens, prompt_tokens_);
     }

@@ -28,6 +28,9 @@ using protocol::StepBatch;
 constexpr std::size_t kMaxMetricsBytes = 16 * 1024 * 1024;
 constexpr int kFailuresUntilUnhealthy = 3;
 constexpr std::uint32_t kRetryAfterMs = 1'000;
+constexpr std::uint32_t kUntoldUntilAWord = 100;
+constexpr std::size_t kMaxCanaryBytes = 64 * 1024;
+constexpr protocol::TokenId kCanaryToken = 1;
 
 /// A whole answer, for those that are not streamed.
 class WholeAnswer final : public net::HttpCallHandler {
@@ -80,6 +83,7 @@ class HttpEngine final : public Engine, public CallHost {
         if (!made) return tl::unexpected<Error>(std::move(made.error()));
         pool_ = std::move(*made);
         timer_.emplace(runtime::asio_context(loop_));
+        last_token_ = clock_.now();
         loop_.start();
         loop_.post([this] { look(); });
         return {};
@@ -89,14 +93,25 @@ class HttpEngine final : public Engine, public CallHost {
 
     [[nodiscard]] Result<void> submit(GenerateRequest request,
                                       std::shared_ptr<StepSink> sink) override {
+        if (!healthy_) {
+            auto down = error(ErrorCode::kUnavailable, "the engine does not answer");
+            down.value().retryable = true;
+            return down;
+        }
         if (auto ok = check(request); !ok) return ok;
         const KvConnector connector = options_.dialect.connector;
         std::string object;
         if (request.leg == Leg::kPrefill && is_early(connector)) {
-            object = mint_object(connector, options_.meeting, random_bits());
+            MeetingPlace place = options_.meeting;
+            place.rank = options_.dialect.rank;
+            object = mint_object(connector, place, random_bits());
             if (auto ok = check_object(connector, object); !ok) return ok;
         } else if (usable(request)) {
             object = request.handoff->object;
+        } else if (options_.decodes_only && request.leg != Leg::kPrefill) {
+            auto no = error(ErrorCode::kUnavailable, "this engine computes no prompts");
+            no.value().retryable = true;
+            return no;
         }
         net::HttpCallRequest call{.method = "POST",
                                   .path = std::string(path_of(options_.dialect.dialect)),
@@ -115,6 +130,7 @@ class HttpEngine final : public Engine, public CallHost {
             call.headers.emplace_back("traceparent", request.traceparent);
         }
         if (auto ok = enter(); !ok) return ok;
+        if (options_.on_submit) options_.on_submit(request);
         if (request.leg == Leg::kPrefill) {
             if (is_early(connector)) {
                 // Else it would wait for a peer that has given up.
@@ -122,8 +138,8 @@ class HttpEngine final : public Engine, public CallHost {
                     std::min(call.deadline, Deadline::after(clock_.now(), options_.early_wait));
             }
             launch(std::make_shared<PrefillLeg>(*this, request, connector, options_.info.kv_layout,
-                                                std::move(object), options_.handoff_lease,
-                                                std::move(sink)),
+                                                std::move(object), call.deadline,
+                                                options_.handoff_lease, std::move(sink)),
                    std::move(call));
             return {};
         }
@@ -271,7 +287,23 @@ class HttpEngine final : public Engine, public CallHost {
         }
         return batches_.emplace_back(sink, StepBatch{}).second;
     }
+    [[nodiscard]] bool tells_cached(bool told, bool finished) override {
+        tells_cached_ = tells_cached_ || told;
+        if (!tells_cached_ && finished && ++untold_ == kUntoldUntilAWord &&
+            options_.dialect.dialect != Dialect::kSglang) {
+            log_info(
+                "The engine has not said of any prompt how much of it was cached; vLLM does so "
+                "with --enable-prompt-tokens-details.",
+                {{"engine", options_.url.authority}, {"requests", untold_}});
+        }
+        return tells_cached_;
+    }
+    void doubt() override {
+        doubted_ = true;
+        timer_->cancel();
+    }
     void count(std::uint64_t prompt, std::uint64_t cached, std::uint64_t generated) override {
+        if (prompt + generated > 0) lives();
         const std::scoped_lock lock(mutex_);
         passes_.decode_tokens += generated;
         passes_.cached_tokens += cached;
@@ -319,11 +351,17 @@ class HttpEngine final : public Engine, public CallHost {
             {
                 const std::scoped_lock lock(mutex_);
                 if (stopping_) return;
-                busy = accepted_ > 0 || seen_.running + seen_.waiting > 0;
+                busy = accepted_ > 0 || seen_.running + seen_.waiting > 0 || failures_ > 0;
             }
+            send_canary();
             timer_->expires_after(busy ? options_.look_every : options_.look_idle_every);
             timer_->async_wait([this](const boost::system::error_code& ec) {
-                if (!ec) look();
+                if (ec && !doubted_) return;
+                {
+                    const std::scoped_lock lock(mutex_);
+                    if (stopping_) return;
+                }
+                look();
             });
         };
         const auto asked = [this, heard](int status, const std::string& /*body*/,
@@ -343,14 +381,66 @@ class HttpEngine final : public Engine, public CallHost {
         // Servers without such a route are as healthy as they answer.
         const bool well = status == 200 || status == 404;
         failures_ = well ? 0 : failures_ + 1;
-        const bool now = failures_ < kFailuresUntilUnhealthy;
+        if (!well) {
+            doubted_ = true;
+        } else if (std::exchange(doubted_, false) && options_.on_back) {
+            options_.on_back();
+        }
+        show_health(fmt::format("its /health gives {}",
+                                status == 0 ? "no answer" : std::to_string(status)));
+    }
+    void show_health(std::string_view why) {
+        const bool now = failures_ < kFailuresUntilUnhealthy && !dead_;
         if (now == healthy_.exchange(now)) return;
         if (now) {
-            log_info("The engine answers again.", {{"engine", options_.url.authority}});
+            log_info("The engine is well again.", {{"engine", options_.url.authority}});
         } else {
-            log_warn("The engine does not answer /health any more.",
-                     {{"engine", options_.url.authority}, {"status", status}});
+            log_warn("The engine is not well.",
+                     {{"engine", options_.url.authority}, {"reason", why}});
         }
+        if (options_.on_health) options_.on_health(now, now ? std::string_view() : why);
+    }
+    /// It has generated something.
+    void lives() {
+        last_token_ = clock_.now();
+        if (!std::exchange(dead_, false)) return;
+        show_health({});
+    }
+    /// One token, where none has come for long.
+    void send_canary() {
+        if (options_.canary_every.count() == 0 || canary_out_ || failures_ > 0) return;
+        const TimePoint now = clock_.now();
+        if (!dead_ && now - last_token_ < options_.canary_every) return;
+        GenerateRequest one;
+        one.prompt = {kCanaryToken};
+        one.sampling.temperature = 0;
+        one.max_tokens = 1;
+        one.ignore_eos = true;
+        net::HttpCallRequest request{.method = "POST",
+                                     .path = std::string(path_of(options_.dialect.dialect)),
+                                     .headers = {{"Content-Type", "application/json"}},
+                                     .deadline = Deadline::after(now, options_.canary_within)};
+        const std::string name = fmt::format("stator-{:x}-canary-{}", tag_, canaries_++);
+        if (!append_request_body(request.body, one, options_.dialect, name)) return;
+        if (options_.rank) {
+            request.headers.emplace_back("X-data-parallel-rank", std::to_string(*options_.rank));
+        }
+        canary_out_ = true;
+        const auto heard = [this, now](int status, const std::string& /*body*/,
+                                       const HttpFailure* failure) {
+            canary_out_ = false;
+            // What is refused is answered, too; no connection is for /health to find.
+            if (failure == nullptr && status < 500) return lives();
+            if (last_token_ > now) return;
+            if (failure != nullptr && failure->kind != HttpFailure::Kind::kTimeout) return;
+            dead_ = true;
+            show_health(
+                failure != nullptr
+                    ? fmt::format("no token came within {} ms", options_.canary_within.count())
+                    : fmt::format("asked for a token it answered {}", status));
+        };
+        (void)pool_->start(std::move(request),
+                           std::make_shared<WholeAnswer>(kMaxCanaryBytes, heard));
     }
     void take_metrics(const std::string& text) {
         const auto ranks = read_engine_metrics(text);
@@ -387,6 +477,13 @@ class HttpEngine final : public Engine, public CallHost {
     std::size_t ended_ = 0;
     bool flush_scheduled_ = false;
     int failures_ = 0;
+    bool doubted_ = false;
+    bool tells_cached_ = false;
+    std::uint32_t untold_ = 0;
+    TimePoint last_token_;
+    std::uint64_t canaries_ = 0;
+    bool canary_out_ = false;
+    bool dead_ = false;
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "stator/engine/dialects/engine_metrics.h"
@@ -29,6 +30,9 @@ struct HttpEngineOptions {
     /// meet it. SGLang: its host and SglangServerInfo::bootstrap_port. Mooncake: with the engine's
     /// id too. Where it is not set, prefill legs are refused.
     MeetingPlace meeting;
+    /// It generates and computes no prompts, as an SGLang with --disaggregation-mode decode: what
+    /// comes without another engine's KV is refused (kUnavailable), for ranks that can do it.
+    bool decodes_only = false;
     /// How long others may come for the KV of a prefill leg: less than the engine keeps it, which
     /// is 30 s with vLLM's NIXL unless it is told otherwise.
     std::chrono::milliseconds handoff_lease{25'000};
@@ -46,6 +50,18 @@ struct HttpEngineOptions {
     std::chrono::milliseconds look_every{1'000};
     std::chrono::milliseconds look_idle_every{5'000};
     std::size_t max_connections = 4096;
+    /// Without a token of the engine for so long it is asked for one, to see whether it is up but
+    /// dead. 0: never. An engine that does not give it within canary_within is not healthy until it
+    /// gives one again.
+    std::chrono::milliseconds canary_every{0};
+    std::chrono::milliseconds canary_within{30'000};
+    // Called on the engine's own thread; must not block.
+    /// Its health has changed; `why` where it is not well.
+    std::function<void(bool healthy, std::string_view why)> on_health;
+    /// It answers after it did not: it may be another process by now.
+    std::function<void()> on_back;
+    /// On the thread of submit(), before the engine has it.
+    std::function<void(const protocol::GenerateRequest&)> on_submit;
 };
 
 /// Talks to one engine. kInvalidArgument: the reasons of net::HttpPool::create().

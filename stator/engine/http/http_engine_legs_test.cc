@@ -353,6 +353,19 @@ TEST_F(HttpEngineLegsTest, KvThatIsNotComingIsNotWaitedFor) {
         << "nor does the other one wait for ever";
 }
 
+TEST_F(HttpEngineLegsTest, OneThatComputesNoPromptsSaysSo) {
+    HttpEngineOptions options;
+    options.decodes_only = true;
+    start_as(KvConnector::kVllmNixl, answer(prefilled(kParams)), streams(), std::move(options));
+    const auto handoff = handoff_of(1);
+    ASSERT_TRUE(handoff);
+    EXPECT_EQ(end_of(decode(2, handoff)).finish, FinishReason::kLength);
+    EXPECT_EQ(engine_->submit(decode(3, nullptr), sink_).error().code, ErrorCode::kUnavailable);
+    const auto whole = engine_->submit(request(4), sink_);
+    ASSERT_FALSE(whole);
+    EXPECT_TRUE(whole.error().retryable);
+}
+
 TEST_F(HttpEngineLegsTest, LegsThatItCantDoAreRefused) {
     start_as(KvConnector::kNone, streams(), streams());
     EXPECT_EQ(engine_->submit(prefill(1), sink_).error().code, ErrorCode::kUnsupported);

@@ -26,7 +26,8 @@ TEST_F(HttpEngineTest, TokensComeAsTheyStreamAndTheEndWithItsUsage) {
     EXPECT_EQ(seen.events.back().finish, FinishReason::kLength);
     EXPECT_EQ(seen.events.back().prompt_tokens, 4U);
     EXPECT_EQ(seen.events.back().cached_tokens, 2U);
-    EXPECT_EQ(seen.events.front().prompt_tokens, 4U);
+    // What was cached is not known yet.
+    EXPECT_EQ(seen.events.front().prompt_tokens, 0U);
     const auto sent = last_request();
     EXPECT_THAT(sent, HasSubstr("POST /v1/completions HTTP/1.1\r\n"));
     EXPECT_THAT(sent, HasSubstr("Authorization: Bearer secret\r\n"));
@@ -179,6 +180,120 @@ TEST_F(HttpEngineTest, AnEngineThatIsSickIsNotHealthyUntilItIsWell) {
     EXPECT_TRUE(eventually([&] { return !engine_->healthy(); }));
     sick_ = false;
     EXPECT_TRUE(eventually([&] { return engine_->healthy(); }));
+}
+
+std::string usage_alone(int prompt) {
+    return chunk(fmt::format(
+               R"({{"choices":[],"usage":{{"prompt_tokens":{},"prompt_tokens_details":null}}}})",
+               prompt)) +
+           chunk("[DONE]") + "0\r\n\r\n";
+}
+
+TEST_F(HttpEngineTest, WhatWasCachedIsUnknownUntilTheEngineHasSaidItOnce) {
+    std::atomic<int> asked{0};
+    start([&](ScriptedConnection& c, const std::string&) {
+        const bool tells = asked++ == 1;
+        c.send(kStreamHead + tokens("[10]") + tokens("[11]", "\"length\"") +
+               (tells ? usage(4, 3) : usage_alone(4)));
+    });
+    const auto last = [&](std::uint64_t id) {
+        EXPECT_TRUE(engine_->submit(request(id), sink_));
+        return sink_->wait_end(id).events.back();
+    };
+    EXPECT_EQ(last(1).prompt_tokens, 0U);  // nothing, or it does not tell
+    const auto told = last(2);
+    EXPECT_EQ(told.prompt_tokens, 4U);
+    EXPECT_EQ(told.cached_tokens, 3U);
+    const auto none = last(3);  // one that tells leaves out a 0
+    EXPECT_EQ(none.prompt_tokens, 4U);
+    EXPECT_EQ(none.cached_tokens, 0U);
+}
+
+TEST_F(HttpEngineTest, OneThatIsNotWellTakesNothing) {
+    std::atomic<int> told_sick{0};
+    std::atomic<int> told_well{0};
+    std::atomic<int> back{0};
+    HttpEngineOptions options;
+    options.on_health = [&](bool well, std::string_view why) {
+        EXPECT_EQ(well, why.empty());
+        ++(well ? told_well : told_sick);
+    };
+    options.on_back = [&] { ++back; };
+    start([](ScriptedConnection& c, const std::string&) { c.await_end(); }, std::move(options));
+    sick_ = true;
+    ASSERT_TRUE(eventually([&] { return !engine_->healthy(); }));
+    const auto refused = engine_->submit(request(1), sink_);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kUnavailable);
+    EXPECT_TRUE(refused.error().retryable);
+    EXPECT_EQ(back, 0);
+    sick_ = false;
+    ASSERT_TRUE(eventually([&] { return engine_->healthy() && told_well == 1; }));
+    EXPECT_EQ(told_sick, 1);
+    EXPECT_EQ(back, 1);
+}
+
+TEST_F(HttpEngineTest, ALostConnectionIsReasonToLookAgain) {
+    std::atomic<int> back{0};
+    HttpEngineOptions options;
+    options.on_back = [&] { ++back; };
+    start(
+        [](ScriptedConnection& c, const std::string&) {
+            c.send(kStreamHead + tokens("[10]"));
+            c.reset();
+        },
+        std::move(options));
+    ASSERT_TRUE(engine_->submit(request(1), sink_));
+    (void)sink_->wait_end(1);
+    EXPECT_TRUE(eventually([&] { return back == 1; }));
+    EXPECT_TRUE(engine_->healthy());
+}
+
+TEST_F(HttpEngineTest, OneThatIsUpButDeadIsNotHealthyUntilItGivesAToken) {
+    std::atomic<bool> dead{true};
+    HttpEngineOptions options;
+    options.info.max_running = 4;
+    options.canary_every = 20ms;
+    options.canary_within = 200ms;
+    start(
+        [&](ScriptedConnection& c, const std::string&) {
+            if (dead) {
+                c.await_end();
+            } else {
+                c.send(kStreamHead + tokens("[10]", "\"length\"") + usage(1, 0));
+            }
+        },
+        std::move(options));
+    ASSERT_TRUE(eventually([&] { return !engine_->healthy(); }));
+    EXPECT_THAT(last_request(), HasSubstr(R"("prompt":[1])"));
+    EXPECT_THAT(last_request(), HasSubstr(R"("max_tokens":1)"));
+    dead = false;
+    EXPECT_TRUE(eventually([&] { return engine_->healthy(); }));
+}
+
+TEST_F(HttpEngineTest, ACanaryThatIsRefusedIsAnsweredAllTheSame) {
+    std::atomic<int> asked{0};
+    HttpEngineOptions options;
+    options.canary_every = 20ms;
+    start(
+        [&](ScriptedConnection& c, const std::string&) {
+            ++asked;
+            c.answer("{}", "400 Bad Request");
+        },
+        std::move(options));
+    EXPECT_TRUE(eventually([&] { return asked > 3; }));
+    EXPECT_TRUE(engine_->healthy());
+}
+
+TEST_F(HttpEngineTest, SubmittersAreHeardBeforeTheEngine) {
+    std::atomic<std::uint64_t> salt{0};
+    HttpEngineOptions options;
+    options.on_submit = [&](const protocol::GenerateRequest& r) { salt = r.cache_salt; };
+    start([](ScriptedConnection& c, const std::string&) { c.await_end(); }, std::move(options));
+    auto r = request(1);
+    r.cache_salt = 7;
+    ASSERT_TRUE(engine_->submit(r, sink_));
+    EXPECT_EQ(salt, 7U);
 }
 
 }  // namespace

@@ -37,15 +37,15 @@ std::shared_ptr<protocol::Handoff> handoff_of(const GenerateRequest& request, st
 }  // namespace
 
 PrefillLeg::PrefillLeg(CallHost& host, const GenerateRequest& request, KvConnector connector,
-                       std::string layout, std::string object, std::chrono::milliseconds lease,
-                       std::shared_ptr<StepSink> sink)
+                       std::string layout, std::string object, Deadline deadline,
+                       std::chrono::milliseconds lease, std::shared_ptr<StepSink> sink)
     : host_(host),
       sink_(std::move(sink)),
       connector_(connector),
       lease_(lease),
       prompt_(request.prompt.size()),
       resumed_(request.resumed_tokens),
-      deadline_(request.deadline),
+      deadline_(deadline),
       handoff_(handoff_of(request, std::move(layout))) {
     id = request.id;
     handoff_->object = std::move(object);
@@ -54,7 +54,7 @@ PrefillLeg::PrefillLeg(CallHost& host, const GenerateRequest& request, KvConnect
 void PrefillLeg::started() {
     if (!is_early(connector_)) return;
     handoff_->early = true;
-    hand_off(0);
+    hand_off(std::nullopt);
     host_.handed_off(id, handoff_->id);
 }
 
@@ -65,7 +65,7 @@ void PrefillLeg::on_body(std::string_view piece, TimePoint /*at*/) {
 
 Result<PrefillAnswer> PrefillLeg::outcome(const HttpFailure* failure) {
     if (failure != nullptr) {
-        auto why = call_error(*failure, deadline_, host_.clock().now());
+        auto why = call_error(host_, *failure, deadline_);
         if (why) return tl::unexpected(std::move(*why));
         return error(ErrorCode::kCancelled, "the request was cancelled");
     }
@@ -78,7 +78,12 @@ Result<PrefillAnswer> PrefillLeg::outcome(const HttpFailure* failure) {
 void PrefillLeg::on_end(const HttpFailure* failure, TimePoint /*at*/) {
     const auto keep = shared_from_this();
     auto answer = outcome(failure);
-    if (answer) host_.count(prompt_, answer->cached_tokens, 0);
+    std::optional<std::uint32_t> cached;
+    if (answer) {
+        cached = answer->cached_tokens;
+        if (host_.tells_cached(cached.has_value(), true) && !cached) cached = 0;
+        host_.count(prompt_, cached.value_or(0), 0);
+    }
     if (handed_) {
         if (!answer && !cancelled) {
             log_warn("The engine failed at a prompt whose KV another engine waits for.",
@@ -88,7 +93,7 @@ void PrefillLeg::on_end(const HttpFailure* failure, TimePoint /*at*/) {
     }
     if (answer && !cancelled) {
         handoff_->object = std::move(answer->object);
-        hand_off(answer->cached_tokens);
+        hand_off(cached);
         return host_.ended(id);
     }
     StepEvent event;
@@ -101,20 +106,21 @@ void PrefillLeg::on_end(const HttpFailure* failure, TimePoint /*at*/) {
     host_.ended(id);
 }
 
-void PrefillLeg::hand_off(std::uint32_t cached_tokens) {
+void PrefillLeg::hand_off(std::optional<std::uint32_t> cached_tokens) {
     handed_ = true;
     handoff_->expires = Deadline::after(host_.clock().now(), lease_);
     StepEvent event;
     event.finish = FinishReason::kHandoff;
     event.handoff = handoff_;
-    event.cached_tokens = cached_tokens;
+    if (cached_tokens) {
+        event.prompt_tokens = static_cast<std::uint32_t>(prompt_) - resumed_;
+        event.cached_tokens = std::min(*cached_tokens, event.prompt_tokens);
+    }
     end(std::move(event));
 }
 
 void PrefillLeg::end(StepEvent event) {
     event.id = id;
-    event.prompt_tokens = static_cast<std::uint32_t>(prompt_) - resumed_;
-    event.cached_tokens = std::min(event.cached_tokens, event.prompt_tokens);
     StepBatch& batch = host_.batch_of(sink_);
     event.first = static_cast<std::uint32_t>(batch.tokens.size());
     batch.events.push_back(std::move(event));

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "stator/engine/dialects/kv_connector.h"
@@ -19,11 +20,11 @@ class PrefillLeg final : public net::HttpCallHandler,
                          public ActiveCall,
                          public std::enable_shared_from_this<PrefillLeg> {
   public:
-    /// `object`: minted, of an early connector; else empty. `lease`: how long after its end the
-    /// engine keeps what nobody has fetched.
+    /// `object`: minted, of an early connector; else empty. `deadline`: the call's. `lease`: how
+    /// long after its end the engine keeps what nobody has fetched.
     PrefillLeg(CallHost& host, const protocol::GenerateRequest& request, KvConnector connector,
-               std::string layout, std::string object, std::chrono::milliseconds lease,
-               std::shared_ptr<StepSink> sink);
+               std::string layout, std::string object, Deadline deadline,
+               std::chrono::milliseconds lease, std::shared_ptr<StepSink> sink);
 
     /// The call is on its way.
     void started();
@@ -35,7 +36,8 @@ class PrefillLeg final : public net::HttpCallHandler,
 
   private:
     [[nodiscard]] Result<PrefillAnswer> outcome(const net::HttpFailure* failure);
-    void hand_off(std::uint32_t cached_tokens);
+    /// nullopt: the engine has not said so.
+    void hand_off(std::optional<std::uint32_t> cached_tokens);
     void end(protocol::StepEvent event);
 
     CallHost& host_;

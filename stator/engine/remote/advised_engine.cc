@@ -226,7 +226,11 @@ void Bookings::look_at(const StepBatch& batch) {
             }
         }
         if (booking.empty()) continue;
-        if (first) client_->first_token(booking, event.cached_tokens);
+        if (first) {
+            client_->first_token(booking, event.prompt_tokens == 0
+                                              ? std::nullopt
+                                              : std::optional(event.cached_tokens));
+        }
         if (event.finish) client_->release(booking);
     }
 }

@@ -26,7 +26,7 @@ class ToldRouter final : public routing::RouterClient {
         asked_.push_back(std::move(done));
         changed_.notify_all();
     }
-    void first_token(const std::string& booking, std::uint32_t /*cached*/) override {
+    void first_token(const std::string& booking, std::optional<std::uint32_t> /*cached*/) override {
         const std::scoped_lock lock(mutex_);
         said_.first_tokens.push_back(booking);
     }

@@ -96,6 +96,10 @@ void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
         out.error = error(ErrorCode::kAborted, "the worker ended the request").value();
     }
     if (!call.first_token && event.count > 0 && call.route) first_token(call, event);
+    if (event.finish && call.cached_untold && event.prompt_tokens != 0 && call.route) {
+        call.cached_untold = false;
+        calls_.router().cached_told(*call.route, event.cached_tokens);
+    }
     if (event.finish == FinishReason::kHandoff && call.life.leg() == protocol::Leg::kEncode) {
         note_encoded(call);
     }
@@ -128,11 +132,14 @@ void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
 void CallRoom::first_token(Call& call, const StepEvent& event) {
     call.first_token = true;
     if (call.life.leg() != protocol::Leg::kDecode) {
-        calls_.router().first_token(*call.route, event.cached_tokens, call.chosen_at);
+        call.cached_untold = event.prompt_tokens == 0;
+        calls_.router().first_token(
+            *call.route, call.cached_untold ? std::nullopt : std::optional(event.cached_tokens),
+            call.chosen_at);
     } else if (call.route->leg == protocol::Leg::kPrefill) {
         if (call.life.handoff_is_early()) {
             // Only now; what of it was cached nobody has said.
-            calls_.router().prompt_computed(*call.route, call.route->cached_tokens);
+            calls_.router().prompt_computed(*call.route, std::nullopt);
         }
         calls_.router().handed_over(*call.route, call.chosen_at);
     }
@@ -153,7 +160,9 @@ void CallRoom::leg_ended(const std::shared_ptr<Call>& call, const StepEvent& eve
         calls_.migrations.add();  // its media could not be had
     } else if (call->life.has_handoff()) {
         if (call->route && !call->life.handoff_is_early()) {
-            calls_.router().prompt_computed(*call->route, event.cached_tokens);
+            calls_.router().prompt_computed(*call->route, event.prompt_tokens == 0
+                                                              ? std::nullopt
+                                                              : std::optional(event.cached_tokens));
         }
         calls_.splits.add();
     } else {

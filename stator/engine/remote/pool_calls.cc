@@ -142,6 +142,7 @@ Result<bool> PoolCalls::choose(Call& call, bool may_wait) {
     call.route = *route;
     call.chosen_at = clock.now();
     call.first_token = false;
+    call.cached_untold = false;
     return true;
 }
 

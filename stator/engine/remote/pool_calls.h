@@ -55,10 +55,11 @@ struct Call {
     std::optional<routing::Route> route;  ///< booked; goes with the slot
     TimePoint chosen_at;
     TimePoint submitted;
-    bool queued = false;       ///< in the queue, which may have given it a rank meanwhile
-    TimePoint queued_since;    ///< this time
-    TimePoint tried_until;     ///< while it is queued: then those that refused are asked again
-    bool first_token = false;  ///< on the present worker
+    bool queued = false;         ///< in the queue, which may have given it a rank meanwhile
+    TimePoint queued_since;      ///< this time
+    TimePoint tried_until;       ///< while it is queued: then those that refused are asked again
+    bool first_token = false;    ///< on the present worker
+    bool cached_untold = false;  ///< by the present worker, with its first token
     std::optional<requests::StreamId> stream;  ///< while a worker computes it
     /// Who has left a handoff that is an engine's own, and in which stream: nobody but its worker
     /// can release it.

@@ -245,9 +245,9 @@ Result<std::string> RouterApi::reserve(JsonView body, bool trusted) {
 Result<std::string> RouterApi::first_token(JsonView body) {
     const auto id = take_booking(body);
     if (!id) return tl::unexpected(id.error());
-    std::int64_t cached = 0;
+    std::optional<std::int64_t> said;
     constexpr std::int64_t kMost = std::numeric_limits<std::uint32_t>::max();
-    if (auto ok = take_number(body, "cached_tokens", 0, kMost, cached); !ok) {
+    if (auto ok = take_number(body, "cached_tokens", 0, kMost, said); !ok) {
         return tl::unexpected(ok.error());
     }
     std::optional<Booked> booked;
@@ -256,7 +256,9 @@ Result<std::string> RouterApi::first_token(JsonView body) {
         if (const auto at = bookings_.find(*id); at != bookings_.end()) booked = at->second;
     }
     if (!booked) return no_booking();
-    booked->router->first_token(booked->route, static_cast<std::uint32_t>(cached), booked->at);
+    std::optional<std::uint32_t> cached;
+    if (said) cached = static_cast<std::uint32_t>(*said);
+    booked->router->first_token(booked->route, cached, booked->at);
     return R"({"ok":true})";
 }
 

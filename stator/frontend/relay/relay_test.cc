@@ -262,6 +262,15 @@ TEST(Relay, WhatIsNotForClientsIsRefused) {
     expect_error(door.chat(R"(,"kv_transfer_params":{"remote_host":"x"})"), 400,
                  "kv_transfer_params", "");
     EXPECT_EQ(door.chat(R"(,"kv_transfer_params":null)").status, 200);
+    // Where a name is there twice, engines take the last one.
+    expect_error(door.chat(R"(,"bootstrap_room":null,"bootstrap_room":7)"), 400, "bootstrap_room",
+                 "");
+    // These reach an engine's core as they are.
+    expect_error(door.chat(R"(,"vllm_xargs":{"kv_transfer_params":{"do_remote_prefill":true}})"),
+                 400, "kv_transfer_params", "");
+    expect_error(door.chat(R"(,"sampling_params":{"extra_args":{"ec_transfer_params":{"a":{}}}})"),
+                 400, "ec_transfer_params", "");
+    EXPECT_EQ(door.chat(R"(,"vllm_xargs":{"kv_cache_report_mode":"full"})").status, 200);
     EXPECT_EQ(door.send("POST", kChat, "[1]").status, 400);
     EXPECT_EQ(door.send("POST", kChat, "{").status, 400);
     EXPECT_EQ(door.send("POST", kChat, "{}").status, 400);
