@@ -526,12 +526,12 @@ void PoolRouter::prompt_computed(const Route& route, std::optional<std::uint32_t
     if (cached_tokens) compare(route, *cached_tokens);
 }
 
-void PoolRouter::cached_told(const Route& route, std::uint32_t cached_tokens) {
+void PoolRouter::cached_told(const Route& route, std::optional<std::uint32_t> cached_tokens) {
     {
         const std::scoped_lock lock(mutex_);
-        router_.on_cached_told(route.booking, cached_tokens);
+        router_.on_cached_told(route.booking, cached_tokens.value_or(route.cached_tokens));
     }
-    compare(route, cached_tokens);
+    if (cached_tokens) compare(route, *cached_tokens);
 }
 
 /// What was predicted with what there was.

@@ -109,8 +109,9 @@ class PoolRouter {
                      TimePoint chosen_at);
     /// The same in two parts, of a pair: the prefill leg has ended …
     void prompt_computed(const Route& route, std::optional<std::uint32_t> cached_tokens);
-    /// Said later than with the first token, before ended().
-    void cached_told(const Route& route, std::uint32_t cached_tokens);
+    /// Said later than with the first token, before ended(). None: its engine does not say, and
+    /// what was predicted is all there is to learn from.
+    void cached_told(const Route& route, std::optional<std::uint32_t> cached_tokens);
     /// … and its decode leg has given the first token.
     void handed_over(const Route& route, TimePoint chosen_at);
     /// An encode leg has ended with the item's embeddings.

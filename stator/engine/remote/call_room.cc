@@ -96,9 +96,10 @@ void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
         out.error = error(ErrorCode::kAborted, "the worker ended the request").value();
     }
     if (!call.first_token && event.count > 0 && call.route) first_token(call, event);
-    if (event.finish && call.cached_untold && event.prompt_tokens != 0 && call.route) {
-        call.cached_untold = false;
-        calls_.router().cached_told(*call.route, event.cached_tokens);
+    if (event.finish && std::exchange(call.cached_untold, false) && call.route) {
+        calls_.router().cached_told(*call.route, event.prompt_tokens == 0
+                                                     ? std::nullopt
+                                                     : std::optional(event.cached_tokens));
     }
     if (event.finish == FinishReason::kHandoff && call.life.leg() == protocol::Leg::kEncode) {
         note_encoded(call);
