@@ -10,6 +10,7 @@
 
 #include "stator/base/clock.h"
 #include "stator/base/log.h"
+#include "stator/cli/attached_connector.h"
 #include "stator/cli/model_parts.h"
 #include "stator/cli/text_file.h"
 #include "stator/codec/json.h"
@@ -125,6 +126,8 @@ Result<FoundAttached> find_attached(const config::Settings& settings) {
             options->probe, [&](std::string_view path) { return (*client)->ask(path); });
         if (found) {
             log_found(*options, *found);
+            auto set = set_connector(settings, *found, *options);
+            if (!set) return tl::unexpected(set.error());
             return FoundAttached{std::move(*options), std::move(*found)};
         }
         if (found.error().code != ErrorCode::kUnavailable) return tl::unexpected(found.error());

@@ -53,6 +53,8 @@ Handoffs handoffs_of(const config::Settings& settings) {
                        std::ranges::any_of(settings.worker.roles, [](const std::string& role) {
                            return role != "aggregated";
                        });
+    // Engines of others hand over themselves.
+    if (settings.engine.kind == config::EngineKind::kAttached) return Handoffs::kNone;
     if (makes) return Handoffs::kMade;
     // Who computes a model itself may be sent pictures that others have encoded.
     using Kind = config::EngineKind;

@@ -52,7 +52,7 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
         if (engine.attached) {
             // Nobody tells of its weights but by name.
             card.weights_digest = fmt::format("engine:{}", engine.title);
-            card.kv_layout = info.kind;
+            card.kv_layout = info.kv_layout.empty() ? info.kind : info.kv_layout;
         } else if (info.kind == kImitation) {
             // Its vocabulary is all that is used: nobody may take it for the model itself.
             card.weights_digest = info.kind;

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "stator/cli/attached_connector.h"
 #include "stator/cli/curve_keys.h"
 #include "stator/cli/transfer_setup.h"
 #include "stator/cli/worker_processes.h"
@@ -70,6 +71,9 @@ Result<worker::WorkerOptions> common_options(const config::Settings& settings,
     if (!roles) return tl::unexpected(roles.error());
     o.roles = std::move(*roles);
     o.claim_within = settings.transfer.timeout;
+    auto connector = connector_of(settings);
+    if (!connector) return tl::unexpected(connector.error());
+    o.kv_method = method_of(*connector);
     if (!s.events_key_file.empty()) {
         auto keys = read_curve_keys(s.events_key_file);
         if (!keys) return tl::unexpected(keys.error());

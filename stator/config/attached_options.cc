@@ -107,6 +107,17 @@ void add_attached_options(std::vector<Option>& t) {
             .range(1, 1024)
             .in("ranks")
             .unset("as it says, else 1"));
+    t.push_back(option<&S::engine, &E::connector>(
+        "engine.connector", "--engine-connector",
+        "How an attached vLLM hands the KV of prompts to others, or takes it, as its "
+        "--kv-transfer-config says: nixl, shared (ExampleConnector, LMCache) or mooncake. With "
+        "--role prefill or decode; the other engines need none."));
+    t.push_back(option<&S::engine, &E::bootstrap>(
+                    "engine.bootstrap", "--engine-bootstrap",
+                    "Where engines that decode meet an attached SGLang, or vLLM with mooncake, "
+                    "that computes prompts. If empty: its host, and the port that it says, else "
+                    "8998.")
+                    .in("host:port"));
     t.push_back(option<&S::engine, &E::wait>(
                     "engine.wait", "--engine-wait",
                     "How long to wait for an attached engine that does not answer yet. 0: as long "

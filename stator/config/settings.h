@@ -63,6 +63,8 @@ struct EngineSettings {
     std::vector<std::string> replay;       ///< likewise
     std::string key_file;
     std::optional<std::uint32_t> dp_ranks;
+    std::string connector;
+    std::string bootstrap;
     std::chrono::milliseconds wait{0};
     std::chrono::milliseconds canary{30'000};
     std::chrono::milliseconds canary_within{30'000};

@@ -29,6 +29,10 @@ struct EngineInfo {
     /// What a KV handoff must agree on to be read here; empty: makes and reads none.
     std::string kv_layout = {};
     std::uint64_t kv_bytes_per_token = 0;  ///< of such a handoff; 0 = not known
+    /// Its handoffs are an engine's own (Handoff::object): it makes and takes them without a
+    /// transfer plane, by this way ("vllm/nixl"), which the engine at the other end must have too.
+    /// Empty: they are bytes that the transfer plane moves.
+    std::string kv_method = {};
     /// What its encode legs take: "image", "video"; empty: it has none.
     std::vector<std::string> media = {};
 };
@@ -64,8 +68,8 @@ class Engine {
     /// Ends the request with kCancelled within one step. Unknown and ended ids are ignored.
     virtual void cancel(RequestId id) = 0;
 
-    /// Nobody will claim this handoff, which an encode leg here has left: it may go before its
-    /// lease is over. Best effort.
+    /// Nobody will claim this handoff, which a leg here has left: it may go before its lease is
+    /// over. Best effort; those of others are ignored. May be called from within on_step().
     virtual void release(std::shared_ptr<const protocol::Handoff> /*handoff*/) {}
 
     /// How many leading tokens of the request's prompt need not be computed here: parts of a decode

@@ -8,8 +8,7 @@
 namespace stator::fleet {
 
 /// The least that shows whether an engine makes steps, of what the worker's roles compute: a token,
-/// a prompt of two tokens, or a small dark picture to encode. What a leg leaves expires with its
-/// lease.
+/// a prompt of two tokens, or a small dark picture to encode. What a leg leaves is to be released.
 [[nodiscard]] std::shared_ptr<protocol::GenerateRequest> canary_request(
     const protocol::WorkerInfo& worker);
 

@@ -65,6 +65,8 @@ class Worker {
         StreamEvents& events, std::uint64_t tag) = 0;
     /// The stream is over; nothing more is told of it.
     virtual void cancel(requests::StreamId stream) = 0;
+    /// The handoff that this stream has ended with will not be used; best effort.
+    virtual void release(requests::StreamId /*stream*/) {}
     /// `done` is called on the loop, once, whatever happens.
     virtual void fetch(const requests::Fetch& what,
                        std::function<void(Result<std::string>)> done) = 0;

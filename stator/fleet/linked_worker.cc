@@ -86,6 +86,10 @@ void LinkedWorker::cancel(StreamId stream) {
     }
 }
 
+void LinkedWorker::release(StreamId stream) {
+    if (!over_) link_->release(stream);
+}
+
 void LinkedWorker::fetch(const requests::Fetch& what,
                          std::function<void(Result<std::string>)> done) {
     Result<std::uint64_t> number =
@@ -154,6 +158,10 @@ void LinkedWorker::on_step(StreamId stream, const protocol::StepEvent& event,
     if (known == nullptr) {
         if (over_ || canary_ != stream) return;
         if (event.finish) canary_.reset();
+        if (event.handoff) {
+            // Behind its stream's end.
+            loop_.at_turn_end([self = shared_from_this(), stream] { self->release(stream); });
+        }
         // A refusal shows that the worker is alive, and nothing of its engine.
         if (is_back(event)) canary_back();
         return;

@@ -67,6 +67,7 @@ class LinkedWorker final : public Worker,
         std::shared_ptr<const protocol::GenerateRequest> request, std::uint32_t rank,
         StreamEvents& events, std::uint64_t tag) override;
     void cancel(requests::StreamId stream) override;
+    void release(requests::StreamId stream) override;
     void fetch(const requests::Fetch& what, std::function<void(Result<std::string>)> done) override;
 
     // From the link.

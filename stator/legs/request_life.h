@@ -102,6 +102,8 @@ class RequestLife {
     /// Whether a prefill leg's KV waits to be taken, and until when.
     [[nodiscard]] bool has_handoff() const { return handoff_ != nullptr; }
     [[nodiscard]] Deadline handoff_expires() const { return handoff_->expires; }
+    /// … while its prompt is still being computed.
+    [[nodiscard]] bool handoff_is_early() const { return handoff_ && handoff_->early; }
     /// No rank will decode from it, in time: the prompt is computed again by who generates. As
     /// lost(), but that it costs no move.
     [[nodiscard]] std::optional<protocol::StepEvent> give_up_handoff();

@@ -69,6 +69,12 @@ struct Handoff {
     std::vector<MediaPiece> pieces;  ///< kEmbeddings
     std::string shape;               ///< the engine's own facts for the engine at the other end
     std::vector<TransferPlace> places;
+    /// kKv that an engine of others keeps and its peer fetches by itself: what the one has said of
+    /// it for the other, a JSON object in the words of `layout` ("vllm/nixl"). Then there are no
+    /// bytes, parts or places here, and nothing is claimed: who is given it has it.
+    std::string object = {};
+    /// With `object`: its prompt is still being computed, and its KV follows as it comes.
+    bool early = false;
     Deadline expires;  ///< travels as what is left of it
 };
 
@@ -77,6 +83,7 @@ inline constexpr std::size_t kMaxPlaces = 8;
 inline constexpr std::size_t kMaxHandoffParts = 4096;
 inline constexpr std::size_t kMaxMediaPieces = 256;
 inline constexpr std::size_t kMaxShapeBytes = 16 * 1024;
+inline constexpr std::size_t kMaxObjectBytes = 192 * 1024;
 
 /// Names what KV stands for: SHA-256 over the salt (u64) and the tokens (u32), little-endian.
 /// Tokens of media are tokens::media_token()s, so that the items are named with them.

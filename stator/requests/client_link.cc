@@ -267,6 +267,15 @@ void ClientLink::cancel(StreamId stream, TimePoint /*now*/) {
     append_frame(m.out(m.control()), FrameType::kCancel, kFlagCritical, stream.value, {});
 }
 
+void ClientLink::release(StreamId stream, TimePoint /*now*/) {
+    Impl& m = *impl_;
+    if (m.dead || !m.ready || stream.value == 0 || stream.value >= m.next_stream ||
+        m.streams.find(stream.value) != nullptr) {
+        return;
+    }
+    append_frame(m.out(m.control()), FrameType::kCancel, kFlagCritical, stream.value, {});
+}
+
 Result<std::uint64_t> ClientLink::fetch(const Fetch& fetch, TimePoint now) {
     Impl& m = *impl_;
     if (m.dead || m.doom || !m.ready) {

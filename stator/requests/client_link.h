@@ -112,6 +112,9 @@ class ClientLink {
     /// The stream is over here at once, nothing more is told of it; the worker is told. Unknown:
     /// ignored. May be called from on_step.
     void cancel(StreamId stream, TimePoint now);
+    /// The handoff that this stream has ended with will not be used: the worker is told, as by a
+    /// cancel that comes late. Nothing where the stream is still open.
+    void release(StreamId stream, TimePoint now);
     /// The answer comes by on_fetched with the number returned.
     [[nodiscard]] Result<std::uint64_t> fetch(const Fetch& fetch, TimePoint now);
 

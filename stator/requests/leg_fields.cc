@@ -127,7 +127,8 @@ Result<void> read_place(MsgpackReader& r, TransferPlace& place) {
 
 void write_handoff(MsgpackWriter& w, const Handoff& h, TimePoint now) {
     w.map(7 + (h.parts.empty() ? 0U : 1U) + (h.pieces.empty() ? 0U : 1U) +
-          (h.shape.empty() ? 0U : 1U) + (h.expires.is_never() ? 0U : 1U));
+          (h.shape.empty() ? 0U : 1U) + (h.object.empty() ? 0U : 1U) + (h.early ? 1U : 0U) +
+          (h.expires.is_never() ? 0U : 1U));
     w.string("k").number(static_cast<std::uint64_t>(h.kind));
     w.string("id").binary(as_text(h.id));
     w.string("size").number(h.bytes);
@@ -141,6 +142,8 @@ void write_handoff(MsgpackWriter& w, const Handoff& h, TimePoint now) {
         for (const MediaPiece& piece : h.pieces) write_piece(w, piece);
     }
     if (!h.shape.empty()) w.string("shape").binary(h.shape);
+    if (!h.object.empty()) w.string("obj").binary(h.object);
+    if (h.early) w.string("early").boolean(true);
     w.string("at").array(h.places.size());
     for (const TransferPlace& place : h.places) {
         w.array(2);
@@ -184,6 +187,8 @@ Result<void> read_handoff_map(MsgpackReader& r, Handoff& h, TimePoint now) {
             return read_array(r, h.pieces, protocol::kMaxMediaPieces, read_piece);
         }
         if (key == "shape") return read_bytes(r, h.shape, protocol::kMaxShapeBytes);
+        if (key == "obj") return read_bytes(r, h.object, protocol::kMaxObjectBytes);
+        if (key == "early") return read_value(r, h.early);
         if (key == "at") return read_array(r, h.places, protocol::kMaxPlaces, read_place);
         if (key == "left") return read_expiry(r, h, now);
         return Field::unknown();
@@ -371,10 +376,21 @@ Result<void> check_handoff(const Handoff& h) {
     }
     if (h.parts.size() > protocol::kMaxHandoffParts ||
         h.pieces.size() > protocol::kMaxMediaPieces || h.places.size() > protocol::kMaxPlaces ||
-        h.shape.size() > protocol::kMaxShapeBytes || h.layout.size() > kMaxNameBytes) {
+        h.shape.size() > protocol::kMaxShapeBytes || h.layout.size() > kMaxNameBytes ||
+        h.object.size() > protocol::kMaxObjectBytes) {
         return error(ErrorCode::kTooLarge,
-                     "a handoff with {} parts, {} pieces, {} places, {} bytes of shape",
-                     h.parts.size(), h.pieces.size(), h.places.size(), h.shape.size());
+                     "a handoff with {} parts, {} pieces, {} places, {} bytes of shape, {} of an "
+                     "engine's object",
+                     h.parts.size(), h.pieces.size(), h.places.size(), h.shape.size(),
+                     h.object.size());
+    }
+    if (!h.object.empty() &&
+        (h.kind != Handoff::Kind::kKv || h.bytes != 0 || !h.parts.empty() || !h.places.empty())) {
+        return error(ErrorCode::kInvalidArgument,
+                     "an engine's object with bytes of ours, or of another kind than KV");
+    }
+    if (h.early && h.object.empty()) {
+        return error(ErrorCode::kInvalidArgument, "an early handoff without an engine's object");
     }
     for (const TransferPlace& place : h.places) {
         if (place.address.size() <= protocol::kMaxPlaceBytes &&

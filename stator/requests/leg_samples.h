@@ -16,7 +16,8 @@ namespace stator::requests {
 inline bool same(const protocol::Handoff& a, const protocol::Handoff& b) {
     return a.kind == b.kind && a.id == b.id && a.bytes == b.bytes && a.layout == b.layout &&
            a.content == b.content && a.tokens == b.tokens && a.parts == b.parts &&
-           a.pieces == b.pieces && a.shape == b.shape && a.places == b.places;
+           a.pieces == b.pieces && a.shape == b.shape && a.places == b.places &&
+           a.object == b.object && a.early == b.early;
 }
 
 inline bool same(const std::shared_ptr<const protocol::Handoff>& a,
@@ -58,6 +59,17 @@ class LegSamples {
             first += n;
         }
         if (!h->parts.empty()) h->parts.back().tokens += tokens - first;
+        return h;
+    }
+    /// KV that engines move among themselves.
+    std::shared_ptr<const protocol::Handoff> object(std::uint32_t tokens, std::size_t size) {
+        auto h = common();
+        h->kind = protocol::Handoff::Kind::kKv;
+        h->layout = "vllm/nixl";
+        h->tokens = tokens;
+        h->places.clear();
+        h->object = bytes(std::max<std::size_t>(1, size));
+        h->early = number(0, 1) == 1;
         return h;
     }
     /// What it becomes in a prompt has `tokens` tokens; `tokens` is at least 2.

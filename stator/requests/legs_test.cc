@@ -47,11 +47,19 @@ bool same(const GenerateRequest& a, const GenerateRequest& b) {
 TEST(HandoffMessage, ComesBackAsItWas) {
     EXPECT_TRUE(rc::check([] {
         LegSamples samples(*rc::gen::arbitrary<std::uint64_t>());
-        Handoff h =
-            samples.number(0, 1) == 0
-                ? *samples.kv(static_cast<std::uint32_t>(samples.number(0, 5000)),
-                              samples.number(0, 40))
-                : *samples.embeddings({}, static_cast<std::uint32_t>(samples.number(2, 3000)));
+        Handoff h;
+        switch (samples.number(0, 2)) {
+            case 0:
+                h = *samples.kv(static_cast<std::uint32_t>(samples.number(0, 5000)),
+                                samples.number(0, 40));
+                break;
+            case 1:
+                h = *samples.object(static_cast<std::uint32_t>(samples.number(0, 5000)),
+                                    samples.number(1, protocol::kMaxObjectBytes));
+                break;
+            default:
+                h = *samples.embeddings({}, static_cast<std::uint32_t>(samples.number(2, 3000)));
+        }
         h.expires = Deadline::after(kNow, milliseconds(samples.number(0, 40'000)));
         const auto read = read_handoff(written(h), kNow);
         RC_ASSERT(read.has_value());
@@ -98,6 +106,26 @@ TEST(HandoffMessage, WhatContradictsItselfIsRefused) {
                 HasSubstr("bytes"));
     EXPECT_THAT(refused([](auto& h) { h.kind = static_cast<Handoff::Kind>(3); }),
                 HasSubstr("value"));
+    const auto object_refused = [&](auto change) {
+        Handoff h = *samples.object(100, 300);
+        change(h);
+        const auto read = read_handoff(written(h), kNow);
+        return read ? std::string("taken") : read.error().message;
+    };
+    EXPECT_EQ(object_refused([](auto&) {}), "taken");
+    EXPECT_THAT(object_refused([](auto& h) { h.bytes = 1; }), HasSubstr("object"));
+    EXPECT_THAT(object_refused([](auto& h) { h.parts = {{0, 100, 0, 0}}; }), HasSubstr("object"));
+    EXPECT_THAT(object_refused([](auto& h) { h.places.push_back({"tcp", "10.0.0.7:1"}); }),
+                HasSubstr("object"));
+    EXPECT_THAT(object_refused([](auto& h) { h.kind = Handoff::Kind::kEmbeddings; }),
+                HasSubstr("object"));
+    EXPECT_THAT(object_refused([](auto& h) {
+                    h.object.clear();
+                    h.early = true;
+                }),
+                HasSubstr("early"));
+    EXPECT_THAT(object_refused([](auto& h) { h.object.resize(protocol::kMaxObjectBytes + 1); }),
+                HasSubstr("bytes"));
     Handoff e = *samples.embeddings({}, 20);
     e.pieces[1].rows -= 1;
     EXPECT_FALSE(read_handoff(written(e), kNow));
@@ -147,7 +175,10 @@ TEST(LegsTest, LegsOfEveryKindAndSizeArriveWhole) {
         RC_ASSERT((q->constraint == nullptr) == (got.constraint == nullptr));
         if (q->constraint) RC_ASSERT(*q->constraint == *got.constraint);
         if (!hands_off(q->leg)) return;
-        const auto result = samples.kv(30'000, samples.number(0, protocol::kMaxHandoffParts));
+        const auto result =
+            samples.number(0, 1) == 0
+                ? samples.kv(30'000, samples.number(0, protocol::kMaxHandoffParts))
+                : samples.object(30'000, samples.number(1, protocol::kMaxObjectBytes));
         net.hand_off(id->value, result);
         net.run();
         RC_ASSERT(net.at_client.lost.empty());
@@ -532,6 +563,27 @@ TEST(LegsTest, ACancelThatCrossesTheHandoffIsTold) {
     EXPECT_EQ(net.at_worker.late_cancelled, std::vector<std::uint32_t>{id->value});
     EXPECT_TRUE(net.at_worker.cancelled.empty());
     EXPECT_EQ(net.at_client.streams[id->value].ends, 0);
+    EXPECT_TRUE(net.at_client.lost.empty());
+}
+
+TEST(LegsTest, AHandoffThatWasTakenInCanBeGivenUp) {
+    MemoryNet net(14);
+    net.start();
+    LegSamples samples(14);
+    const auto id = net.client->open(samples.leg(Leg::kPrefill, 0, 0), 0, 1, net.now);
+    net.run();
+    net.client->release(*id, net.now);
+    net.run();
+    EXPECT_TRUE(net.at_worker.late_cancelled.empty()) << "it has left none yet";
+    net.hand_off(id->value, samples.object(4, 10));
+    net.run();
+    ASSERT_TRUE(net.at_client.streams[id->value].handoff);
+    net.client->release(*id, net.now);
+    net.client->release(StreamId(0), net.now);
+    net.client->release(StreamId(id->value + 1), net.now);
+    net.run();
+    EXPECT_EQ(net.at_worker.late_cancelled, std::vector<std::uint32_t>{id->value});
+    EXPECT_TRUE(net.at_worker.cancelled.empty());
     EXPECT_TRUE(net.at_client.lost.empty());
 }
 

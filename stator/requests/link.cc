@@ -62,6 +62,10 @@ class SocketLink final : public Link,
         link_.cancel(stream, clock_.now());
         after_input();
     }
+    void release(StreamId stream) override {
+        link_.release(stream, clock_.now());
+        after_input();
+    }
     Result<std::uint64_t> fetch(const Fetch& fetch) override {
         auto id = link_.fetch(fetch, clock_.now());
         after_input();

@@ -30,6 +30,7 @@ class Link {
         std::shared_ptr<const protocol::GenerateRequest> request, std::uint32_t rank,
         std::uint64_t booking) = 0;
     virtual void cancel(StreamId stream) = 0;
+    virtual void release(StreamId stream) = 0;
     [[nodiscard]] virtual Result<std::uint64_t> fetch(const Fetch& fetch) = 0;
     [[nodiscard]] virtual std::size_t open_streams() const = 0;
     /// Closes all connections; on_lost() is not called. The events object is not used afterwards.

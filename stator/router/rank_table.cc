@@ -180,22 +180,63 @@ void RankTable::enqueue(RankIndex rank, std::uint64_t booking, double prior_s, s
     c.level_work[level][rank] += narrow(prior_s);
 }
 
+std::optional<std::size_t> RankTable::find_pending(RankIndex rank, std::uint64_t booking) const {
+    const auto& pending = ranks_[rank].pending;
+    const auto found = std::ranges::find(pending, booking, &Pending::booking);
+    if (found == pending.end()) return std::nullopt;
+    return static_cast<std::size_t>(found - pending.begin());
+}
+
 void RankTable::first_token(RankIndex rank, std::uint64_t booking, double real_prior_s,
                             double now_s) {
+    const auto at = find_pending(rank, booking);
+    if (!at) return;
+    ranks_[rank].work_done_s += real_prior_s;
+    prompt_done(rank, *at, now_s);
+}
+
+void RankTable::first_token_untold(RankIndex rank, std::uint64_t booking, double now_s) {
+    const auto at = find_pending(rank, booking);
+    if (!at) return;
+    ranks_[rank].untold.push_back(booking);
+    prompt_done(rank, *at, now_s);
+}
+
+void RankTable::prompt_done(RankIndex rank, std::size_t at, double now_s) {
     Rank& r = ranks_[rank];
-    const auto found = std::ranges::find(r.pending, booking, &Pending::booking);
-    if (found == r.pending.end()) return;
-    r.work_done_s += real_prior_s;
     ++r.prompts_done;
-    take_out(rank, static_cast<std::size_t>(found - r.pending.begin()), now_s);
+    take_out(rank, at, now_s);
     if (!r.pending.empty() && r.prompts_done < kPromptsPerObservation) return;
-    // What is mostly waiting for a step says little about how fast prompts are computed.
-    const double weight = r.work_done_s / (r.work_done_s + 4 * r.description.prefill.base_s);
-    r.speed.observe_prefill(now_s - r.busy_since_s, r.work_done_s, weight * weight);
-    learn_of_pool(now_s - r.busy_since_s, r.work_done_s, weight * weight);
-    r.busy_since_s = now_s;
-    r.work_done_s = 0;
+    const double took_s = now_s - std::exchange(r.busy_since_s, now_s);
+    const double work_s = std::exchange(r.work_done_s, 0);
     r.prompts_done = 0;
+    if (r.untold.empty()) return learn(rank, took_s, work_s);
+    if (r.late.size() == kMostLate) r.late.pop_front();
+    r.late.push_back({took_s, work_s, std::exchange(r.untold, {})});
+}
+
+void RankTable::told(RankIndex rank, std::uint64_t booking, double real_prior_s) {
+    Rank& r = ranks_[rank];
+    if (std::erase(r.untold, booking) > 0) {
+        r.work_done_s += real_prior_s;
+        return;
+    }
+    for (auto stretch = r.late.begin(); stretch != r.late.end(); ++stretch) {
+        if (std::erase(stretch->untold, booking) == 0) continue;
+        stretch->work_s += real_prior_s;
+        if (!stretch->untold.empty()) return;
+        learn(rank, stretch->took_s, stretch->work_s);
+        r.late.erase(stretch);
+        return;
+    }
+}
+
+void RankTable::learn(RankIndex rank, double took_s, double work_s) {
+    Rank& r = ranks_[rank];
+    // What is mostly waiting for a step says little about how fast prompts are computed.
+    const double weight = work_s / (work_s + 4 * r.description.prefill.base_s);
+    r.speed.observe_prefill(took_s, work_s, weight * weight);
+    learn_of_pool(took_s, work_s, weight * weight);
     refresh_speed(rank);
 }
 
@@ -206,6 +247,7 @@ void RankTable::withdraw(RankIndex rank, std::uint64_t booking, double now_s) {
     take_out(rank, static_cast<std::size_t>(found - r.pending.begin()), now_s);
     // How much of it was computed is not known.
     r.busy_since_s = now_s;
+    r.untold.clear();
     r.work_done_s = 0;
     r.prompts_done = 0;
 }

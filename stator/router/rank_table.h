@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <deque>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -79,6 +81,11 @@ class RankTable {
     /// Its first token came: its work is done, of which `real_prior_s` was really needed for
     /// its tokens (less where more was cached than thought). Learns the rank's scale.
     void first_token(RankIndex rank, std::uint64_t booking, double real_prior_s, double now_s);
+    /// The same where the engine has not said yet what was really needed: what the rank's scale
+    /// learns of it waits for told(). What is told after kMostLate others teaches nothing.
+    void first_token_untold(RankIndex rank, std::uint64_t booking, double now_s);
+    void told(RankIndex rank, std::uint64_t booking, double real_prior_s);
+    static constexpr std::size_t kMostLate = 1024;
     /// It went away before its first token.
     void withdraw(RankIndex rank, std::uint64_t booking, double now_s);
     /// When the queue was last looked at: what is told later of an earlier time happened then.
@@ -177,6 +184,12 @@ class RankTable {
         double prior_s = 0;
         std::size_t level = 1;
     };
+    /// A time in which prompts were computed without a pause.
+    struct Stretch {
+        double took_s = 0;
+        double work_s = 0;  ///< prior seconds
+        std::vector<std::uint64_t> untold;
+    };
     struct Rank {
         RankDescription description;
         estimate::RankSpeed speed;
@@ -185,9 +198,15 @@ class RankTable {
         double busy_since_s = 0;       ///< of the stretch that is being measured
         double work_done_s = 0;        ///< in it, prior seconds
         std::uint32_t prompts_done = 0;
+        std::vector<std::uint64_t> untold;  ///< of these, whose work is not in work_done_s
+        std::deque<Stretch> late;           ///< that are over, but for what was not told
         bool present = false;
     };
 
+    [[nodiscard]] std::optional<std::size_t> find_pending(RankIndex rank,
+                                                          std::uint64_t booking) const;
+    void prompt_done(RankIndex rank, std::size_t at, double now_s);
+    void learn(RankIndex rank, double took_s, double work_s);
     void take_out(RankIndex rank, std::size_t at, double now_s);
     void refresh_speed(RankIndex rank);
     void learn_of_pool(double observed_s, double prior_s, double weight);

@@ -760,23 +760,36 @@ void Router::on_step(RankIndex rank, double seconds, double sequences, double kv
     if (table_.present(rank)) table_.observe_step(rank, seconds, sequences, kv_tokens);
 }
 
-void Router::on_first_token(BookingId id, std::uint32_t cached_tokens, Nanos now) {
+void Router::on_cached_told(BookingId id, std::uint32_t cached_tokens) {
+    const Booking* const b = find(id);
+    if (b == nullptr || !b->prefilled || b->peers) return;
+    table_.told(b->rank, b->id, prefill_prior_s(*b, cached_tokens));
+}
+
+double Router::prefill_prior_s(const Booking& b, std::uint32_t cached_tokens) const {
+    const std::uint32_t cached = std::min(cached_tokens, b.prompt_tokens);
+    return table_.speed(b.rank).prefill_prior().token_seconds(b.prompt_tokens - cached, cached);
+}
+
+void Router::on_first_token(BookingId id, std::optional<std::uint32_t> cached_tokens, Nanos now) {
     Booking* const b = find(id);
     if (b == nullptr || b->prefilled || b->peers) return;
     finish_prefill(*b, cached_tokens, true, seconds(now));
     // Behind others' prompts it waits for more than its KV.
     const bool alone = b->decode_rank != kNoRank && table_.columns().total[b->decode_rank] <= 0;
     if (alone) b->prefill_end_s = seconds(now);
-    if (sink_ != nullptr) sink_->first_token(id.value, cached_tokens, now);
+    const std::uint32_t predicted =
+        b->prompt_tokens - std::min(b->uncached_tokens, b->prompt_tokens);
+    if (sink_ != nullptr) sink_->first_token(id.value, cached_tokens.value_or(predicted), now);
 }
 
-void Router::finish_prefill(Booking& b, std::uint32_t cached_tokens, bool learn, double now_s) {
+void Router::finish_prefill(Booking& b, std::optional<std::uint32_t> cached_tokens, bool learn,
+                            double now_s) {
     b.prefilled = true;
-    const std::uint32_t cached = std::min(cached_tokens, b.prompt_tokens);
-    const double prior =
-        table_.speed(b.rank).prefill_prior().token_seconds(b.prompt_tokens - cached, cached);
-    if (learn) {
-        table_.first_token(b.rank, b.id, prior, now_s);
+    if (learn && cached_tokens) {
+        table_.first_token(b.rank, b.id, prefill_prior_s(b, *cached_tokens), now_s);
+    } else if (learn) {
+        table_.first_token_untold(b.rank, b.id, now_s);
     } else {
         table_.withdraw(b.rank, b.id, now_s);
     }

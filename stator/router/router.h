@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <random>
 #include <string>
 #include <string_view>
@@ -54,8 +55,9 @@ class Router {
     /// A step that computed no prompt took so long.
     void on_step(RankIndex rank, double seconds, double sequences, double kv_tokens);
     /// Its prompt is computed; of a pair: the decode rank goes on. `cached_tokens`: of the prompt,
-    /// as the engine says.
-    void on_first_token(BookingId booking, std::uint32_t cached_tokens, Nanos now);
+    /// as the engine says; none: it says so later, with on_cached_told().
+    void on_first_token(BookingId booking, std::optional<std::uint32_t> cached_tokens, Nanos now);
+    void on_cached_told(BookingId booking, std::uint32_t cached_tokens);
     /// Of a pair whose prompt is computed: the first token came from the decode rank. Learns how
     /// long a handoff takes.
     void on_handed_over(BookingId booking, Nanos now);
@@ -183,7 +185,9 @@ class Router {
     void close(RankIndex rank, std::uint64_t id, std::uint32_t kv_tokens);
     void refresh(RankIndex rank);
     [[nodiscard]] Booking* find(BookingId id);
-    void finish_prefill(Booking& booking, std::uint32_t cached_tokens, bool learn, double now_s);
+    [[nodiscard]] double prefill_prior_s(const Booking& booking, std::uint32_t cached_tokens) const;
+    void finish_prefill(Booking& booking, std::optional<std::uint32_t> cached_tokens, bool learn,
+                        double now_s);
 
     struct NameHash {
         using is_transparent = void;

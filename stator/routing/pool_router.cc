@@ -518,17 +518,26 @@ void PoolRouter::first_token(const Route& route, std::optional<std::uint32_t> ca
 void PoolRouter::prompt_computed(const Route& route, std::optional<std::uint32_t> cached_tokens) {
     {
         const std::scoped_lock lock(mutex_);
-        router_.on_first_token(route.booking, cached_tokens.value_or(route.cached_tokens), now());
+        router_.on_first_token(route.booking, cached_tokens, now());
         if (route.leg == Leg::kPrefill) {
             splits_.prompt_computed(route.booking.value, route.rank, route.decode_rank,
                                     route.prompt_tokens, clock_.now());
         }
     }
     wake();
-    if (cached_tokens) cached_told(route, *cached_tokens);
+    if (cached_tokens) compare(route, *cached_tokens);
 }
 
-void PoolRouter::cached_told(const Route& route, std::uint32_t cached_tokens) {
+void PoolRouter::cached_told(const Route& route, std::optional<std::uint32_t> cached_tokens) {
+    {
+        const std::scoped_lock lock(mutex_);
+        router_.on_cached_told(route.booking, cached_tokens.value_or(route.cached_tokens));
+    }
+    if (cached_tokens) compare(route, *cached_tokens);
+}
+
+/// What was predicted with what there was.
+void PoolRouter::compare(const Route& route, std::uint32_t cached_tokens) {
     bool resync = false;
     if (route.audited) {
         const std::scoped_lock lock(mutex_);

@@ -105,13 +105,14 @@ class PoolRouter {
     [[nodiscard]] Result<Route> choose_encode(const protocol::Digest& item,
                                               std::span<const router::RankIndex> excluded);
     /// The first token has come; `cached_tokens`: of the prompt, as the engine says. None: it has
-    /// not said so yet; what was predicted is taken until cached_told().
+    /// not said so yet, and cached_told() will.
     void first_token(const Route& route, std::optional<std::uint32_t> cached_tokens,
                      TimePoint chosen_at);
     /// The same in two parts, of a pair: the prefill leg has ended …
     void prompt_computed(const Route& route, std::optional<std::uint32_t> cached_tokens);
-    /// Said later than with the first token, before ended().
-    void cached_told(const Route& route, std::uint32_t cached_tokens);
+    /// Said later than with the first token, before ended(). None: its engine does not say, and
+    /// what was predicted is all there is to learn from.
+    void cached_told(const Route& route, std::optional<std::uint32_t> cached_tokens);
     /// … and its decode leg has given the first token.
     void handed_over(const Route& route, TimePoint chosen_at);
     /// An encode leg has ended with the item's embeddings.
@@ -242,6 +243,7 @@ class PoolRouter {
     void show_index();
     void show_trust();
     void settle_snapshot(router::RankIndex rank);
+    void compare(const Route& route, std::uint32_t cached_tokens);
     [[nodiscard]] bool audit(const Route& route, std::uint32_t cached_tokens);
     void fetch_again(router::RankIndex rank);
     bool look_up(const protocol::GenerateRequest& request,

@@ -87,6 +87,11 @@ bool Arrivals::needed(const GenerateRequest& q) {
 Result<bool> Arrivals::begin(std::uint32_t stream, GenerateRequest& request,
                              const ArrivalPlan& plan) {
     if (request.leg == Leg::kEncode) return false;
+    if (request.leg == Leg::kDecode && request.handoff && !request.handoff->object.empty()) {
+        if (engines_own(request, plan)) return false;
+        request.handoff.reset();
+        return claim_media(stream, request);
+    }
     if (request.leg == Leg::kDecode && request.handoff) {
         const std::uint32_t covered = request.handoff->tokens;
         if (claim_kv(stream, request, plan)) return true;
@@ -96,6 +101,16 @@ Result<bool> Arrivals::begin(std::uint32_t stream, GenerateRequest& request,
         }
     }
     return claim_media(stream, request);
+}
+
+/// Whether the engine can do something with another engine's object.
+bool Arrivals::engines_own(const GenerateRequest& request, const ArrivalPlan& plan) {
+    std::string_view why = mismatch(*request.handoff, request, plan.kv_layout);
+    if (why.empty() && plan.kv_method.empty()) why = "this engine takes KV another way";
+    metrics_.handoff(kKv, why.empty() ? "passed_on" : "mismatch");
+    if (why.empty()) return true;
+    log_info("A handoff is of no use here; the prompt is computed again.", {{"why", why}});
+    return false;
 }
 
 /// False: there is nothing to wait for, and the engine computes what it has not.

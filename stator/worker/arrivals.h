@@ -22,6 +22,7 @@ namespace stator::worker {
 /// What the leg's engine says and asks for, of one request.
 struct ArrivalPlan {
     std::string kv_layout;            ///< EngineInfo::kv_layout
+    std::string kv_method = {};       ///< EngineInfo::kv_method
     std::uint32_t cached_tokens = 0;  ///< Engine::cached_prefix_tokens()
 };
 
@@ -35,6 +36,10 @@ struct ArrivalPlan {
 ///
 /// KV that does not come is computed again, and the client never hears of it. A decode leg's
 /// embeddings are claimed only then: its prefill leg has used the ones it was booked with.
+///
+/// KV that engines move among themselves (Handoff::object) is not claimed: where it is of this
+/// prompt and in this engine's words, the request keeps its `handoff` for the engine, else loses
+/// it. Of all other requests the engine gets `kv` or nothing.
 class Arrivals {
   public:
     /// On the loop, in a turn after begin()'s.
@@ -74,6 +79,8 @@ class Arrivals {
     };
     using Mailbox = runtime::Mailbox<Arrived>;
 
+    [[nodiscard]] bool engines_own(const protocol::GenerateRequest& request,
+                                   const ArrivalPlan& plan);
     [[nodiscard]] bool claim_kv(std::uint32_t stream, protocol::GenerateRequest& request,
                                 const ArrivalPlan& plan);
     [[nodiscard]] Result<bool> claim_media(std::uint32_t stream,

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -45,6 +46,11 @@ class FakeEngine final : public engine::Engine {
         cancelled_.push_back(id);
         changed_.notify_all();
     }
+    void release(std::shared_ptr<const protocol::Handoff> handoff) override {
+        const std::scoped_lock lock(mutex_);
+        released_.push_back(std::move(handoff));
+        changed_.notify_all();
+    }
     [[nodiscard]] std::uint32_t cached_prefix_tokens(
         const protocol::GenerateRequest&) const override {
         return cached;
@@ -55,6 +61,8 @@ class FakeEngine final : public engine::Engine {
     void stop(Deadline) override {}
 
     // The test's side.
+    /// Its KV goes by this way, without a transfer plane. Set before it is used.
+    void moves_kv_by(std::string method) { info_.kv_method = std::move(method); }
     std::uint32_t cached = 0;
     std::optional<Error> refuse;
     std::function<void(Submitted&)> on_submit;
@@ -68,6 +76,11 @@ class FakeEngine final : public engine::Engine {
         std::unique_lock lock(mutex_);
         return changed_.wait_for(lock, std::chrono::seconds(10),
                                  [&] { return cancelled_.size() == n; });
+    }
+    [[nodiscard]] bool wait_released(std::size_t n) {
+        std::unique_lock lock(mutex_);
+        return changed_.wait_for(lock, std::chrono::seconds(10),
+                                 [&] { return released_.size() == n; });
     }
     [[nodiscard]] std::size_t submitted() {
         const std::scoped_lock lock(mutex_);
@@ -101,6 +114,7 @@ class FakeEngine final : public engine::Engine {
     std::condition_variable changed_;
     std::vector<Submitted> submitted_;
     std::vector<protocol::RequestId> cancelled_;
+    std::vector<std::shared_ptr<const protocol::Handoff>> released_;
 };
 
 }  // namespace stator::worker

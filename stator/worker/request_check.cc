@@ -79,11 +79,12 @@ Result<void> check_request(const protocol::GenerateRequest& request,
     return check_constraint(request, engine);
 }
 
-Result<void> check_leg(protocol::Leg leg, const std::vector<protocol::Role>& roles, bool transfer) {
+Result<void> check_leg(protocol::Leg leg, const std::vector<protocol::Role>& roles,
+                       bool can_hand_off) {
     const bool fits =
         std::ranges::any_of(roles, [leg](protocol::Role role) { return computes(role, leg); });
     const bool hands_off = leg == protocol::Leg::kPrefill || leg == protocol::Leg::kEncode;
-    if (fits && (transfer || !hands_off)) return {};
+    if (fits && (can_hand_off || !hands_off)) return {};
     auto refused =
         fits ? error(ErrorCode::kUnsupported,
                      "this worker makes no handoffs, so it takes no {} legs", to_string(leg))

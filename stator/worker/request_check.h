@@ -16,8 +16,9 @@ namespace stator::worker {
                                          const engine::EngineInfo& engine);
 
 /// kUnsupported where no role of this worker computes the leg, or where it hands off and there is
-/// no transfer plane. A decode leg does without one: it computes the prompt itself.
+/// no way to: no transfer plane, and no engine that moves its KV itself. A decode leg does without
+/// one: it computes the prompt itself.
 [[nodiscard]] Result<void> check_leg(protocol::Leg leg, const std::vector<protocol::Role>& roles,
-                                     bool transfer);
+                                     bool can_hand_off);
 
 }  // namespace stator::worker

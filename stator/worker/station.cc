@@ -17,6 +17,15 @@ Station::Station(const Clock& clock_, std::chrono::milliseconds load_every_,
 
 Station::~Station() = default;
 
+void Station::release(std::shared_ptr<const protocol::Handoff> what) const {
+    if (what->object.empty()) {
+        if (transfer) transfer->release(std::move(what));
+        return;
+    }
+    // The one that has made it knows it by its id.
+    for (engine::Engine* const engine : state()->engines) engine->release(what);
+}
+
 std::shared_ptr<const WorkerState> Station::state() const {
     const std::scoped_lock lock(mutex_);
     return state_;

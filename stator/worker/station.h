@@ -49,6 +49,9 @@ class Station {
     const std::shared_ptr<runtime::CpuPool> fetches;
     std::function<void()> on_work;  ///< a request was accepted; set before there is a link
 
+    /// Nobody will use a handoff that one of our legs has left, or that one was given.
+    void release(std::shared_ptr<const protocol::Handoff> what) const;
+
     [[nodiscard]] std::shared_ptr<const WorkerState> state() const;
     /// Replaces the state by a changed copy and tells every link of it.
     void change(const std::function<void(WorkerState&)>& change);

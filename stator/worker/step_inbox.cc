@@ -42,10 +42,9 @@ void StepInbox::close() {
 }
 
 void StepInbox::release(const std::vector<protocol::StepBatch>& batches) const {
-    if (!transfer_) return;
     for (const protocol::StepBatch& batch : batches) {
         for (const protocol::StepEvent& event : batch.events) {
-            if (event.handoff) transfer_->release(event.handoff);
+            if (event.handoff) release_(event.handoff);
         }
     }
 }

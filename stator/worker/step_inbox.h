@@ -7,7 +7,6 @@
 
 #include "stator/engine/engine.h"
 #include "stator/runtime/loop.h"
-#include "stator/transfer/transfer.h"
 
 namespace stator::worker {
 
@@ -17,10 +16,10 @@ namespace stator::worker {
 class StepInbox final : public engine::StepSink, public std::enable_shared_from_this<StepInbox> {
   public:
     using Receive = std::function<void(std::vector<protocol::StepBatch>&&)>;
-    /// `transfer` may be null: then there are no handoffs.
-    StepInbox(runtime::Loop& loop, std::shared_ptr<transfer::TransferPlane> transfer,
-              Receive receive)
-        : loop_(loop), transfer_(std::move(transfer)), receive_(std::move(receive)) {}
+    using Release = std::function<void(std::shared_ptr<const protocol::Handoff>)>;
+    /// `release` is called on any thread.
+    StepInbox(runtime::Loop& loop, Release release, Receive receive)
+        : loop_(loop), release_(std::move(release)), receive_(std::move(receive)) {}
 
     void on_step(protocol::StepBatch&& batch) override;
     /// `receive` is not called any more. On the loop.
@@ -31,7 +30,7 @@ class StepInbox final : public engine::StepSink, public std::enable_shared_from_
     void release(const std::vector<protocol::StepBatch>& batches) const;
 
     runtime::Loop& loop_;  // not touched after close()
-    std::shared_ptr<transfer::TransferPlane> transfer_;
+    Release release_;
     Receive receive_;
     std::mutex mutex_;
     std::vector<protocol::StepBatch> batches_;

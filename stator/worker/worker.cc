@@ -54,8 +54,10 @@ Result<void> check_options(const WorkerOptions& o) {
                      o.ranks);
     }
     if (o.roles.empty()) return error(ErrorCode::kInvalidArgument, "a worker has a role");
-    if (!o.transfer && std::ranges::any_of(o.roles, [](protocol::Role role) {
-            return role == protocol::Role::kPrefill || role == protocol::Role::kEncode;
+    const bool hands_kv = o.transfer || !o.kv_method.empty();
+    if (std::ranges::any_of(o.roles, [&](protocol::Role role) {
+            return (role == protocol::Role::kPrefill && !hands_kv) ||
+                   (role == protocol::Role::kEncode && !o.transfer);
         })) {
         return error(ErrorCode::kInvalidArgument,
                      "a worker with the role prefill or encode needs a transfer plane");
@@ -81,6 +83,9 @@ protocol::WorkerInfo first_info(const WorkerOptions& o, protocol::ModelCard card
     for (std::uint32_t rank = 0; rank < o.ranks; ++rank) info.ranks.push_back({.rank = rank});
     info.loading = true;
     if (o.transfer) info.transfer_methods = o.transfer->methods();
+    if (!o.kv_method.empty()) {
+        info.transfer_methods.insert(info.transfer_methods.begin(), o.kv_method);
+    }
     info.labels = o.labels;
     return info;
 }

@@ -583,6 +583,93 @@ TEST_F(WorkerLegsTest, AnUnsoundHandoffIsAnErrorAndReleased) {
     EXPECT_TRUE(plane->wait_released(1));
 }
 
+// ---- KV that engines move among themselves
+
+std::shared_ptr<Handoff> object_of(const GenerateRequest& q) {
+    auto h = kv_of(q);
+    h->parts.clear();
+    h->bytes = 0;
+    h->object = R"({"remote_host":"h"})";
+    return h;
+}
+
+TEST_F(WorkerLegsTest, AnEnginesObjectIsPassedOnAndNothingIsClaimed) {
+    engine.moves_kv_by("fake/own");
+    for (const bool with_plane : {false, true}) {
+        const auto link = start({Role::kDecode}, with_plane);
+        const std::size_t before = engine.submitted();
+        auto q = decode_leg();
+        q->handoff = object_of(*q);
+        open(*link, q);
+        ASSERT_TRUE(engine.wait_submitted(before + 1));
+        const auto got = engine.last().request;
+        ASSERT_TRUE(got.handoff);
+        EXPECT_EQ(got.handoff->object, q->handoff->object);
+        EXPECT_FALSE(got.kv);
+        EXPECT_EQ(handoffs("kv", "passed_on"), with_plane ? 2.0 : 1.0);
+    }
+    EXPECT_EQ(plane->claims(), 0U);
+}
+
+TEST_F(WorkerLegsTest, AnEnginesObjectOfSomethingElseIsNotPassedOn) {
+    engine.moves_kv_by("fake/own");
+    const auto link = start();
+    std::size_t n = 0;
+    const auto dropped = [&](auto change) {
+        auto q = decode_leg();
+        auto h = object_of(*q);
+        change(*q, *h);
+        q->handoff = h;
+        open(*link, q);
+        ++n;
+        EXPECT_TRUE(engine.wait_submitted(n));
+        EXPECT_FALSE(engine.last().request.handoff);
+    };
+    dropped([](auto&, auto& h) { h.layout = "fake:kv/2"; });
+    dropped([](auto&, auto& h) { h.content[3] ^= 1; });
+    dropped([](auto& q, auto&) { q.cache_salt = 5; });
+    dropped([](auto& q, auto&) { q.prompt[2] = 99; });
+    dropped([](auto& q, auto&) { q.prompt.push_back(3); });
+    engine.moves_kv_by("");
+    dropped([](auto&, auto&) {});
+    EXPECT_EQ(handoffs("kv", "mismatch"), 6.0);
+    EXPECT_EQ(plane->claims(), 0U);
+}
+
+TEST_F(WorkerLegsTest, AnEnginesObjectIsReleasedByItsEngine) {
+    engine.moves_kv_by("fake/own");
+    const auto link = start({Role::kPrefill}, false);
+    const auto q = request(Leg::kPrefill);
+    const auto good = open(*link, q);
+    ASSERT_TRUE(engine.wait_submitted(1));
+    FakeEngine::end(engine.last(), FinishReason::kHandoff, object_of(*q));
+    ASSERT_TRUE(link->wait_end(good));
+    ASSERT_TRUE(link->stream(good).end->handoff);
+    EXPECT_EQ(link->stream(good).end->handoff->object, object_of(*q)->object);
+    // Cancelled while the engine was at it.
+    const auto cancelled = open(*link, q);
+    ASSERT_TRUE(engine.wait_submitted(2));
+    cancel(*link, cancelled);
+    ASSERT_TRUE(engine.wait_cancelled(1));
+    FakeEngine::end(engine.last(), FinishReason::kHandoff, object_of(*q));
+    ASSERT_TRUE(engine.wait_released(1));
+    // With the link goes what its client may not have heard of, and what comes later.
+    open(*link, q);
+    ASSERT_TRUE(engine.wait_submitted(3));
+    const auto running = engine.last();
+    on_loop([&] { link->cut(); });
+    EXPECT_TRUE(engine.wait_released(2));
+    FakeEngine::end(running, FinishReason::kHandoff, object_of(*q));
+    EXPECT_TRUE(engine.wait_released(3));
+    EXPECT_TRUE(plane->released().empty());
+}
+
+TEST_F(WorkerLegsTest, AnEngineThatMovesItsKvEncodesNothingWithoutAPlane) {
+    engine.moves_kv_by("fake/own");
+    const auto link = start({Role::kPrefill, Role::kEncode}, false);
+    EXPECT_EQ(refusal_of(*link, encode_leg()).param, "leg");
+}
+
 TEST_F(WorkerLegsTest, ReportsSayWhatLegsHaveLeft) {
     plane->set_usage({.unclaimed = 3, .unclaimed_bytes = 500, .budget_bytes = 9000});
     const auto link = start();

@@ -63,11 +63,14 @@ std::shared_ptr<WorkerLink> WorkerLink::make(std::shared_ptr<Station> station,
     const std::shared_ptr<WorkerLink> made(new WorkerLink(std::move(station), std::move(link)));
     const std::weak_ptr weak(made);
     Station& shared = *made->station_;
-    made->inbox_ = std::make_shared<StepInbox>(made->loop_, shared.transfer,
-                                               [weak](std::vector<StepBatch>&& batches) {
-                                                   if (const auto self = weak.lock())
-                                                       self->receive(std::move(batches));
-                                               });
+    made->inbox_ = std::make_shared<StepInbox>(
+        made->loop_,
+        [shared_station = made->station_](std::shared_ptr<const protocol::Handoff> what) {
+            shared_station->release(std::move(what));
+        },
+        [weak](std::vector<StepBatch>&& batches) {
+            if (const auto self = weak.lock()) self->receive(std::move(batches));
+        });
     made->arrivals_ = std::make_unique<Arrivals>(
         made->loop_, shared.transfer, shared.metrics, shared.clock, shared.claim_within,
         [weak](std::uint32_t stream, Result<protocol::GenerateRequest> request) {
@@ -183,10 +186,10 @@ Result<void> WorkerLink::admit(requests::StreamId stream, std::uint32_t rank,
                            state.engines.size());
     }
     if (auto sound = check_request(request, state.engines[rank]->info()); !sound) return sound;
-    if (auto fits = check_leg(request.leg, state.info.roles, station_->transfer != nullptr);
-        !fits) {
-        return fits;
-    }
+    const engine::EngineInfo& engine = state.engines[rank]->info();
+    const bool hands_off = station_->transfer != nullptr ||
+                           (request.leg == protocol::Leg::kPrefill && !engine.kv_method.empty());
+    if (auto fits = check_leg(request.leg, state.info.roles, hands_off); !fits) return fits;
     if (!station_->open.enter()) return go_elsewhere("this worker is draining and takes no work");
     request.id = id_of(stream);
     auto taken = take(stream, rank, std::move(request), state);
@@ -207,6 +210,7 @@ Result<void> WorkerLink::take(requests::StreamId stream, std::uint32_t rank,
         }
         ArrivalPlan plan;
         plan.kv_layout = engine->info().kv_layout;
+        plan.kv_method = engine->info().kv_method;
         if (request.handoff) plan.cached_tokens = engine->cached_prefix_tokens(request);
         const auto arriving = arrivals_->begin(stream.value, request, plan);
         if (arriving && *arriving) {
@@ -268,7 +272,7 @@ void WorkerLink::on_late_cancel(requests::StreamId stream) { release_handed_off(
 void WorkerLink::release_handed_off(requests::StreamId stream) {
     if (auto what = handed_off_.take(stream.value)) {
         station_->metrics.handoff(to_string(what->kind), "released");
-        station_->transfer->release(std::move(what));
+        station_->release(std::move(what));
     }
 }
 
@@ -295,7 +299,7 @@ void WorkerLink::note(const StepEvent& event, TimePoint now) {
     const auto it = open_.find(stream);
     const bool unwanted = it == open_.end() || it->second.cancelled ||
                           event.finish != protocol::FinishReason::kHandoff;
-    if (event.handoff && station_->transfer) {
+    if (event.handoff) {
         handed_off_.add(stream, event.handoff, now);
         if (unwanted) release_handed_off(requests::StreamId(stream));
     }
@@ -393,7 +397,7 @@ void WorkerLink::on_lost(const Error& why) {
     // Whether the client has heard of them nobody knows; those that it has passed on are claimed.
     for (auto& what : handed_off_.take_all(station_->clock.now())) {
         station_->metrics.handoff(to_string(what->kind), "released");
-        station_->transfer->release(std::move(what));
+        station_->release(std::move(what));
     }
     station_->metrics.link_lost(why.code);
     station_->remove(number_);

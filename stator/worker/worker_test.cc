@@ -713,6 +713,14 @@ TEST_F(WorkerTest, ARankThatDrainsForTooLongTakesItsClaimsBack) {
     worker->stop();
 }
 
+TEST_F(WorkerTest, AnEngineThatMovesItsKvComputesPromptsWithoutATransferPlane) {
+    options.roles = {protocol::Role::kPrefill};
+    options.kv_method = "fake/own";
+    start();
+    EXPECT_EQ(worker->info().transfer_methods, std::vector<std::string>{"fake/own"});
+    worker->stop();
+}
+
 TEST_F(WorkerTest, SaysWhatIsWrongWithItsOptions) {
     const auto wrong = [&](const std::function<void(WorkerOptions&)>& change) {
         WorkerOptions o = options;
@@ -724,6 +732,11 @@ TEST_F(WorkerTest, SaysWhatIsWrongWithItsOptions) {
     EXPECT_THAT(wrong([](auto& o) { o.ranks = 0; }), testing::HasSubstr("ranks"));
     EXPECT_THAT(wrong([](auto& o) { o.roles.clear(); }), testing::HasSubstr("role"));
     EXPECT_THAT(wrong([](auto& o) { o.roles.push_back(protocol::Role::kPrefill); }),
+                testing::HasSubstr("transfer"));
+    EXPECT_THAT(wrong([](auto& o) {
+                    o.kv_method = "fake/own";
+                    o.roles = {protocol::Role::kEncode};
+                }),
                 testing::HasSubstr("transfer"));
     EXPECT_THAT(wrong([](auto& o) { o.claim_within = 0ms; }), testing::HasSubstr("claim_within"));
     EXPECT_THAT(wrong([](auto& o) { o.events_address = "nonsense"; }),

@@ -286,6 +286,10 @@ class Attached final : public AttachedEngine {
         o.info.max_top_logprobs = found.dialect == Dialect::kTrtllm ? 0 : kMaxTopLogprobs;
         o.info.structured_output = true;
         o.kv_total_tokens = found.kv_tokens;
+        o.dialect.connector = options.connector;
+        o.info.kv_layout = options.kv_layout;
+        o.meeting = options.meeting;
+        o.decodes_only = options.decodes_only;
         if (found.ranks > 1) o.rank = o.dialect.rank = rank;
         o.key = options.key;
         o.look_every = options.look_every;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "stator/base/error.h"
+#include "stator/engine/dialects/kv_connector.h"
 #include "stator/engine/engine.h"
 #include "stator/engine/probe/probe.h"
 #include "stator/net/http_url.h"
@@ -23,6 +24,10 @@ struct AttachOptions {
     std::uint32_t context_tokens = 0;          ///< of a request; 0: not limited here
     std::uint32_t max_running = 256;           ///< by each rank
     std::uint32_t max_waiting = 1024;
+    KvConnector connector = KvConnector::kNone;  ///< DialectOptions::connector
+    std::string kv_layout;                       ///< EngineInfo::kv_layout
+    MeetingPlace meeting;                        ///< HttpEngineOptions::meeting, decodes_only
+    bool decodes_only = false;
     std::chrono::milliseconds canary_every{0};  ///< HttpEngineOptions::canary_every
     std::chrono::milliseconds canary_within{30'000};
     /// HttpEngineOptions::look_every, look_idle_every.

@@ -1,5 +1,8 @@
 #include "stator/engine/dialects/request_body.h"
 
+#include <algorithm>
+
+#include "stator/codec/json.h"
 #include "stator/codec/json_writer.h"
 
 namespace stator::engine {
@@ -41,14 +44,17 @@ void distribution(JsonWriter& w, const SamplingParams& s) {
     if (s.repetition_penalty != 1.0F) real(w, "repetition_penalty", s.repetition_penalty);
 }
 
+bool prefills(const GenerateRequest& r) { return r.leg == protocol::Leg::kPrefill; }
+
 /// Names that vLLM and TensorRT-LLM share.
 void sampling(JsonWriter& w, const GenerateRequest& r) {
     const SamplingParams& s = r.sampling;
     distribution(w, s);
     // Engines take 63 bits.
     if (s.seed) w.key("seed").number(*s.seed & INT64_MAX);
-    w.key("max_tokens").number(std::uint64_t{r.max_tokens});
-    if (r.min_tokens > 0) w.key("min_tokens").number(std::uint64_t{r.min_tokens});
+    const std::uint32_t most = prefills(r) ? 1 : r.max_tokens;
+    w.key("max_tokens").number(std::uint64_t{most});
+    if (r.min_tokens > 0) w.key("min_tokens").number(std::uint64_t{std::min(r.min_tokens, most)});
     if (r.ignore_eos) w.key("ignore_eos").boolean(true);
     if (!r.stop_token_ids.empty()) {
         w.key("stop_token_ids");
@@ -92,21 +98,66 @@ void vllm_tail(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
     // There lower goes first.
     if (o.priorities && r.priority != 0) w.key("priority").number(-std::int64_t{r.priority});
     w.key("request_id").string(name);
-    w.key("stream").boolean(true);
+    w.key("stream").boolean(!prefills(r));
+    if (prefills(r)) return;
     w.key("stream_options").begin_object().key("include_usage").boolean(true).end_object();
 }
 
+/// What an engine that computes a prompt for another one is told. Its one token is thrown away, but
+/// must not be an end: that would leave no KV.
+void vllm_prefill_params(JsonWriter& w, const DialectOptions& o, std::string_view object) {
+    if (o.connector == KvConnector::kVllmShared) return;
+    w.key("kv_transfer_params").begin_object();
+    w.key("do_remote_decode").boolean(true).key("do_remote_prefill").boolean(false);
+    if (o.connector == KvConnector::kVllmMooncake) {
+        codec::JsonDocument document;
+        const auto minted = document.parse(object);
+        const auto id = minted ? minted->find("transfer_id").as_string() : std::nullopt;
+        w.key("transfer_id").string(id.value_or(""));
+    } else {
+        for (const std::string_view key :
+             {"remote_engine_id", "remote_block_ids", "remote_host", "remote_port"}) {
+            w.key(key).null();
+        }
+    }
+    w.end_object();
+}
+
+void vllm_prefill_sampling(JsonWriter& w) {
+    w.key("temperature").number(0).key("max_tokens").number(1).key("ignore_eos").boolean(true);
+}
+
+/// Of a decode leg: the KV that the other engine has.
+void vllm_decode_params(JsonWriter& w, const DialectOptions& o, std::string_view object) {
+    if (object.empty() || o.connector == KvConnector::kVllmShared) return;
+    w.key("kv_transfer_params").raw(object);
+}
+
+/// It is read from the top of the body only in newer versions, and from here in all.
+void vllm_extra_args(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
+                     std::string_view object) {
+    if (o.connector == KvConnector::kVllmShared || (!prefills(r) && object.empty())) return;
+    w.key("extra_args").begin_object();
+    prefills(r) ? vllm_prefill_params(w, o, object) : vllm_decode_params(w, o, object);
+    w.end_object();
+}
+
 Result<void> vllm_generate(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
-                           std::string_view name) {
+                           std::string_view name, std::string_view object) {
     w.begin_object().key("model").string(o.model).key("token_ids");
     token_ids(w, r.prompt);
     w.key("sampling_params").begin_object();
-    sampling(w, r);
-    logit_bias(w, r.sampling);
-    if (r.top_logprobs >= 0) w.key("logprobs").number(std::int64_t{r.top_logprobs});
-    if (r.constraint) {
-        if (auto ok = vllm_constraint(w, *r.constraint, o.guided_fields); !ok) return ok;
+    if (prefills(r)) {
+        vllm_prefill_sampling(w);
+    } else {
+        sampling(w, r);
+        logit_bias(w, r.sampling);
+        if (r.top_logprobs >= 0) w.key("logprobs").number(std::int64_t{r.top_logprobs});
+        if (r.constraint) {
+            if (auto ok = vllm_constraint(w, *r.constraint, o.guided_fields); !ok) return ok;
+        }
     }
+    vllm_extra_args(w, r, o, object);
     w.end_object();
     vllm_tail(w, r, o, name);
     w.end_object();
@@ -114,9 +165,16 @@ Result<void> vllm_generate(JsonWriter& w, const GenerateRequest& r, const Dialec
 }
 
 Result<void> vllm_completions(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
-                              std::string_view name) {
+                              std::string_view name, std::string_view object) {
     w.begin_object().key("model").string(o.model).key("prompt");
     token_ids(w, r.prompt);
+    if (prefills(r)) {
+        vllm_prefill_sampling(w);
+        vllm_prefill_params(w, o, object);
+        vllm_tail(w, r, o, name);
+        w.end_object();
+        return {};
+    }
     sampling(w, r);
     logit_bias(w, r.sampling);
     if (r.top_logprobs >= 0) {
@@ -128,6 +186,7 @@ Result<void> vllm_completions(JsonWriter& w, const GenerateRequest& r, const Dia
         if (auto ok = vllm_constraint(w, *r.constraint, o.guided_fields); !ok) return ok;
     }
     w.key("return_token_ids").boolean(true);
+    vllm_decode_params(w, o, object);
     vllm_tail(w, r, o, name);
     w.end_object();
     return {};
@@ -153,8 +212,23 @@ Result<void> sglang_constraint(JsonWriter& w, const OutputConstraint& c) {
     return {};
 }
 
+/// Both engines are told the same, and meet there.
+void sglang_meeting(JsonWriter& w, std::string_view object, bool decodes) {
+    codec::JsonDocument document;
+    const auto minted = document.parse(object);
+    if (!minted) return;
+    for (const std::string_view key : {"bootstrap_host", "bootstrap_port", "bootstrap_room"}) {
+        std::string value;
+        minted->find(key).write_to(value);
+        w.key(key).raw(value);
+    }
+    const auto rank = minted->find("disagg_prefill_dp_rank").as_uint();
+    if (decodes && rank) w.key("disagg_prefill_dp_rank").number(std::uint64_t{*rank});
+}
+
+/// A prefill leg's is the decode leg's but for the stream: its token is the first of the output.
 Result<void> sglang(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
-                    std::string_view name) {
+                    std::string_view name, std::string_view object) {
     const SamplingParams& s = r.sampling;
     w.begin_object().key("input_ids");
     token_ids(w, r.prompt);
@@ -184,13 +258,15 @@ Result<void> sglang(JsonWriter& w, const GenerateRequest& r, const DialectOption
     // The name that old and new versions know.
     if (o.rank) w.key("data_parallel_rank").number(std::uint64_t{*o.rank});
     w.key("rid").string(name);
-    w.key("stream").boolean(true);
+    if (!object.empty()) sglang_meeting(w, object, !prefills(r));
+    w.key("stream").boolean(!prefills(r));
     w.end_object();
     return {};
 }
 
 /// No field more than it knows in every version from 1.0 on.
-Result<void> trtllm(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o) {
+Result<void> trtllm(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
+                    std::string_view object) {
     if (r.top_logprobs >= 0) return cannot("log probabilities of token ids");
     if (r.cache_salt != 0) return cannot("a cache salt");
     w.begin_object().key("model").string(o.model).key("prompt");
@@ -212,8 +288,17 @@ Result<void> trtllm(JsonWriter& w, const GenerateRequest& r, const DialectOption
         }
         w.end_object();
     }
-    w.key("stream").boolean(true);
-    w.key("stream_options").begin_object().key("include_usage").boolean(true).end_object();
+    if (prefills(r)) {
+        // Its token is the first of the output.
+        w.key("disaggregated_params").begin_object();
+        w.key("request_type").string("context_only").end_object();
+    } else if (!object.empty()) {
+        w.key("disaggregated_params").raw(object);
+    }
+    w.key("stream").boolean(!prefills(r));
+    if (!prefills(r)) {
+        w.key("stream_options").begin_object().key("include_usage").boolean(true).end_object();
+    }
     w.end_object();
     return {};
 }
@@ -234,22 +319,26 @@ std::string_view path_of(Dialect dialect) {
 }
 
 Result<void> append_request_body(std::string& out, const GenerateRequest& request,
-                                 const DialectOptions& options, std::string_view name) {
+                                 const DialectOptions& options, std::string_view name,
+                                 std::string_view object) {
+    if (prefills(request) && options.connector == KvConnector::kNone) {
+        return error(ErrorCode::kUnsupported, "this engine has no connector to hand its KV over");
+    }
     const std::size_t before = out.size();
     JsonWriter w(out);
     Result<void> done;
     switch (options.dialect) {
         case Dialect::kVllmGenerate:
-            done = vllm_generate(w, request, options, name);
+            done = vllm_generate(w, request, options, name, object);
             break;
         case Dialect::kVllmCompletions:
-            done = vllm_completions(w, request, options, name);
+            done = vllm_completions(w, request, options, name, object);
             break;
         case Dialect::kSglang:
-            done = sglang(w, request, options, name);
+            done = sglang(w, request, options, name, object);
             break;
         case Dialect::kTrtllm:
-            done = trtllm(w, request, options);
+            done = trtllm(w, request, options, object);
             break;
     }
     if (!done) out.resize(before);

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "stator/base/error.h"
+#include "stator/engine/dialects/kv_connector.h"
 #include "stator/protocol/generate.h"
 
 namespace stator::engine {
@@ -21,22 +22,31 @@ struct DialectOptions {
     bool priorities = false;
     /// Of several in one SGLang: the one to take it. Others are told in a header.
     std::optional<std::uint32_t> rank = {};
+    /// How it hands KV to others of its kind; kNone: it can't.
+    KvConnector connector = KvConnector::kNone;
 };
 
 /// The path of the engine's route.
 [[nodiscard]] std::string_view path_of(Dialect dialect);
 
-/// Appends the body that asks the engine for a whole request, streamed. `name` becomes the engine's
-/// own id of it, where it takes one. kUnsupported, with what the engine can't do: log
-/// probabilities or a constraint of a kind that its dialect has no words for. Salts go as the
-/// decimal text of their number, which is what the engine's KV events then show.
+/// Appends the body that asks the engine for a whole request or a leg of one. `name` becomes the
+/// engine's own id of it, where it takes one. kUnsupported, with what the engine can't do: log
+/// probabilities or a constraint of a kind that its dialect has no words for, a prefill leg without
+/// a connector. Salts go as the decimal text of their number, which is what the engine's KV events
+/// then show.
+///
+/// kPrefill: one answer, not streamed, for read_prefill_answer(). Of vLLM its one token is thrown
+/// away, and so is all that would only shape it. `object`: of an early connector the minted object;
+/// else empty.
+/// kDecode: streamed, as a whole request, with another engine's KV where `object` is not empty:
+/// Handoff::object, for which check_object() must have been well.
 ///
 /// Nothing of a client's own words reaches an engine but through fields of GenerateRequest: no
 /// transfer parameters, with which a client could stop an engine (a vLLM decode worker dies of a
 /// wrong one).
 [[nodiscard]] Result<void> append_request_body(std::string& out,
                                                const protocol::GenerateRequest& request,
-                                               const DialectOptions& options,
-                                               std::string_view name);
+                                               const DialectOptions& options, std::string_view name,
+                                               std::string_view object = {});
 
 }  // namespace stator::engine

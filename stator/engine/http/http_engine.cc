@@ -1,30 +1,30 @@
 #include "stator/engine/http/http_engine.h"
 
+#include <sys/random.h>
+
 #include <algorithm>
 #include <atomic>
 #include <boost/asio/steady_timer.hpp>
 #include <condition_variable>
+#include <map>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
 
+#include "stator/base/check.h"
 #include "stator/base/log.h"
-#include "stator/codec/sse.h"
-#include "stator/engine/dialects/answer_reader.h"
-#include "stator/engine/dialects/engine_error.h"
+#include "stator/engine/http/generation.h"
+#include "stator/engine/http/prefill_leg.h"
 #include "stator/runtime/asio.h"
-#include "stator/runtime/loop.h"
 
 namespace stator::engine {
 namespace {
 
 using net::HttpFailure;
-using protocol::FinishReason;
 using protocol::GenerateRequest;
+using protocol::Leg;
 using protocol::StepBatch;
-using protocol::StepEvent;
 
-constexpr std::size_t kMaxErrorBytes = 64 * 1024;
 constexpr std::size_t kMaxMetricsBytes = 16 * 1024 * 1024;
 constexpr int kFailuresUntilUnhealthy = 3;
 constexpr std::uint32_t kRetryAfterMs = 1'000;
@@ -52,49 +52,14 @@ class WholeAnswer final : public net::HttpCallHandler {
     std::string body_;
 };
 
-class HttpEngine;
+std::uint64_t random_bits() {
+    std::uint64_t n = 0;
+    STATOR_CHECK(::getrandom(&n, sizeof n, 0) == static_cast<ssize_t>(sizeof n),
+                 "the kernel has random numbers");
+    return n;
+}
 
-/// A request on its way.
-class Generation final : public net::HttpCallHandler,
-                         public std::enable_shared_from_this<Generation> {
-  public:
-    Generation(HttpEngine& engine, const GenerateRequest& request, Dialect dialect,
-               std::shared_ptr<StepSink> s)
-        : id(request.id),
-          sink(std::move(s)),
-          prompt_tokens(static_cast<std::uint32_t>(request.prompt.size()) - request.resumed_tokens),
-          deadline_(request.deadline),
-          engine_(engine),
-          reader_(dialect, request.top_logprobs >= 0) {}
-
-    void on_head(const net::HttpResponseHead& head) override;
-    void on_body(std::string_view piece, TimePoint at) override;
-    void on_end(const HttpFailure* failure, TimePoint at) override;
-    /// Ends it, unless it has ended.
-    void end(FinishReason how, std::optional<Error> why);
-
-    const protocol::RequestId id;
-    const std::shared_ptr<StepSink> sink;
-    const std::uint32_t prompt_tokens;
-    std::shared_ptr<net::HttpCall> call;
-    bool cancelled = false;
-
-  private:
-    void give(AnswerReader::Piece& piece);
-
-    const Deadline deadline_;
-    HttpEngine& engine_;
-    AnswerReader reader_;
-    codec::SseReader events_;
-    AnswerReader::Piece piece_;
-    int status_ = 0;
-    unsigned retry_after_s_ = 0;
-    std::string refusal_;
-    bool told_prompt_ = false;
-    bool ended_ = false;
-};
-
-class HttpEngine final : public Engine {
+class HttpEngine final : public Engine, public CallHost {
   public:
     HttpEngine(HttpEngineOptions options, const Clock& clock)
         : options_(std::move(options)), clock_(clock), loop_("engine") {}
@@ -128,27 +93,35 @@ class HttpEngine final : public Engine {
 
     [[nodiscard]] Result<void> submit(GenerateRequest request,
                                       std::shared_ptr<StepSink> sink) override {
-        if (request.leg != protocol::Leg::kWhole) {
-            return error(ErrorCode::kUnsupported, "this engine computes whole requests only");
-        }
         if (!healthy_) {
             auto down = error(ErrorCode::kUnavailable, "the engine does not answer");
             down.value().retryable = true;
             return down;
         }
-        if (options_.info.context_tokens > 0 &&
-            request.prompt.size() + request.max_tokens > options_.info.context_tokens) {
-            return error(ErrorCode::kInvalidArgument,
-                         "{} prompt and {} output tokens do not fit the engine's context of {}",
-                         request.prompt.size(), request.max_tokens, options_.info.context_tokens);
+        if (auto ok = check(request); !ok) return ok;
+        const KvConnector connector = options_.dialect.connector;
+        std::string object;
+        if (request.leg == Leg::kPrefill && is_early(connector)) {
+            MeetingPlace place = options_.meeting;
+            place.rank = options_.dialect.rank;
+            object = mint_object(connector, place, random_bits());
+            if (auto ok = check_object(connector, object); !ok) return ok;
+        } else if (usable(request)) {
+            object = request.handoff->object;
+        } else if (options_.decodes_only && request.leg != Leg::kPrefill) {
+            auto no = error(ErrorCode::kUnavailable, "this engine computes no prompts");
+            no.value().retryable = true;
+            return no;
         }
         net::HttpCallRequest call{.method = "POST",
                                   .path = std::string(path_of(options_.dialect.dialect)),
                                   .headers = {{"Content-Type", "application/json"}},
                                   .deadline = request.deadline};
         const std::string name = fmt::format("stator-{:x}-{:x}", tag_, request.id.value);
-        auto written = append_request_body(call.body, request, options_.dialect, name);
-        if (!written) return written;
+        if (auto ok = append_request_body(call.body, request, options_.dialect, name, object);
+            !ok) {
+            return ok;
+        }
         call.headers.emplace_back("X-Request-Id", name);
         if (options_.rank) {
             call.headers.emplace_back("X-data-parallel-rank", std::to_string(*options_.rank));
@@ -156,25 +129,26 @@ class HttpEngine final : public Engine {
         if (!request.traceparent.empty()) {
             call.headers.emplace_back("traceparent", request.traceparent);
         }
-        const std::size_t most = std::size_t{options_.info.max_running} + options_.info.max_waiting;
-        {
-            const std::scoped_lock lock(mutex_);
-            if (stopping_) return error(ErrorCode::kUnavailable, "the engine is stopping");
-            if (accepted_ >= most) {
-                auto full = error(ErrorCode::kOverloaded, "{} requests are with the engine", most);
-                full.value().retryable = true;
-                full.value().retry_after_ms = kRetryAfterMs;
-                return full;
-            }
-            ++accepted_;
-        }
+        if (auto ok = enter(); !ok) return ok;
         if (options_.on_submit) options_.on_submit(request);
-        auto generation =
-            std::make_shared<Generation>(*this, request, options_.dialect.dialect, std::move(sink));
-        loop_.post([this, generation, call = std::move(call)]() mutable {
-            live_.emplace(generation->id, generation);
-            generation->call = pool_->start(std::move(call), generation);
-        });
+        if (request.leg == Leg::kPrefill) {
+            if (is_early(connector)) {
+                // Else it would wait for a peer that has given up.
+                call.deadline =
+                    std::min(call.deadline, Deadline::after(clock_.now(), options_.early_wait));
+            }
+            launch(std::make_shared<PrefillLeg>(*this, request, connector, options_.info.kv_layout,
+                                                std::move(object), call.deadline,
+                                                options_.handoff_lease, std::move(sink)),
+                   std::move(call));
+            return {};
+        }
+        Generation::Handed handed;
+        handed.kv = !object.empty();
+        if (handed.kv && request.handoff->early) handed.first_within = options_.early_wait;
+        launch(std::make_shared<Generation>(*this, request, options_.dialect.dialect, handed,
+                                            std::move(sink)),
+               std::move(call));
         return {};
     }
 
@@ -182,9 +156,19 @@ class HttpEngine final : public Engine {
         loop_.post([this, id] {
             const auto found = live_.find(id);
             if (found == live_.end()) return;
-            const auto generation = found->second;
-            generation->cancelled = true;
-            generation->call->cancel();
+            const auto active = found->second;
+            active->cancelled = true;
+            active->call->cancel();
+        });
+    }
+
+    void release(std::shared_ptr<const protocol::Handoff> handoff) override {
+        loop_.post([this, id = handoff->id] {
+            const auto found = handed_.find(id);
+            if (found == handed_.end()) return;
+            const auto active = found->second;
+            active->cancelled = true;
+            active->call->cancel();
         });
     }
 
@@ -225,7 +209,8 @@ class HttpEngine final : public Engine {
         }
         loop_.post([this] {
             // What is left ends with kCancelled, in later turns.
-            for (const auto& [id, generation] : live_) generation->cancelled = true;
+            for (const auto& [id, active] : live_) active->cancelled = true;
+            for (const auto& [id, active] : handed_) active->cancelled = true;
             timer_->cancel();
             pool_->stop();
         });
@@ -233,21 +218,78 @@ class HttpEngine final : public Engine {
         changed_.wait(lock, [this] { return accepted_ == 0; });
     }
 
-    // From generations, on the loop.
-    [[nodiscard]] bool passed(Deadline deadline) const { return deadline.reached(clock_.now()); }
-    StepBatch& batch_of(const std::shared_ptr<StepSink>& sink) {
-        if (batches_.empty()) {
-            loop_.at_turn_end([this] { flush(); });
+  private:
+    [[nodiscard]] Result<void> check(const GenerateRequest& request) const {
+        if (request.leg == Leg::kEncode || !request.media.empty()) {
+            return error(ErrorCode::kUnsupported, "this engine is given no media");
         }
+        if (request.leg == Leg::kPrefill && options_.dialect.connector == KvConnector::kNone) {
+            return error(ErrorCode::kUnsupported, "this engine has no connector to others");
+        }
+        if (options_.info.context_tokens > 0 &&
+            request.prompt.size() + request.max_tokens > options_.info.context_tokens) {
+            return error(ErrorCode::kInvalidArgument,
+                         "{} prompt and {} output tokens do not fit the engine's context of {}",
+                         request.prompt.size(), request.max_tokens, options_.info.context_tokens);
+        }
+        return {};
+    }
+    /// Whether the engine can fetch the KV that a decode leg was given. Its lease counts: the other
+    /// engine may have used the memory for another request since.
+    [[nodiscard]] bool usable(const GenerateRequest& request) const {
+        if (request.leg != Leg::kDecode || !request.handoff || request.handoff->object.empty()) {
+            return false;
+        }
+        const protocol::Handoff& h = *request.handoff;
+        std::string why;
+        if (options_.dialect.connector == KvConnector::kNone ||
+            h.layout != options_.info.kv_layout) {
+            why = "its layout is not this engine's";
+        } else if (h.expires.reached(clock_.now())) {
+            why = "its lease is over";
+        } else if (const auto sound = check_object(options_.dialect.connector, h.object); !sound) {
+            why = sound.error().message;
+        } else {
+            return true;
+        }
+        log_info("A handoff is of no use here; the prompt is computed again.", {{"why", why}});
+        return false;
+    }
+    [[nodiscard]] Result<void> enter() {
+        const std::size_t most = std::size_t{options_.info.max_running} + options_.info.max_waiting;
+        const std::scoped_lock lock(mutex_);
+        if (stopping_) return error(ErrorCode::kUnavailable, "the engine is stopping");
+        if (accepted_ >= most) {
+            auto full = error(ErrorCode::kOverloaded, "{} requests are with the engine", most);
+            full.value().retryable = true;
+            full.value().retry_after_ms = kRetryAfterMs;
+            return full;
+        }
+        ++accepted_;
+        return {};
+    }
+    template <typename Active>
+    void launch(std::shared_ptr<Active> active, net::HttpCallRequest call) {
+        loop_.post([this, active = std::move(active), call = std::move(call)]() mutable {
+            live_.emplace(active->id, active);
+            active->call = pool_->start(std::move(call), active);
+            active->started();
+        });
+    }
+
+    // CallHost
+    [[nodiscard]] const Clock& clock() const override { return clock_; }
+    [[nodiscard]] runtime::Loop& loop() override { return loop_; }
+    [[nodiscard]] StepBatch& batch_of(const std::shared_ptr<StepSink>& sink) override {
+        flush_later();
         for (auto& [known, batch] : batches_) {
             if (known == sink) return batch;
         }
         return batches_.emplace_back(sink, StepBatch{}).second;
     }
-    /// Whether this engine tells how much of a prompt it had: vLLM leaves out a 0.
-    [[nodiscard]] bool tells_cached(const AnswerReader::Piece& piece) {
-        tells_cached_ = tells_cached_ || piece.cached_told;
-        if (!tells_cached_ && piece.finish && ++untold_ == kUntoldUntilAWord &&
+    [[nodiscard]] bool tells_cached(bool told, bool finished) override {
+        tells_cached_ = tells_cached_ || told;
+        if (!tells_cached_ && finished && ++untold_ == kUntoldUntilAWord &&
             options_.dialect.dialect != Dialect::kSglang) {
             log_info(
                 "The engine has not said of any prompt how much of it was cached; vLLM does so "
@@ -256,27 +298,40 @@ class HttpEngine final : public Engine {
         }
         return tells_cached_;
     }
-    /// A request has lost its connection.
-    void doubt() {
+    void doubt() override {
         doubted_ = true;
         timer_->cancel();
     }
-    void count(const AnswerReader::Piece& piece, bool first) {
-        if (!piece.tokens.empty()) lives();
+    void count(std::uint64_t prompt, std::uint64_t cached, std::uint64_t generated) override {
+        if (prompt + generated > 0) lives();
         const std::scoped_lock lock(mutex_);
-        passes_.decode_tokens += piece.tokens.size();
-        if (first) {
-            passes_.cached_tokens += piece.cached_tokens;
-            passes_.prefill_tokens +=
-                piece.prompt_tokens - std::min(piece.prompt_tokens, piece.cached_tokens);
-        }
+        passes_.decode_tokens += generated;
+        passes_.cached_tokens += cached;
+        passes_.prefill_tokens += prompt - std::min(prompt, cached);
     }
-    void ended(protocol::RequestId id) {
+    void ended(RequestId id) override {
         live_.erase(id);
         ++ended_;
+        flush_later();
+    }
+    void handed_off(RequestId id, const protocol::HandoffId& handoff) override {
+        const auto found = live_.find(id);
+        handed_.emplace(handoff, std::move(found->second));
+        live_.erase(found);
+    }
+    void drained(const protocol::HandoffId& handoff) override {
+        handed_.erase(handoff);
+        ++ended_;
+        flush_later();
     }
 
-  private:
+    void flush_later() {
+        if (std::exchange(flush_scheduled_, true)) return;
+        loop_.at_turn_end([this] {
+            flush_scheduled_ = false;
+            flush();
+        });
+    }
     void flush() {
         auto batches = std::exchange(batches_, {});
         const std::size_t ended = std::exchange(ended_, 0);
@@ -415,9 +470,12 @@ class HttpEngine final : public Engine {
     // Of the loop.
     std::unique_ptr<net::HttpPool> pool_;
     std::optional<boost::asio::steady_timer> timer_;
-    std::unordered_map<protocol::RequestId, std::shared_ptr<Generation>> live_;
+    std::unordered_map<RequestId, std::shared_ptr<ActiveCall>> live_;
+    /// Prefill legs that have handed off early.
+    std::map<protocol::HandoffId, std::shared_ptr<ActiveCall>> handed_;
     std::vector<std::pair<std::shared_ptr<StepSink>, StepBatch>> batches_;
     std::size_t ended_ = 0;
+    bool flush_scheduled_ = false;
     int failures_ = 0;
     bool doubted_ = false;
     bool tells_cached_ = false;
@@ -428,115 +486,15 @@ class HttpEngine final : public Engine {
     bool dead_ = false;
 };
 
-void Generation::on_head(const net::HttpResponseHead& head) {
-    status_ = head.status;
-    const std::string_view wait = head.header("retry-after");
-    for (const char c : wait.substr(0, 6)) {
-        if (c < '0' || c > '9') break;
-        retry_after_s_ = retry_after_s_ * 10 + static_cast<unsigned>(c - '0');
-    }
-}
-
-void Generation::on_body(std::string_view piece, TimePoint /*at*/) {
-    if (ended_) return;
-    if (status_ != 200) {
-        refusal_.append(
-            piece.substr(0, kMaxErrorBytes - std::min(kMaxErrorBytes, refusal_.size())));
-        return;
-    }
-    if (auto ok = events_.feed(piece); !ok) {
-        end(FinishReason::kError, error(ErrorCode::kDataLoss, "{}", ok.error().message).value());
-        call->cancel();
-        return;
-    }
-    while (const auto event = events_.next()) {
-        auto ok = reader_.take(event->data, piece_);
-        if (!ok) {
-            end(FinishReason::kError, std::move(ok.error()));
-            call->cancel();
-            return;
-        }
-        give(piece_);
-        if (ended_) return;
-    }
-}
-
-void Generation::on_end(const HttpFailure* failure, TimePoint /*at*/) {
-    const auto keep = shared_from_this();
-    if (ended_) return;
-    if (cancelled) return end(FinishReason::kCancelled, {});
-    if (failure == nullptr && status_ == 200) {
-        auto ok = reader_.end(piece_);
-        if (ok) return give(piece_);
-        ok.error().retryable = true;
-        return end(FinishReason::kError, std::move(ok.error()));
-    }
-    if (failure == nullptr) {
-        return end(FinishReason::kError, engine_error(status_, refusal_, retry_after_s_));
-    }
-    Error why = failure->error;
-    switch (failure->kind) {
-        case HttpFailure::Kind::kCancelled:
-            return end(FinishReason::kCancelled, {});
-        case HttpFailure::Kind::kTimeout:
-            if (engine_.passed(deadline_)) return end(FinishReason::kCancelled, {});
-            [[fallthrough]];
-        case HttpFailure::Kind::kConnect:
-        case HttpFailure::Kind::kLost:
-        case HttpFailure::Kind::kCutShort:
-        case HttpFailure::Kind::kNotSent:
-            why.code = ErrorCode::kUnavailable;
-            why.retryable = true;
-            engine_.doubt();
-            break;
-        case HttpFailure::Kind::kBadAnswer:
-            why.code = ErrorCode::kDataLoss;
-            break;
-    }
-    end(FinishReason::kError, std::move(why));
-}
-
-void Generation::give(AnswerReader::Piece& piece) {
-    if (piece.tokens.empty() && !piece.finish) return;
-    StepBatch& batch = engine_.batch_of(sink);
-    StepEvent event;
-    event.id = id;
-    event.first = static_cast<std::uint32_t>(batch.tokens.size());
-    event.count = static_cast<std::uint32_t>(piece.tokens.size());
-    const auto top = static_cast<std::uint32_t>(batch.top.size());
-    for (protocol::TokenOutput token : piece.tokens) {
-        token.top_first += top;
-        batch.tokens.push_back(token);
-    }
-    batch.top.insert(batch.top.end(), piece.top.begin(), piece.top.end());
-    const bool first = !told_prompt_ && !piece.tokens.empty();
-    const bool tells = engine_.tells_cached(piece);
-    if ((first && piece.cached_told) || (piece.finish && tells)) {
-        event.prompt_tokens = prompt_tokens;
-        event.cached_tokens = std::min(piece.cached_tokens, prompt_tokens);
-    }
-    told_prompt_ = told_prompt_ || first;
-    event.finish = piece.finish;
-    event.error = std::move(piece.error);
-    engine_.count(piece, first);
-    const bool last = event.finish.has_value();
-    batch.events.push_back(std::move(event));
-    if (!last) return;
-    ended_ = true;
-    const auto keep = shared_from_this();
-    engine_.ended(id);
-}
-
-void Generation::end(FinishReason how, std::optional<Error> why) {
-    AnswerReader::Piece piece;
-    piece.finish = how;
-    piece.error = std::move(why);
-    give(piece);
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Engine>> make_http_engine(HttpEngineOptions options, const Clock& clock) {
+    const KvConnector connector = options.dialect.connector;
+    if (connector != KvConnector::kNone) {
+        EngineInfo& info = options.info;
+        info.kv_method = method_of(connector);
+        if (info.kv_layout.empty()) info.kv_layout = kv_layout_of(connector, {});
+    }
     auto engine = std::make_unique<HttpEngine>(std::move(options), clock);
     if (auto ok = engine->start(); !ok) return tl::unexpected<Error>(std::move(ok.error()));
     return engine;

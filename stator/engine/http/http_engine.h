@@ -21,7 +21,24 @@ struct HttpEngineOptions {
     net::HttpUrl url;
     DialectOptions dialect;
     /// What is known of the engine; max_running and max_waiting bound what is sent to it together.
+    /// With a connector (dialect.connector) it takes prefill legs and KV of others' prefill legs:
+    /// `kv_method` is filled in, and `kv_layout`, where it is empty. Better it says the version too
+    /// (kv_layout_of()): both engines must have the same layout, and so must the ModelCards of
+    /// their workers, whose WorkerOptions::kv_method is this one.
     EngineInfo info;
+    /// Of an engine that computes prompts, with an early connector (is_early()): where its peers
+    /// meet it. SGLang: its host and SglangServerInfo::bootstrap_port. Mooncake: with the engine's
+    /// id too. Where it is not set, prefill legs are refused.
+    MeetingPlace meeting;
+    /// It generates and computes no prompts, as an SGLang with --disaggregation-mode decode: what
+    /// comes without another engine's KV is refused (kUnavailable), for ranks that can do it.
+    bool decodes_only = false;
+    /// How long others may come for the KV of a prefill leg: less than the engine keeps it, which
+    /// is 30 s with vLLM's NIXL unless it is told otherwise.
+    std::chrono::milliseconds handoff_lease{25'000};
+    /// How long a decode leg waits for its first token, where the other engine was still computing
+    /// the prompt: if that one fails, this is how it shows.
+    std::chrono::milliseconds early_wait{60'000};
     std::uint64_t kv_total_tokens = 0;  ///< 0 = not known
     /// Of an engine that spreads requests over several ranks itself: this one
     /// (X-data-parallel-rank).

@@ -96,9 +96,10 @@ void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
         out.error = error(ErrorCode::kAborted, "the worker ended the request").value();
     }
     if (!call.first_token && event.count > 0 && call.route) first_token(call, event);
-    if (event.finish && call.cached_untold && event.prompt_tokens != 0 && call.route) {
-        call.cached_untold = false;
-        calls_.router().cached_told(*call.route, event.cached_tokens);
+    if (event.finish && std::exchange(call.cached_untold, false) && call.route) {
+        calls_.router().cached_told(*call.route, event.prompt_tokens == 0
+                                                     ? std::nullopt
+                                                     : std::optional(event.cached_tokens));
     }
     if (event.finish == FinishReason::kHandoff && call.life.leg() == protocol::Leg::kEncode) {
         note_encoded(call);
@@ -111,6 +112,9 @@ void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
         return finished(call);
     }
     const auto self = by_tag_[tag];
+    if (event.handoff && !event.handoff->object.empty() && call.slot && call.stream) {
+        call.left = {call.slot->worker, *call.stream, event.handoff->id};
+    }
     call.stream.reset();
     switch (taken) {
         case legs::RequestLife::Taken::kPassOn:
@@ -134,6 +138,10 @@ void CallRoom::first_token(Call& call, const StepEvent& event) {
             *call.route, call.cached_untold ? std::nullopt : std::optional(event.cached_tokens),
             call.chosen_at);
     } else if (call.route->leg == protocol::Leg::kPrefill) {
+        if (call.life.handoff_is_early()) {
+            // Only now; what of it was cached nobody has said.
+            calls_.router().prompt_computed(*call.route, std::nullopt);
+        }
         calls_.router().handed_over(*call.route, call.chosen_at);
     }
     calls_.queue().nudge();
@@ -152,7 +160,7 @@ void CallRoom::leg_ended(const std::shared_ptr<Call>& call, const StepEvent& eve
     if (event.finish != FinishReason::kHandoff) {
         calls_.migrations.add();  // its media could not be had
     } else if (call->life.has_handoff()) {
-        if (call->route) {
+        if (call->route && !call->life.handoff_is_early()) {
             calls_.router().prompt_computed(*call->route, event.prompt_tokens == 0
                                                               ? std::nullopt
                                                               : std::optional(event.cached_tokens));

@@ -27,12 +27,15 @@ class World {
         int released_late = 0;
         int unsettled = 0;  ///< neither
     };
+    /// `object`: one that is the engine's own.
     std::shared_ptr<const protocol::Handoff> make(protocol::Handoff::Kind kind,
-                                                  std::uint32_t tokens) {
+                                                  std::uint32_t tokens, bool object = false) {
         const std::scoped_lock lock(mutex_);
         auto h = std::make_shared<protocol::Handoff>();
         h->kind = kind;
         h->tokens = tokens;
+        if (object) h->object = "{}";
+        h->early = object;
         const std::uint64_t id = ++last_;
         std::memcpy(h->id.data(), &id, sizeof id);
         if (kind == protocol::Handoff::Kind::kEmbeddings)
@@ -115,6 +118,12 @@ class LegWorker final : public fleet::Worker, public std::enable_shared_from_thi
     void cancel(requests::StreamId stream) override {
         if (streams_.erase(stream.value) > 0) --running_;
     }
+    void release(requests::StreamId stream) override {
+        const auto found = left_.find(stream.value);
+        if (found == left_.end()) return;
+        ++released_;
+        world_.release(*found->second);
+    }
     void fetch(const requests::Fetch&, std::function<void(Result<std::string>)> done) override {
         done(error(ErrorCode::kUnavailable, "nothing is here"));
     }
@@ -126,6 +135,9 @@ class LegWorker final : public fleet::Worker, public std::enable_shared_from_thi
         fail_code_ = code;
         failures_ = times;
     }
+    /// Its KV is the engine's own to move, and it hands off early.
+    void move_own_kv() { own_kv_ = true; }
+    [[nodiscard]] int released() const { return released_; }
     void hold(bool on) {
         hold_ = on;
         if (on) return;
@@ -168,7 +180,7 @@ class LegWorker final : public fleet::Worker, public std::enable_shared_from_thi
         protocol::StepEvent e;
         e.id = r.id;
         std::vector<protocol::TokenOutput> tokens;
-        if (s.produced == 0) begin(r, e);
+        if (s.produced == 0) begin(id, r, e);
         if (!e.finish) {
             // As the echo engine: the prompt over and over.
             const std::size_t own = r.prompt.size() - r.resumed_tokens;
@@ -191,7 +203,7 @@ class LegWorker final : public fleet::Worker, public std::enable_shared_from_thi
         events->on_step(tag, e, tokens, {});
         events->on_turn_end();
     }
-    void begin(const protocol::GenerateRequest& r, protocol::StepEvent& e) {
+    void begin(std::uint64_t stream, const protocol::GenerateRequest& r, protocol::StepEvent& e) {
         using protocol::Handoff;
         const auto failed = [&](ErrorCode code, const char* param) {
             e.finish = protocol::FinishReason::kError;
@@ -220,7 +232,8 @@ class LegWorker final : public fleet::Worker, public std::enable_shared_from_thi
         e.finish = protocol::FinishReason::kHandoff;
         e.prompt_tokens = static_cast<std::uint32_t>(r.prompt.size());
         e.handoff = world_.make(kv ? Handoff::Kind::kKv : Handoff::Kind::kEmbeddings,
-                                kv ? e.prompt_tokens - 1 : kRows);
+                                kv ? e.prompt_tokens - 1 : kRows, kv && own_kv_);
+        if (own_kv_) left_[stream] = e.handoff;
     }
 
     runtime::Loop& loop_;
@@ -234,8 +247,11 @@ class LegWorker final : public fleet::Worker, public std::enable_shared_from_thi
     std::atomic<std::uint32_t> running_{0};
     std::array<std::atomic<int>, 5> opened_{};
     std::atomic<int> recomputed_{0};
+    std::atomic<bool> own_kv_{false};
+    std::atomic<int> released_{0};
     // Of the loop.
     std::map<std::uint64_t, Stream> streams_;
+    std::map<std::uint64_t, std::shared_ptr<const protocol::Handoff>> left_;
     std::uint64_t last_stream_ = 0;
 };
 

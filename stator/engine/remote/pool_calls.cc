@@ -165,7 +165,18 @@ Result<routing::Route> PoolCalls::route(Call& call, std::span<const router::Rank
 }
 
 void PoolCalls::release_handoffs(Call& call) {
-    for (auto& handoff : call.life.take_releases()) release(std::move(handoff));
+    for (auto& handoff : call.life.take_releases()) {
+        if (handoff->object.empty()) {
+            release(std::move(handoff));
+            continue;
+        }
+        released.add();
+        if (!call.left || call.left->id != handoff->id) continue;
+        auto& worker = *call.left->worker;
+        worker.loop().post([left = *std::exchange(call.left, std::nullopt)] {
+            left.worker->release(left.stream);
+        });
+    }
 }
 
 void PoolCalls::release(std::shared_ptr<const protocol::Handoff> handoff) {

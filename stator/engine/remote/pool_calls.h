@@ -60,7 +60,15 @@ struct Call {
     TimePoint tried_until;       ///< while it is queued: then those that refused are asked again
     bool first_token = false;    ///< on the present worker
     bool cached_untold = false;  ///< by the present worker, with its first token
-    std::optional<requests::StreamId> stream;      ///< while a worker computes it
+    std::optional<requests::StreamId> stream;  ///< while a worker computes it
+    /// Who has left a handoff that is an engine's own, and in which stream: nobody but its worker
+    /// can release it.
+    struct Left {
+        std::shared_ptr<fleet::Worker> worker;
+        requests::StreamId stream;
+        protocol::HandoffId id;
+    };
+    std::optional<Left> left;
     std::vector<std::shared_ptr<RankSlot>> tried;  ///< those that refused
     std::optional<Error> refusal;                  ///< the last one
     std::string no_rank;  ///< why none that is ready can be asked; empty: none is

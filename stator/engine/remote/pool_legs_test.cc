@@ -26,6 +26,34 @@ TEST_F(PoolLegsTest, APromptIsComputedOnOneRankAndItsOutputOnAnother) {
     EXPECT_EQ(metric("stator_pool_handoffs_released_total"), 0);
 }
 
+TEST_F(PoolLegsTest, KvThatAnEngineKeepsIsReleasedWhereItIs) {
+    LegWorker& p = add("p", {Role::kPrefill});
+    LegWorker& d = add("d", {Role::kDecode});
+    p.move_own_kv();
+    start(Disaggregation::kAlways);
+    for (std::uint64_t i = 1; i <= 10; ++i) ASSERT_TRUE(engine_->submit(request(i, 20), sink_));
+    for (std::uint64_t i = 1; i <= 10; ++i) expect_whole(i, 20);
+    EXPECT_EQ(p.opened(Leg::kPrefill), 10);
+    EXPECT_EQ(d.opened(Leg::kDecode), 10);
+    EXPECT_EQ(world_.counts().claimed, 10);
+    EXPECT_EQ(p.released(), 0);
+    // The engine that decodes can't load it.
+    d.fail(ErrorCode::kInternal, 1);
+    ASSERT_TRUE(engine_->submit(request(11, 20), sink_));
+    expect_whole(11, 20);
+    EXPECT_EQ(d.opened(Leg::kWhole), 1);
+    EXPECT_TRUE(TestWorker::eventually([&] { return p.released() == 1; }));
+    // The client leaves while it waits for it.
+    d.hold(true);
+    ASSERT_TRUE(engine_->submit(request(12, 20), sink_));
+    ASSERT_TRUE(TestWorker::eventually([&] { return d.running() == 1; }));
+    engine_->cancel(RequestId(12));
+    ASSERT_TRUE(sink_->wait_end(12));
+    EXPECT_TRUE(TestWorker::eventually([&] { return p.released() == 2; }));
+    EXPECT_EQ(metric("stator_pool_handoffs_released_total"), 2);
+    expect_settled();
+}
+
 TEST_F(PoolLegsTest, NeverMeansWholeOnTheDecodeRank) {
     LegWorker& p = add("p", {Role::kPrefill});
     LegWorker& d = add("d", {Role::kDecode});
