@@ -136,6 +136,14 @@ class VllmCpu:
             int(metrics.sum(f"vllm:prefix_cache_{which}_total")) for which in ("queries", "hits")
         )
 
+    def transferred(self):
+        """Prompt tokens whose KV came from another engine."""
+        return int(
+            Metrics(self.get("/metrics")).sum(
+                "vllm:prompt_tokens_by_source_total", source="external_kv_transfer"
+            )
+        )
+
     def forget_prefixes(self):
         urllib.request.urlopen(
             urllib.request.Request(self.url + "/reset_prefix_cache", method="POST"), timeout=60
