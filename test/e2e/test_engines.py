@@ -142,13 +142,21 @@ def test_prefixes_that_another_client_left_are_known(engines, serve):
     first, second = engines(2)
     for engine in (first, second):
         engine.token_s = 0.001
-    ids = prompt(5, 128)
-    second.look_up(ids, 0)
+    # Each begins with a token of its own.
+    families = [[300 + seed] + prompt(seed, 127) for seed in range(60)]
+    for family in families:
+        second.look_up(family, 0)
     server = serve(first, second, router_error_band=0)
 
-    wait_until(lambda: "blocks=8" in server.log(), "what the second holds is known")
-    complete(server, ids + prompt(6, 8))
-    assert not first.requests and second.hits[0] == 128
+    def known():
+        complete(server, families.pop() + prompt(6, 8))
+        return second.hits[0] > 0
+
+    wait_until(known, "the router knows what the second holds")
+    before = len(first.requests)
+    for family in families[:5]:
+        complete(server, family + prompt(7, 8))
+    assert len(first.requests) == before and second.hits[0] == 6 * 128
 
 
 def test_an_engine_that_is_killed_and_comes_back(engines, serve):
