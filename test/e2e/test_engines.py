@@ -291,8 +291,9 @@ def test_events_of_an_engine_that_does_not_tell_where(engines, serve):
         engine_events=[f"tcp://127.0.0.1:{e.event_ports[0][0]}" for e in two],
         engine_replay=[f"tcp://127.0.0.1:{e.event_ports[0][1]}" for e in two],
     )
+    followed = [f"followed. from=tcp://127.0.0.1:{e.event_ports[0][0]} " for e in two]
     wait_until(
-        lambda: server.log().count("KV events are followed") == 2, "both engines are followed"
+        lambda: all(words in server.log() for words in followed), "both engines are followed"
     )
 
 
