@@ -516,6 +516,7 @@ void PoolRouter::first_token(const Route& route, std::optional<std::uint32_t> ca
 }
 
 void PoolRouter::prompt_computed(const Route& route, std::optional<std::uint32_t> cached_tokens) {
+    bool resync = false;
     {
         const std::scoped_lock lock(mutex_);
         router_.on_first_token(route.booking, cached_tokens, now());
@@ -523,27 +524,25 @@ void PoolRouter::prompt_computed(const Route& route, std::optional<std::uint32_t
             splits_.prompt_computed(route.booking.value, route.rank, route.decode_rank,
                                     route.prompt_tokens, clock_.now());
         }
+        if (route.audited && cached_tokens) resync = audit(route, *cached_tokens);
     }
     wake();
-    if (cached_tokens) compare(route, *cached_tokens);
+    if (resync) fetch_again(route.rank);
+    if (cached_tokens) count_cached(route, *cached_tokens);
 }
 
 void PoolRouter::cached_told(const Route& route, std::optional<std::uint32_t> cached_tokens) {
+    bool resync = false;
     {
         const std::scoped_lock lock(mutex_);
         router_.on_cached_told(route.booking, cached_tokens.value_or(route.cached_tokens));
-    }
-    if (cached_tokens) compare(route, *cached_tokens);
-}
-
-/// What was predicted with what there was.
-void PoolRouter::compare(const Route& route, std::uint32_t cached_tokens) {
-    bool resync = false;
-    if (route.audited) {
-        const std::scoped_lock lock(mutex_);
-        resync = audit(route, cached_tokens);
+        if (route.audited && cached_tokens) resync = audit(route, *cached_tokens);
     }
     if (resync) fetch_again(route.rank);
+    if (cached_tokens) count_cached(route, *cached_tokens);
+}
+
+void PoolRouter::count_cached(const Route& route, std::uint32_t cached_tokens) {
     metrics_.predicted_tokens.add(route.cached_tokens);
     metrics_.cached_tokens.add(cached_tokens);
     metrics_.prompt_tokens.add(route.prompt_tokens);

@@ -243,7 +243,7 @@ class PoolRouter {
     void show_index();
     void show_trust();
     void settle_snapshot(router::RankIndex rank);
-    void compare(const Route& route, std::uint32_t cached_tokens);
+    void count_cached(const Route& route, std::uint32_t cached_tokens);
     [[nodiscard]] bool audit(const Route& route, std::uint32_t cached_tokens);
     void fetch_again(router::RankIndex rank);
     bool look_up(const protocol::GenerateRequest& request,

@@ -1,4 +1,4 @@
-"""Unmodified engines behind Stator: `stator serve --engine vllm=URL`, `stator worker --engine …`."""
+"""Unmodified engines behind Stator: `stator serve` and `stator worker` with --engine vllm=URL."""
 
 import json
 import re
@@ -109,26 +109,32 @@ def test_the_route_is_the_one_that_streams_tokens(engines, serve, version, strea
     assert engine.requests[-1]["path"] == path
 
 
+def shared_prefixes(server, families, turns):
+    """Prompts of each family in turns. The tokens that answers say were cached."""
+    cached = 0
+    for turn in range(turns):
+        for number, family in enumerate(families):
+            answer = complete(server, family + prompt(1000 + turn * 8 + number, 20), most=2)
+            cached += answer["usage"].get("prompt_tokens_details", {}).get("cached_tokens", 0)
+    return cached
+
+
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
 def test_prefixes_go_to_the_engine_that_has_them(engines, serve, kind):
-    """Two engines, prompts of eight families in turns: each family stays where it began, because
-    the engines' own events say so, and the engines' own hits show it."""
+    """Two engines: each family stays where it began, because the engines' own events say so, and
+    the engines' own hits show it. In turns to either, four of eight would miss each time."""
     two = engines(2, kind=kind)
     for engine in two:
         engine.token_s = 0.0002
     server = serve(*two, router_error_band=0)
-    families = [prompt(seed, 512) for seed in range(8)]
-    for turn in range(4):
-        for number, family in enumerate(families):
-            answer = complete(server, family + prompt(1000 + turn * 8 + number, 20), most=2)
-            cached = answer["usage"].get("prompt_tokens_details", {}).get("cached_tokens", 0)
-            # What the engine says that it had.
-            assert cached == (0 if turn == 0 else 512), (turn, number)
-    assert sum(e.hits[0] for e in two) == 8 * 3 * 512
-    assert all(e.requests for e in two)
+    cached = shared_prefixes(server, [prompt(seed, 512) for seed in range(8)], turns=4)
+    # What answers, router and engines say is the same.
+    assert cached == sum(e.hits[0] for e in two)
     metrics = read_metrics(server)
-    assert metrics.sum("stator_router_cached_tokens_total") == 8 * 3 * 512
+    assert metrics.sum("stator_router_cached_tokens_total") == cached
     assert metrics.sum("stator_router_audit_alarms_total") == 0
+    # A few at most before the first events are here.
+    assert cached >= 20 * 512 and all(e.requests for e in two)
 
 
 def test_prefixes_that_another_client_left_are_known(engines, serve):
@@ -136,13 +142,21 @@ def test_prefixes_that_another_client_left_are_known(engines, serve):
     first, second = engines(2)
     for engine in (first, second):
         engine.token_s = 0.001
-    ids = prompt(5, 128)
-    second.look_up(ids, 0)
+    # Each begins with a token of its own.
+    families = [[300 + seed] + prompt(seed, 127) for seed in range(60)]
+    for family in families:
+        second.look_up(family, 0)
     server = serve(first, second, router_error_band=0)
 
-    wait_until(lambda: "blocks=8" in server.log(), "what the second holds is known")
-    complete(server, ids + prompt(6, 8))
-    assert not first.requests and second.hits[0] == 128
+    def known():
+        complete(server, families.pop() + prompt(6, 8))
+        return second.hits[0] > 0
+
+    wait_until(known, "the router knows what the second holds")
+    before = len(first.requests)
+    for family in families[:5]:
+        complete(server, family + prompt(7, 8))
+    assert len(first.requests) == before and second.hits[0] == 6 * 128
 
 
 def test_an_engine_that_is_killed_and_comes_back(engines, serve):
@@ -191,12 +205,9 @@ def test_two_ranks_behind_one_address(engines, serve):
     server = serve(engine, ready=1, router_error_band=0)
     [worker] = server.workers().values()
     assert len(worker["ranks"]) == 2
-    families = [prompt(seed, 512) for seed in range(6)]
-    for turn in range(3):
-        for number, family in enumerate(families):
-            complete(server, family + prompt(1000 + turn * 8 + number, 20), most=2)
+    cached = shared_prefixes(server, [prompt(seed, 512) for seed in range(6)], turns=3)
     assert {r["rank"] for r in engine.requests} == {0, 1}
-    assert sum(engine.hits) == 6 * 2 * 512
+    assert cached == sum(engine.hits) and cached >= 9 * 512
 
 
 def test_an_engine_that_is_not_there_yet(engines, serve):
@@ -280,8 +291,9 @@ def test_events_of_an_engine_that_does_not_tell_where(engines, serve):
         engine_events=[f"tcp://127.0.0.1:{e.event_ports[0][0]}" for e in two],
         engine_replay=[f"tcp://127.0.0.1:{e.event_ports[0][1]}" for e in two],
     )
+    followed = [f"followed. from=tcp://127.0.0.1:{e.event_ports[0][0]} " for e in two]
     wait_until(
-        lambda: server.log().count("KV events are followed") == 2, "both engines are followed"
+        lambda: all(words in server.log() for words in followed), "both engines are followed"
     )
 
 
@@ -338,6 +350,7 @@ def test_a_sidecar_shows_how_its_engine_is(engines, fleet):
     assert body["status"] == "degraded" and engine.url in body["concerns"][0]
     engine.start()
     wait_until(lambda: health()[1]["status"] == "ready", "all is well again")
+    door.stop()
 
 
 def test_a_topology_names_engines(engines, serve, fleet):
