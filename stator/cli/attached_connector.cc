@@ -28,6 +28,8 @@ Result<engine::MeetingPlace> meeting_place(const config::EngineSettings& s,
                                            const engine::FoundEngine& found,
                                            const engine::AttachOptions& options) {
     engine::MeetingPlace out;
+    net::SocketAddress own;
+    own.host = options.url.address.host;
     out.host = options.url.address.host;
     out.port = static_cast<std::uint16_t>(found.bootstrap_port.value_or(kUsualBootstrapPort));
     if (!s.bootstrap.empty()) {
@@ -39,7 +41,7 @@ Result<engine::MeetingPlace> meeting_place(const config::EngineSettings& s,
         }
         out.host = address->host;
         out.port = address->port;
-    } else if (net::is_local({.kind = net::SocketAddress::Kind::kTcp, .host = out.host})) {
+    } else if (net::is_local(own)) {
         log_info(
             "Engines that decode are told to meet this one on this machine; for others say where "
             "with --engine-bootstrap HOST:PORT.",
@@ -50,8 +52,8 @@ Result<engine::MeetingPlace> meeting_place(const config::EngineSettings& s,
 
 Result<std::string> mooncake_engine(const engine::MeetingPlace& place) {
     const bool v6 = place.host.find(':') != std::string::npos;
-    const std::string url =
-        fmt::format(v6 ? "http://[{}]:{}" : "http://{}:{}", place.host, place.port);
+    const std::string url = v6 ? fmt::format("http://[{}]:{}", place.host, place.port)
+                               : fmt::format("http://{}:{}", place.host, place.port);
     auto parsed = net::parse_http_url(url);
     if (!parsed) return tl::unexpected(parsed.error());
     auto client = engine::EngineClient::open(std::move(*parsed), {});

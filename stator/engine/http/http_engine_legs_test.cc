@@ -375,7 +375,7 @@ TEST_F(HttpEngineLegsTest, LegsThatItCantDoAreRefused) {
     r.media.emplace_back();
     EXPECT_EQ(engine_->submit(r, sink_).error().code, ErrorCode::kUnsupported);
     EXPECT_EQ(engine_->info().kv_method, "");
-    // Nobody has said where it is to be met_.
+    // Nobody has said where it is to be met.
     HttpEngineOptions options;
     options.url = net::parse_http_url(server_->url()).value();
     options.dialect = {.dialect = Dialect::kSglang, .model = "m"};
