@@ -28,6 +28,8 @@ Result<engine::MeetingPlace> meeting_place(const config::EngineSettings& s,
                                            const engine::FoundEngine& found,
                                            const engine::AttachOptions& options) {
     engine::MeetingPlace out;
+    net::SocketAddress own;
+    own.host = options.url.address.host;
     out.host = options.url.address.host;
     out.port = static_cast<std::uint16_t>(found.bootstrap_port.value_or(kUsualBootstrapPort));
     if (!s.bootstrap.empty()) {
@@ -39,7 +41,7 @@ Result<engine::MeetingPlace> meeting_place(const config::EngineSettings& s,
         }
         out.host = address->host;
         out.port = address->port;
-    } else if (net::is_local(net::SocketAddress{net::SocketAddress::Kind::kTcp, out.host, 0, {}})) {
+    } else if (net::is_local(own)) {
         log_info(
             "Engines that decode are told to meet this one on this machine; for others say where "
             "with --engine-bootstrap HOST:PORT.",

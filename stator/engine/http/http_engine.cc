@@ -178,7 +178,7 @@ class HttpEngine final : public Engine, public CallHost {
         l.running_limit = options_.info.max_running;
         l.waiting_limit = options_.info.max_waiting;
         // Ours, and what others have sent there.
-        const auto ours = static_cast<std::uint32_t>(accepted_);
+        const auto ours = static_cast<std::uint32_t>(there_);
         const std::uint32_t shown = seen_.running + seen_.waiting;
         const std::uint32_t all = std::max(ours, shown);
         l.waiting = std::max(seen_.waiting, all - std::min(all, l.running_limit));
@@ -259,13 +259,14 @@ class HttpEngine final : public Engine, public CallHost {
         const std::size_t most = std::size_t{options_.info.max_running} + options_.info.max_waiting;
         const std::scoped_lock lock(mutex_);
         if (stopping_) return error(ErrorCode::kUnavailable, "the engine is stopping");
-        if (accepted_ >= most) {
+        if (there_ >= most) {
             auto full = error(ErrorCode::kOverloaded, "{} requests are with the engine", most);
             full.value().retryable = true;
             full.value().retry_after_ms = kRetryAfterMs;
             return full;
         }
         ++accepted_;
+        ++there_;
         return {};
     }
     template <typename Active>
@@ -335,9 +336,14 @@ class HttpEngine final : public Engine, public CallHost {
     void flush() {
         auto batches = std::exchange(batches_, {});
         const std::size_t ended = std::exchange(ended_, 0);
+        {
+            // Whoever hears of an end may send the next one at once.
+            const std::scoped_lock lock(mutex_);
+            ++passes_.steps;
+            there_ -= ended;
+        }
         for (auto& [sink, batch] : batches) sink->on_step(std::move(batch));
         const std::scoped_lock lock(mutex_);
-        ++passes_.steps;
         accepted_ -= ended;
         if (ended > 0) changed_.notify_all();
     }
@@ -462,7 +468,8 @@ class HttpEngine final : public Engine, public CallHost {
 
     mutable std::mutex mutex_;
     std::condition_variable changed_;
-    std::size_t accepted_ = 0;
+    std::size_t accepted_ = 0;  ///< whose end has not been delivered
+    std::size_t there_ = 0;     ///< with the engine
     bool stopping_ = false;
     EngineRankMetrics seen_;
     protocol::ForwardPassMetrics passes_;

@@ -98,6 +98,9 @@ class HttpEngineLegsTest : public HttpEngineTest {
 
     std::string prefill_body_;
     std::string decode_body_;
+    // Servers' threads live longer than a test's body.
+    std::atomic<int> left_{0};
+    std::atomic<bool> met_{false};
 };
 
 TEST_F(HttpEngineLegsTest, NixlKvGoesByWhatTheOneEngineHasSaid) {
@@ -157,16 +160,15 @@ TEST_F(HttpEngineLegsTest, TensorRtLlmsFirstTokenIsPassedOn) {
 
 /// The two of SGLang, which meet: neither answers before both are there.
 TEST_F(HttpEngineLegsTest, SglangsLegsAreUnderWayAtOnce) {
-    std::atomic<bool> met{false};
     start_as(
         KvConnector::kSglang,
         [&](ScriptedConnection& c, const std::string&) {
-            while (!met) std::this_thread::sleep_for(1ms);
+            while (!met_) std::this_thread::sleep_for(1ms);
             c.answer(
                 R"({"output_ids":[10],"meta_info":{"finish_reason":{"type":"length"},"cached_tokens":1}})");
         },
         [&](ScriptedConnection& c, const std::string&) {
-            met = true;
+            met_ = true;
             c.send(
                 kStreamHead +
                 chunk(
@@ -177,7 +179,7 @@ TEST_F(HttpEngineLegsTest, SglangsLegsAreUnderWayAtOnce) {
     const auto handoff = handoff_of(1);
     ASSERT_TRUE(handoff);
     EXPECT_TRUE(handoff->early);
-    EXPECT_FALSE(met);
+    EXPECT_FALSE(met_);
     EXPECT_EQ(engine_->load().running, 1U) << "the engine is still at it";
     ASSERT_TRUE(engine_->submit(decode(2, handoff), sink_));
     EXPECT_THAT(sink_->wait_end(2).tokens, ElementsAre(10, 11));
@@ -307,48 +309,45 @@ TEST_F(HttpEngineLegsTest, AHandoffOfNoUseIsComputedAgain) {
 }
 
 TEST_F(HttpEngineLegsTest, CancellingAPrefillLegLeavesTheEngine) {
-    std::atomic<int> left{0};
-    start_as(KvConnector::kVllmNixl, hangs(&left), streams());
+    start_as(KvConnector::kVllmNixl, hangs(&left_), streams());
     ASSERT_TRUE(engine_->submit(prefill(1), sink_));
     ASSERT_TRUE(eventually([&] { return !prefill_body().empty(); }));
     engine_->cancel(RequestId(1));
     EXPECT_EQ(sink_->wait_end(1).events.back().finish, FinishReason::kCancelled);
-    EXPECT_TRUE(eventually([&] { return left == 1; }));
+    EXPECT_TRUE(eventually([&] { return left_ == 1; }));
     auto r = prefill(2);
     r.deadline = Deadline::after(Clock::real().now(), 30ms);
     EXPECT_EQ(end_of(r).finish, FinishReason::kCancelled);
 }
 
 TEST_F(HttpEngineLegsTest, AnEarlyHandoffThatNobodyTakesIsGivenUp) {
-    std::atomic<int> left{0};
-    start_as(KvConnector::kSglang, hangs(&left), hangs());
+    start_as(KvConnector::kSglang, hangs(&left_), hangs());
     const auto first = handoff_of(1);
     const auto second = handoff_of(2);
     ASSERT_TRUE(first && second);
     EXPECT_NE(first->id, second->id);
     engine_->cancel(RequestId(1));  // has ended
     engine_->release(first);
-    EXPECT_TRUE(eventually([&] { return left == 1; }));
+    EXPECT_TRUE(eventually([&] { return left_ == 1; }));
     EXPECT_TRUE(eventually([&] { return engine_->load().running == 1; }));
     engine_->release(first);
     engine_->release(but(first, [](Handoff& h) { h.id.fill(9); }));
     // What is left ends with the engine.
     engine_->stop(Deadline::after(Clock::real().now(), 20ms));
-    EXPECT_TRUE(eventually([&] { return left == 2; }));
+    EXPECT_TRUE(eventually([&] { return left_ == 2; }));
 }
 
 TEST_F(HttpEngineLegsTest, KvThatIsNotComingIsNotWaitedFor) {
     HttpEngineOptions options;
     options.early_wait = 50ms;
-    std::atomic<int> left{0};
-    start_as(KvConnector::kSglang, hangs(), hangs(&left), std::move(options));
+    start_as(KvConnector::kSglang, hangs(), hangs(&left_), std::move(options));
     const auto handoff = handoff_of(1);
     ASSERT_TRUE(handoff);
     const auto end = end_of(decode(2, handoff));
     EXPECT_EQ(end.finish, FinishReason::kError);
     EXPECT_EQ(end.error->code, ErrorCode::kInternal) << "computed again, and by one alone";
     EXPECT_THAT(end.error->message, HasSubstr("50 ms"));
-    EXPECT_TRUE(eventually([&] { return left == 1; }));
+    EXPECT_TRUE(eventually([&] { return left_ == 1; }));
     EXPECT_TRUE(eventually([&] { return engine_->load().running == 0; }))
         << "nor does the other one wait for ever";
 }
