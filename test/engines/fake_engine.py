@@ -73,6 +73,10 @@ def token(ids, i):
     return 300 + (sum(ids) * 31 + i * 7) % 199
 
 
+def compact(what):
+    return json.dumps(what, separators=(",", ":"))
+
+
 def traits_of(kind, version, quirks, settings):
     rows = TABLE[kind]
     number = tuple(int(n) for n in version.split(".")[:2])
@@ -270,19 +274,31 @@ class Engine:
         with self.lock:
             rank = self.ranks[rank_number]
             chain, hits, removed = rank.cache.take(ids, salt)
+            self._tell(rank_number, chain, hits, removed, salt)
             # The last token is computed in any case.
             cached = min(hits * rank.cache.page, (len(ids) - 1) // rank.cache.page * rank.cache.page)
             rank.queries += len(ids)
             rank.hits += cached
             rank.running += 1
-            events = [{"type": "AllBlocksCleared"}] if rank.reset else []
-            rank.reset = False
-            events += self._removed(removed) + self._stored(chain, hits, salt)
-            if rank.pulled is not None:
-                self._keep(rank, removed, chain, hits)
-            elif events and rank.publisher:
-                self._publish(rank, rank_number, events)
             return chain, cached
+
+    def grow(self, rank_number, ids, salt):
+        """Blocks that were filled while tokens were made."""
+        with self.lock:
+            rank = self.ranks[rank_number]
+            chain, hits, removed = rank.cache.take(ids, salt)
+            self._tell(rank_number, chain, hits, removed, salt)
+            rank.cache.release(chain)
+
+    def _tell(self, rank_number, chain, hits, removed, salt):
+        rank = self.ranks[rank_number]
+        events = [{"type": "AllBlocksCleared"}] if rank.reset else []
+        rank.reset = False
+        events += self._removed(removed) + self._stored(chain, hits, salt)
+        if rank.pulled is not None:
+            self._keep(rank, removed, chain, hits)
+        elif events and rank.publisher:
+            self._publish(rank, rank_number, events)
 
     def _shown(self, block):
         digest = block if isinstance(block, bytes) or block is None else block.digest
@@ -426,7 +442,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def answer(self, what, status=200, kind="application/json"):
-        data = what.encode() if isinstance(what, str) else json.dumps(what).encode()
+        data = (what if isinstance(what, str) else compact(what)).encode()
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
@@ -673,6 +689,9 @@ class Answer:
             if self.path == "/inference/v1/generate" and self.traits["generate"] == "whole":
                 stream = False
             self.stream() if stream else self.whole()
+            made = [token(self.ids, i) for i in range(self.most - 1)]
+            if (len(self.ids) + len(made)) // self.traits["page"] > len(chain):
+                self.engine.grow(self.rank, self.ids + made, self.body.get("cache_salt"))
         finally:
             self.engine.finish(self.rank, chain)
 
@@ -827,10 +846,9 @@ class Answer:
             c["token_ids"] = ids
             c["disaggregated_params"] = self.handed
             return c
-        if not self.body.get("return_token_ids"):
-            return c
-        c["prompt_token_ids"] = self.ids if first else None
-        c["token_ids"] = ids
+        asked = self.body.get("return_token_ids")
+        c["prompt_token_ids"] = self.ids if asked and first else None
+        c["token_ids"] = ids if asked else None
         if whole:
             c["prompt_logprobs"] = None
             if new:
@@ -933,7 +951,7 @@ class Answer:
         http_.wfile.write(b"0\r\n\r\n")
 
     def send(self, what):
-        self.raw(f"data: {what if isinstance(what, str) else json.dumps(what)}\n\n")
+        self.raw(f"data: {what if isinstance(what, str) else compact(what)}\n\n")
 
     def raw(self, text):
         data = text.encode()
