@@ -68,9 +68,14 @@ NIXL_KEYS = ("remote_engine_id", "remote_request_id", "remote_host", "remote_por
 MOST_REQUESTS_KEPT = 10_000
 
 
-def token(ids, i):
-    """The token that the engine gives next; an ordinary one of small vocabularies."""
-    return 300 + (sum(ids) * 31 + i * 7) % 199
+def tokens_after(ids, count):
+    """What the engine gives: each token is a function of all before it, so that a request that is
+    resumed elsewhere goes on as it would have. Ordinary ones of small vocabularies."""
+    total, out = sum(ids), []
+    for length in range(len(ids), len(ids) + count):
+        out.append(300 + (total * 31 + length * 7) % 199)
+        total += out[-1]
+    return out
 
 
 def compact(what):
@@ -678,6 +683,7 @@ class Answer:
         own = http_.headers.get("X-Request-Id") or body.get("request_id") or os.urandom(8).hex()
         self.id = body.get("rid") or prefix + own
         self.handed = None
+        self.tokens = tokens_after(ids, most)
         self.created = int(time.time())
 
     def run(self):
@@ -689,7 +695,7 @@ class Answer:
             if self.path == "/inference/v1/generate" and self.traits["generate"] == "whole":
                 stream = False
             self.stream() if stream else self.whole()
-            made = [token(self.ids, i) for i in range(self.most - 1)]
+            made = self.tokens[:-1]
             if (len(self.ids) + len(made)) // self.traits["page"] > len(chain):
                 self.engine.grow(self.rank, self.ids + made, self.body.get("cache_salt"))
         finally:
@@ -781,14 +787,14 @@ class Answer:
         if p["request_type"] == "context_only":
             self.handed = {
                 "request_type": "context_only",
-                "first_gen_tokens": [token(self.ids, 0)],
+                "first_gen_tokens": self.tokens[:1],
                 "ctx_request_id": int.from_bytes(os.urandom(7), "big"),
                 "encoded_opaque_state": state,
                 "draft_tokens": None,
             }
-        elif p.get("encoded_opaque_state") != state or p.get("first_gen_tokens") != [
-            token(self.ids, 0)
-        ]:
+        elif p.get("encoded_opaque_state") != state or p.get("first_gen_tokens") != (
+            self.tokens[:1]
+        ):
             raise Refused(500, "Internal server error", "InternalServerError")
 
     # The forms of answers.
@@ -888,7 +894,7 @@ class Answer:
             if self.http.gone():
                 raise Gone
             time.sleep(self.traits["step_s"])
-            out.append(token(self.ids, i))
+            out.append(self.tokens[i])
         if self.engine.kind == "sglang":
             return self.http.answer(self.sglang(out, 0, True))
         new = self.traits["fingerprint"] and self.engine.kind == "vllm"
@@ -929,7 +935,7 @@ class Answer:
             if http_.gone():
                 raise Gone
             time.sleep(self.traits["step_s"])
-            out.append(token(self.ids, i))
+            out.append(self.tokens[i])
             done = i + 1 == self.most
             if self.engine.kind == "sglang":
                 self.send(self.sglang(out, i, done))
