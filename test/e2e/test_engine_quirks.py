@@ -8,6 +8,7 @@ import re
 import sys
 
 import pytest
+import stator_process
 from conftest import wait_until
 from test_engines import complete, prompt, serve, tokens_of  # noqa: F401
 
@@ -194,3 +195,41 @@ def test_an_engine_restarts_with_other_blocks(fakes, serve):  # noqa: F811
     for _ in range(2):
         assert tokens_of(complete(server, ids)) == expected(ids)
     assert engine.state["hits"] == [192]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("vllm", {"engine_connector": "nixl"}),
+        ("sglang", {}),
+        ("trtllm", {}),
+    ],
+)
+def test_prompts_and_output_on_different_engines(fakes, fleet, kind, options):
+    """The decoding fake takes KV from nobody but the fake that prefilled: what it answers proves
+    that both legs ran, with the engines' own objects."""
+    trt = {"events": False} if kind == "trtllm" else {}
+    engines = {role: fakes(kind=kind, role=role, **trt) for role in ("prefill", "decode")}
+    workers = [
+        fleet.worker(
+            role[0],
+            stator_process.model(),
+            role=role,
+            engine=f"{kind}={engine.url}",
+            engine_canary="0s",
+            **options,
+        ).launch()
+        for role, engine in engines.items()
+    ]
+    for worker in workers:
+        worker.wait_ready()
+    frontend = fleet.frontend(router_disaggregation="always")
+    frontend.wait_workers("p", "d")
+    wait_until(lambda: "A pool of workers is served" in frontend.log(), "the model is served")
+    for seed in range(4):
+        ids = prompt(seed)
+        assert tokens_of(complete(frontend, ids)) == expected(ids)
+    for engine in engines.values():
+        assert len(engine.state["requests"]) == 4
+    first = engines["prefill"]
+    wait_until(lambda: not first.state["handed"] and not first.state["pinned"], "all is released")
