@@ -281,7 +281,8 @@ class Engine:
             chain, hits, removed = rank.cache.take(ids, salt)
             self._tell(rank_number, chain, hits, removed, salt)
             # The last token is computed in any case.
-            cached = min(hits * rank.cache.page, (len(ids) - 1) // rank.cache.page * rank.cache.page)
+            page = rank.cache.page
+            cached = min(hits, (len(ids) - 1) // page) * page
             rank.queries += len(ids)
             rank.hits += cached
             rank.running += 1
@@ -491,7 +492,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     "queries": [r.queries for r in engine.ranks],
                     "aborted": engine.aborted,
                     "handed": len(engine.handed),
-                    "pinned": sum(b.pins > 0 for r in engine.ranks for b in r.cache.blocks.values()),
+                    "pinned": sum(
+                        b.pins > 0 for r in engine.ranks for b in r.cache.blocks.values()
+                    ),
                 }
             return self.answer(state)
         if path == "/fake/pull":
@@ -568,7 +571,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except ValueError as e:
             at = f"body.{getattr(e, 'pos', 0)}"
             said = f"1 validation error:\n  {{'type': 'json_invalid', 'loc': '{at}'}}"
-            raise Refused(400, said, "Bad Request", at if engine.traits["fingerprint"] else None) from e
+            param = at if engine.traits["fingerprint"] else None
+            raise Refused(400, said, "Bad Request", param) from e
         self.generate(path, body)
 
     def generate(self, path, body):
@@ -588,9 +592,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         most = sampling.get("max_tokens") or sampling.get("max_new_tokens") or 16
         if len(ids) >= t["context"]:
             said = (
-                f"This model's maximum context length is {t['context']} tokens. However, your prompt "
-                f"contains {len(ids)} input tokens, which exceeds this limit even without any output "
-                f"tokens. (parameter=input_tokens, value={len(ids)})"
+                f"This model's maximum context length is {t['context']} tokens. However, your "
+                f"prompt contains {len(ids)} input tokens, which exceeds this limit even without any "
+                f"output tokens. (parameter=input_tokens, value={len(ids)})"
             )
             raise Refused(400, said, param="input_tokens")
         if ids and max(ids) >= t["vocabulary"]:
@@ -734,7 +738,8 @@ class Answer:
             }
         elif p.get("do_remote_prefill"):
             if not p.get("remote_block_ids"):
-                said = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+                said = "EngineCore encountered an issue. See stack trace (above) for the root "
+                said += "cause."
                 self.http.refuse(Refused(500, said, "InternalServerError"))
                 self.http.wfile.flush()
                 self.engine.die()
@@ -1001,7 +1006,8 @@ def main():
     parser.add_argument("--set", action="append", default=[], metavar="TRAIT=VALUE")
     parser.add_argument("--role", choices=("prefill", "decode", "encode"))
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--event-ports", type=int, nargs="*", default=[], help="PUB and ROUTER of each")
+    ports = "PUB and ROUTER of each rank"
+    parser.add_argument("--event-ports", type=int, nargs="*", default=[], help=ports)
     args = parser.parse_args()
     newest = {"vllm": "0.32.0", "sglang": "0.5.23", "trtllm": "1.2.1"}
     args.version = args.version or newest[args.kind]

@@ -11,7 +11,9 @@ FOLDER = pathlib.Path(__file__).resolve().parent
 
 
 class Fake:
-    def __init__(self, kind="vllm", version=None, quirks=(), events=True, dp=1, role=None, **traits):
+    def __init__(
+        self, kind="vllm", version=None, quirks=(), events=True, dp=1, role=None, **traits
+    ):
         command = [sys.executable, str(FOLDER / "fake_engine.py"), "--kind", kind, "--dp", str(dp)]
         command += ["--version", version] if version else []
         command += ["--events"] if events else []

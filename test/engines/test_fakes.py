@@ -83,7 +83,9 @@ def test_http_answers_have_the_recorded_shape(fake, folder, version, case):
 
 
 @recordings
-@pytest.mark.parametrize("case", ["completions_3blocks", "generate_top_level", "completions_stream"])
+@pytest.mark.parametrize(
+    "case", ["completions_3blocks", "generate_top_level", "completions_stream"]
+)
 def test_transfers_have_the_recorded_shape(fake, case):
     """Prefill and decode, NIXL: what the one gives is what the other takes."""
     folder = DATA / "vllm032_pd_nixl"
@@ -245,7 +247,8 @@ def test_ranks_count_their_batches_alone(fake):
     engine = fake(dp=2)
     assert len(set(engine.events)) == 2
     for rank in (0, 1, 1):
-        events_of(engine, [[rank * 50 + engine.state["queries"][rank] + i for i in range(70)]], rank)
+        start = rank * 50 + engine.state["queries"][rank]
+        events_of(engine, [list(range(start, start + 70))], rank)
     for rank, count in ((0, 1), (1, 2)):
         batches = replayed(engine, 0, rank)[:-1]
         assert [int.from_bytes(b[-2], "big") for b in batches] == list(range(count))

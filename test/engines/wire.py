@@ -19,7 +19,8 @@ def pack(value):
     if isinstance(value, int):
         if 0 <= value < 128:
             return bytes([value])
-        return b"\xcf" + struct.pack(">Q", value) if value >= 0 else b"\xd3" + struct.pack(">q", value)
+        head, form = (b"\xcf", ">Q") if value >= 0 else (b"\xd3", ">q")
+        return head + struct.pack(form, value)
     if isinstance(value, float):
         return b"\xcb" + struct.pack(">d", value)
     if isinstance(value, bytes):
