@@ -593,8 +593,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if len(ids) >= t["context"]:
             said = (
                 f"This model's maximum context length is {t['context']} tokens. However, your "
-                f"prompt contains {len(ids)} input tokens, which exceeds this limit even without any "
-                f"output tokens. (parameter=input_tokens, value={len(ids)})"
+                f"prompt contains {len(ids)} input tokens, which exceeds this limit even without "
+                f"any output tokens. (parameter=input_tokens, value={len(ids)})"
             )
             raise Refused(400, said, param="input_tokens")
         if ids and max(ids) >= t["vocabulary"]:
