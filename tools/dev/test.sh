@@ -121,7 +121,7 @@ test_tsan() {
 e2e_matches() {
     [ -n "$FILTER" ] || return 0
     [[ $FILTER =~ ^[A-Za-z0-9_]+$ ]] || return 1
-    compgen -G "test/e2e/*$FILTER*" >/dev/null || grep -qiE "(def|class) \w*$FILTER" test/e2e/*.py
+    compgen -G "test/e*/*$FILTER*" >/dev/null || grep -qiE "(def|class) \w*$FILTER" test/e2e/*.py test/engines/*.py
 }
 
 # pytest's exit status 5 says that no test matched.
@@ -132,7 +132,7 @@ test_e2e() {
     setup_chat_templates
     build_targets release stator tokenize render_template make_projector || return
     python=$(python_environment test/e2e/requirements.txt)/bin/python
-    STATOR_BIN=$STATOR_BIN STATOR_BUILD=$DEV_ROOT/build/release "$python" -m pytest test/e2e -q -ra -p no:cacheprovider --junit-xml "$REPORTS/e2e.xml" \
+    STATOR_BIN=$STATOR_BIN STATOR_BUILD=$DEV_ROOT/build/release "$python" -m pytest test/e2e test/engines -q -ra -p no:cacheprovider --junit-xml "$REPORTS/e2e.xml" \
         ${FILTER:+-k "$FILTER"} || rc=$?
     [ -n "$FILTER" ] && [ $rc -eq 5 ] && return 0
     if [ $rc -eq 1 ] && tests=$(may_try_again "$REPORTS/e2e.xml"); then
