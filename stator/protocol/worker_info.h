@@ -99,6 +99,7 @@ struct WorkerInfo {
     std::vector<Role> roles;        ///< at least one
     ModelCard card;                 ///< while loading perhaps no more than the name
     std::vector<RankInfo> ranks;    ///< at least one
+    bool decode_only = false;       ///< takes handoffs alone, no whole requests
     bool loading = false;           ///< the model is not ready to serve
     std::uint32_t ready_in_ms = 0;  ///< while loading: estimate, 0 = unknown
     bool draining = false;          ///< takes no new work and will go

@@ -233,7 +233,7 @@ Result<void> check_info(const WorkerInfo& info) {
 
 void append_info(std::string& out, const protocol::WorkerInfo& info) {
     MsgpackWriter w(out);
-    w.map(12 + (info.events ? 1U : 0U));
+    w.map(12 + (info.events ? 1U : 0U) + (info.decode_only ? 1U : 0U));
     write_name(w, "name", info.name);
     w.string("inc").number(info.incarnation.value);
     write_name(w, "ver", info.version);
@@ -244,6 +244,7 @@ void append_info(std::string& out, const protocol::WorkerInfo& info) {
     write_card(w, info.card);
     w.string("ranks").array(info.ranks.size());
     for (const auto& rank : info.ranks) write_rank(w, rank);
+    if (info.decode_only) w.string("donly").boolean(true);
     w.string("loading").boolean(info.loading);
     w.string("readyms").number(info.ready_in_ms);
     w.string("drain").boolean(info.draining);
@@ -270,6 +271,7 @@ Result<protocol::WorkerInfo> read_info(std::string_view payload) {
         if (key == "roles") return read_roles(r, info.roles);
         if (key == "card") return read_card(r, info.card);
         if (key == "ranks") return read_array(r, info.ranks, kMaxRanks, read_rank);
+        if (key == "donly") return read_value(r, info.decode_only);
         if (key == "loading") return read_value(r, info.loading);
         if (key == "readyms") return read_value(r, info.ready_in_ms);
         if (key == "drain") return read_value(r, info.draining);

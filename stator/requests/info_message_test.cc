@@ -42,6 +42,15 @@ TEST(InfoMessage, SaysWhetherOutputCanBeConstrained) {
     EXPECT_NE(protocol::pool_id(info.card), protocol::pool_id(test_info().card));
 }
 
+TEST(InfoMessage, SaysWhoCanOnlyDecode) {
+    protocol::WorkerInfo info = test_info();
+    EXPECT_EQ(encoded(info).find("donly"), std::string::npos);
+    info.decode_only = true;
+    const auto read = read_info(encoded(info));
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_EQ(*read, info);
+}
+
 TEST(InfoMessage, WhatATokenTakesInAHandoffIsNotOfTheIdentity) {
     protocol::WorkerInfo info = test_info();
     info.card.kv_bytes_per_token = 131'072;

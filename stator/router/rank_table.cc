@@ -96,9 +96,9 @@ void RankTable::remove(RankIndex rank) {
 
 void RankTable::set_roles(RankIndex rank, std::uint8_t roles) {
     using protocol::Role;
-    constexpr std::uint8_t kPrefill = Roles(Role::kPrefill).bits();
-    constexpr std::uint8_t kDecode = Roles(Role::kDecode).bits();
-    constexpr std::uint8_t kComputes = Roles{Role::kAggregated, Role::kPrefill}.bits();
+    constexpr std::uint8_t kPrefill = Roles::bit(Role::kPrefill);
+    constexpr std::uint8_t kDecode = Roles::bit(Role::kDecode);
+    constexpr std::uint8_t kComputes = Roles::bit(Role::kAggregated) | kPrefill;
     std::uint8_t& now = columns_.roles[rank];
     const auto count = [&](std::size_t& ranks, std::uint8_t those) {
         if ((now & those) != 0) --ranks;

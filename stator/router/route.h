@@ -37,28 +37,35 @@ class Roles {
   public:
     constexpr Roles() = default;
     // NOLINTNEXTLINE(google-explicit-constructor): a role is a set of one
-    constexpr Roles(protocol::Role role) : bits_(bit(role)) {}
+    constexpr Roles(protocol::Role role) { add(role); }
     constexpr Roles(std::initializer_list<protocol::Role> roles) {
         for (const auto role : roles) add(role);
     }
-    constexpr void add(protocol::Role role) { bits_ |= bit(role); }
-    constexpr void remove(protocol::Role role) { bits_ &= static_cast<std::uint8_t>(~bit(role)); }
+    constexpr void add(protocol::Role role) {
+        bits_ |= bit(role);
+        if (role == protocol::Role::kAggregated || role == protocol::Role::kDecode) bits_ |= kWhole;
+    }
+    constexpr void remove(protocol::Role role) {
+        bits_ &= static_cast<std::uint8_t>(~bit(role));
+        if (!has(protocol::Role::kAggregated) && !has(protocol::Role::kDecode)) takes_no_whole();
+    }
+    /// A rank that decodes, and can't compute a prompt.
+    constexpr void takes_no_whole() { bits_ &= static_cast<std::uint8_t>(~kWhole); }
     [[nodiscard]] constexpr bool has(protocol::Role role) const { return (bits_ & bit(role)) != 0; }
-    /// One bit a role; 0 = none.
+    /// One bit a role, and one for whole requests; 0 = none.
     [[nodiscard]] constexpr std::uint8_t bits() const { return bits_; }
     /// Of ranks that take what is asked of `role`: whole requests (kAggregated) go to those that
     /// decode, too.
     [[nodiscard]] static constexpr std::uint8_t takers(protocol::Role role) {
-        const std::uint8_t also =
-            role == protocol::Role::kAggregated ? bit(protocol::Role::kDecode) : 0;
-        return bit(role) | also;
+        return role == protocol::Role::kAggregated ? kWhole : bit(role);
+    }
+    [[nodiscard]] static constexpr std::uint8_t bit(protocol::Role role) {
+        return static_cast<std::uint8_t>(1U << std::to_underlying(role));
     }
     bool operator==(const Roles&) const = default;
 
   private:
-    [[nodiscard]] static constexpr std::uint8_t bit(protocol::Role role) {
-        return static_cast<std::uint8_t>(1U << std::to_underlying(role));
-    }
+    static constexpr std::uint8_t kWhole = 1;  // no role's bit
     std::uint8_t bits_ = 0;
 };
 

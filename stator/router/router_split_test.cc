@@ -142,6 +142,43 @@ TEST(RouterSplit, RanksOfAPairHaveAWayToMoveTheHandoff) {
     EXPECT_EQ(router.book(request(1000), 0ns)->chosen.decode_rank, near);
 }
 
+TEST(RouterSplit, WhoCanOnlyDecodeGetsNoWholeRequests) {
+    for (const auto way : {Disaggregation::kConditional, Disaggregation::kAlways}) {
+        Router router(with(way), 1);
+        Roles decodes(Role::kDecode);
+        decodes.takes_no_whole();
+        router.add_rank(rank("p", Role::kPrefill));
+        router.add_rank(rank("d", decodes));
+        for (const std::uint32_t prompt : {4U, 8000U}) {
+            const auto split = router.book(request(prompt), 0ns);
+            ASSERT_TRUE(split) << split.error().message;
+            EXPECT_EQ(split->chosen.decode_rank, 1U);
+        }
+        RouteRequest whole = request(100);
+        whole.split = false;
+        EXPECT_EQ(router.book(whole, 0ns).error().code, ErrorCode::kUnavailable);
+        const RankIndex both = router.add_rank(rank("a", Role::kAggregated));
+        EXPECT_EQ(router.book(whole, 0ns)->chosen.rank, both);
+    }
+}
+
+TEST(Roles, ThoseThatGenerateTakeWholeRequests) {
+    const auto takes = [](Roles roles) {
+        return (roles.bits() & Roles::takers(Role::kAggregated)) != 0;
+    };
+    Roles roles{Role::kPrefill, Role::kEncode};
+    EXPECT_FALSE(takes(roles));
+    roles.add(Role::kDecode);
+    roles.add(Role::kAggregated);
+    EXPECT_TRUE(takes(roles));
+    roles.remove(Role::kDecode);
+    EXPECT_TRUE(takes(roles));
+    roles.remove(Role::kAggregated);
+    EXPECT_FALSE(takes(roles));
+    EXPECT_TRUE(roles.has(Role::kPrefill));
+    EXPECT_FALSE(roles.has(Role::kDecode));
+}
+
 TEST(RouterSplit, MediaGoWhereTheirEmbeddingsCanBeHad) {
     Router router(with(Disaggregation::kConditional), 1);
     const auto at = [](std::string name, std::vector<std::string> methods) {

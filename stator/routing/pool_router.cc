@@ -105,6 +105,7 @@ router::Roles PoolRouter::roles_of(const PoolRank& rank, std::string& concern) c
     router::Roles roles;
     for (const Role role : info->roles) roles.add(role);
     if (info->roles.empty()) roles.add(Role::kAggregated);
+    if (info->decode_only) roles.takes_no_whole();
     concern.clear();
     if (roles.has(Role::kPrefill) && info->transfer_methods.empty()) {
         roles.remove(Role::kPrefill);

@@ -198,14 +198,15 @@ def test_an_engine_restarts_with_other_blocks(fakes, serve):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"),
+    ("kind", "options", "way"),
     [
-        ("vllm", {"engine_connector": "nixl"}),
-        ("sglang", {}),
-        ("trtllm", {}),
+        ("vllm", {"engine_connector": "nixl"}, "always"),
+        ("sglang", {}, "always"),
+        ("sglang", {}, "conditional"),  # its decoder computes no prompts, however short
+        ("trtllm", {}, "always"),
     ],
 )
-def test_prompts_and_output_on_different_engines(fakes, fleet, kind, options):
+def test_prompts_and_output_on_different_engines(fakes, fleet, kind, options, way):
     """The decoding fake takes KV from nobody but the fake that prefilled: what it answers proves
     that both legs ran, with the engines' own objects."""
     trt = {"events": False} if kind == "trtllm" else {}
@@ -223,7 +224,7 @@ def test_prompts_and_output_on_different_engines(fakes, fleet, kind, options):
     ]
     for worker in workers:
         worker.wait_ready()
-    frontend = fleet.frontend(router_disaggregation="always")
+    frontend = fleet.frontend(router_disaggregation=way)
     frontend.wait_workers("p", "d")
     wait_until(lambda: "A pool of workers is served" in frontend.log(), "the model is served")
     for seed in range(4):

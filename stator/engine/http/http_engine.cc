@@ -497,6 +497,7 @@ class HttpEngine final : public Engine, public CallHost {
 
 Result<std::unique_ptr<Engine>> make_http_engine(HttpEngineOptions options, const Clock& clock) {
     const KvConnector connector = options.dialect.connector;
+    options.info.computes_prompts = !options.decodes_only;
     if (connector != KvConnector::kNone) {
         EngineInfo& info = options.info;
         info.kv_method = method_of(connector);

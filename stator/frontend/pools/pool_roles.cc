@@ -45,15 +45,21 @@ std::vector<RoleCount> count_roles(const fleet::FleetView& view, const fleet::Po
 std::string why_nobody_answers(const fleet::PoolView& pool) {
     if (pool.ready.empty()) return {};
     std::vector<std::string_view> there;
+    bool decodes = false;
+    bool prefills = false;
     for (const auto& worker : pool.ready) {
         const auto info = worker->info();
-        if (answers(*info)) return {};
+        if (answers(*info) && !info->decode_only) return {};
+        decodes |= answers(*info);
+        prefills |= std::ranges::find(info->roles, Role::kPrefill) != info->roles.end();
         for (const Role role : roles_of(*info)) {
             if (std::ranges::find(there, to_string(role)) == there.end()) {
                 there.push_back(to_string(role));
             }
         }
     }
+    if (decodes && prefills) return {};
+    if (decodes) return "no prefill worker is ready: those that decode compute no prompts";
     return fmt::format("no decode worker is ready: those that are only {}", fmt::join(there, ", "));
 }
 
