@@ -373,7 +373,9 @@ class HttpEngine final : public Engine, public CallHost {
         const auto asked = [this, heard](int status, const std::string& /*body*/,
                                          const HttpFailure* failure) {
             take_health(failure == nullptr ? status : 0);
-            call({.path = "/metrics"}, kMaxMetricsBytes, heard);
+            // TensorRT-LLM's /metrics gives each of its numbers once, to whoever asks first.
+            const bool trt = options_.dialect.dialect == Dialect::kTrtllm;
+            call({.path = trt ? "/prometheus/metrics" : "/metrics"}, kMaxMetricsBytes, heard);
         };
         call({.path = "/health"}, kMaxErrorBytes, asked);
     }
