@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import time
@@ -65,6 +66,15 @@ def free_port():
         return s.getsockname()[1]
 
 
+def procfs_descendants(pid):
+    found = [pid]
+    for parent in found:
+        for task in pathlib.Path(f"/proc/{parent}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += [int(child) for child in task.read_text().split()]
+    return found
+
+
 class VllmCpu:
     """One server. `blocks`: its KV cache; `events`: publishes KV events; `role`: "prefill" or
     "decode" with NixlConnector."""
@@ -119,6 +129,13 @@ class VllmCpu:
 
     def stop(self):
         run("stop", self.name, version=self.version)
+
+    def kill(self):
+        """All of its processes at once."""
+        pid = int((work_folder() / "run" / f"{self.name}.pid").read_text())
+        for each in reversed(procfs_descendants(pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
 
     def get(self, path):
         return urllib.request.urlopen(self.url + path, timeout=60).read().decode()

@@ -144,6 +144,15 @@ test_e2e() {
     return $rc
 }
 
+# Real engines, minutes each to start: only where they are asked for by name.
+test_real_engines() {
+    local python
+    build_targets release stator || return
+    python=$(python_environment test/e2e/requirements.txt)/bin/python
+    STATOR_BIN=$STATOR_BIN STATOR_BUILD=$DEV_ROOT/build/release "$python" -m pytest test/real_engines -q -ra -p no:cacheprovider \
+        --junit-xml "$REPORTS/real_engines.xml"
+}
+
 # Each libFuzzer target of the debug build for twenty seconds in CI and ten seconds elsewhere; inputs that it finds are
 # kept between runs.
 test_fuzz() {
@@ -212,6 +221,7 @@ dev_test() {
     suite "unit (debug: AddressSanitizer, UndefinedBehaviorSanitizer)" test_debug
     suite "concurrency (ThreadSanitizer)" test_tsan
     suite "end to end (release, real model)" test_e2e
+    [ "$FILTER" != engines ] || suite "real engines" test_real_engines
     suite "fuzzing" test_fuzz
 
     echo
