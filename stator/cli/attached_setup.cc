@@ -77,7 +77,9 @@ void log_found(const engine::AttachOptions& options, const engine::FoundEngine& 
               {"ranks", found.ranks},
               {"kv_tokens", found.kv_tokens},
               {"route", std::string(path_of(found.dialect))},
-              {"kv_events", found.sources.empty() ? "none" : found.sources.front().endpoint}});
+              {"kv_events", found.drained_events    ? "fetched"
+                            : found.sources.empty() ? "none"
+                                                    : found.sources.front().endpoint}});
     for (const std::string& advice : found.advice) log_warn(advice);
 }
 

@@ -89,7 +89,8 @@ void add_attached_options(std::vector<Option>& t) {
     t.push_back(option<&S::engine, &E::events>(
                     "engine.events", "--engine-events",
                     "Where an attached engine publishes its KV events, as tcp://HOST:PORT of its "
-                    "first rank; off: they are not followed. For several engines one each, in "
+                    "first rank; off: they are not followed; drain: fetched over HTTP, of a "
+                    "TensorRT-LLM that does not publish them. For several engines one each, in "
                     "their order. If empty: as the engine says; vLLM from 0.30 on and SGLang do.")
                     .in("address"));
     t.push_back(option<&S::engine, &E::replay>(

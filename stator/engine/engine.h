@@ -33,6 +33,8 @@ struct EngineInfo {
     /// transfer plane, by this way ("vllm/nixl"), which the engine at the other end must have too.
     /// Empty: they are bytes that the transfer plane moves.
     std::string kv_method = {};
+    /// Else nobody hears what its prefix cache holds.
+    bool kv_events = true;
     /// Else it can only go on from KV that another engine has made.
     bool computes_prompts = true;
     /// What its encode legs take: "image", "video"; empty: it has none.

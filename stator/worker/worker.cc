@@ -204,6 +204,8 @@ void WorkerImpl::set_ready(protocol::ModelCard card, ArtifactStore artifacts,
         state.info.ready_in_ms = 0;
         state.info.card = std::move(card);
         state.info.engine = engines.front()->info().kind;
+        // Then routers go by what they have sent.
+        if (!engines.front()->info().kv_events) state.info.events.reset();
         state.info.decode_only = !engines.front()->info().computes_prompts;
         for (std::size_t rank = 0; rank < engines.size(); ++rank) {
             const engine::EngineInfo& engine = engines[rank]->info();

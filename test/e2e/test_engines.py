@@ -281,6 +281,19 @@ def test_an_engine_without_events_serves_and_is_told_the_flag(engines, serve):
     assert re.search(r"--kv-events-config .{.*enable_kv_cache_events", server.log())
 
 
+def test_without_events_prompts_go_where_their_prefix_was_sent(engines, serve):
+    two = engines(2, events=False)
+    for engine in two:
+        engine.token_s = 0.0002
+    server = serve(*two, router_error_band=0)
+    families = [prompt(seed, 512) for seed in range(6)]
+    for turn in range(3):
+        for number, family in enumerate(families):
+            complete(server, family + prompt(1000 + turn * 8 + number, 20), most=2)
+    assert sum(e.hits[0] for e in two) == 6 * 2 * 512
+    assert all(e.requests for e in two)
+
+
 def test_events_of_an_engine_that_does_not_tell_where(engines, serve):
     """0.14 has no route for it: the address is given."""
     two = engines(2, version="0.14.1")

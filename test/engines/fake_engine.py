@@ -513,6 +513,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer({"version": engine.version})
         if path == "/metrics" and kind == "trtllm":
             return self.answer(engine.iteration_stats())
+        if path == "/kv_cache_events" and kind == "trtllm":
+            return self.answer({"detail": "Method Not Allowed"}, 405)
         if path == ("/prometheus/metrics" if kind == "trtllm" else "/metrics"):
             return self.answer(engine.metrics(), kind="text/plain; version=0.0.4")
         if kind == "vllm":

@@ -11,6 +11,7 @@
 
 #include "stator/base/log.h"
 #include "stator/engine/http/http_engine.h"
+#include "stator/engine/kv_source/drained_kv_source.h"
 #include "stator/engine/kv_source/engine_kv_source.h"
 #include "stator/engine/probe/engine_client.h"
 #include "stator/runtime/cpu_pool.h"
@@ -66,6 +67,14 @@ KvFeedOptions feed_options(const FoundEngine& found, std::uint32_t block_tokens)
     return o;
 }
 
+Result<std::string> drained(EngineClient& client) {
+    EngineAnswer answer = client.post("/kv_cache_events", "{}");
+    constexpr int kOk = 200;
+    if (answer.status == kOk) return std::move(answer.body);
+    return error(ErrorCode::kUnavailable, "{}",
+                 answer.status == 0 ? answer.body : fmt::format("status {}", answer.status));
+}
+
 /// What callbacks touch: they may come as long as the engines live.
 class Watch : public std::enable_shared_from_this<Watch> {
   public:
@@ -93,6 +102,21 @@ class Watch : public std::enable_shared_from_this<Watch> {
                 });
             if (!started) return tl::unexpected<Error>(std::move(started.error()));
             source = std::move(*started);
+        } else if (found_.drained_events) {
+            auto client = EngineClient::open(options_.url, options_.key);
+            if (!client) return tl::unexpected<Error>(std::move(client.error()));
+            DrainedKvOptions o;
+            o.ranks = found_.ranks;
+            o.feed = feed_options(found_, options_.block_tokens);
+            o.drain = [asker = std::shared_ptr<EngineClient>(std::move(*client))] {
+                return drained(*asker);
+            };
+            source = start_drained_kv_source(
+                std::move(o),
+                [keep = shared_from_this()](std::uint32_t rank,
+                                            const std::vector<protocol::KvEvent>& events) {
+                    keep->events_[rank].take(events);
+                });
         }
         const std::scoped_lock lock(mutex_);
         if (!stopped_) source_ = std::move(source);
@@ -285,6 +309,7 @@ class Attached final : public AttachedEngine {
         o.info.max_waiting = options.max_waiting;
         o.info.max_top_logprobs = found.dialect == Dialect::kTrtllm ? 0 : kMaxTopLogprobs;
         o.info.structured_output = true;
+        o.info.kv_events = !found.sources.empty() || found.drained_events;
         o.kv_total_tokens = found.kv_tokens;
         o.dialect.connector = options.connector;
         o.info.kv_layout = options.kv_layout;

@@ -12,6 +12,7 @@ namespace stator::engine {
 namespace {
 
 constexpr std::string_view kOff = "off";
+constexpr std::string_view kDrain = "drain";
 /// What TensorRT-LLM has where nobody says otherwise, and does not tell.
 constexpr std::uint32_t kTrtllmPage = 32;
 constexpr std::size_t kMostNamesShown = 8;
@@ -217,6 +218,7 @@ class Probe {
             out_.sources.clear();
             return {};
         }
+        if (options_.events == kDrain) return drained();
         for (std::uint32_t rank = 0; !options_.events.empty() && rank < out_.ranks; ++rank) {
             KvEventSource source;
             source.rank = rank;
@@ -234,11 +236,25 @@ class Probe {
         return {};
     }
 
+    Result<void> drained() {
+        // A POST would take events away before anybody follows them; a GET is refused where it is.
+        constexpr int kMethodNotAllowed = 405;
+        if (out_.kind != EngineKind::kTrtllm ||
+            ask_("/kv_cache_events").status != kMethodNotAllowed) {
+            return wrong(
+                "--engine-events drain is for TensorRT-LLM with its /kv_cache_events, and "
+                "{} has none",
+                options_.url);
+        }
+        out_.drained_events = true;
+        return {};
+    }
+
     void advise_on_events() {
         const bool none = out_.sources.empty();
         const bool no_replay = std::ranges::any_of(
             out_.sources, [](const KvEventSource& s) { return s.replay.empty(); });
-        if (!none && !no_replay) return;
+        if ((!none && !no_replay) || out_.drained_events) return;
         std::string how;
         switch (out_.kind) {
             case EngineKind::kVllm:
@@ -255,9 +271,11 @@ class Probe {
                     R"(kv_events_config: {enable_kv_cache_events: true, publisher: zmq, endpoint: "tcp://*:5557", replay_endpoint: "tcp://*:5657"})";
                 break;
         }
-        const std::string_view where = out_.kind == EngineKind::kTrtllm
-                                           ? "to the file of its --config (from 1.3 on)"
-                                           : "to its command line";
+        const std::string_view where =
+            out_.kind == EngineKind::kTrtllm
+                ? "to the file of its --config (from 1.3 on; before, kv_cache_config: "
+                  "{event_buffer_max_size: 8192}, and here --engine-events drain)"
+                : "to its command line";
         if (!none) {
             out_.advice.push_back(
                 fmt::format("The KV events of {} can't be had again once missed, because it has no "

@@ -27,7 +27,8 @@ struct ProbeOptions {
     std::string host;                    ///< of the url: for addresses that name none
     std::string model;                   ///< a name that it serves; empty: its first
     std::optional<std::uint32_t> ranks;  ///< where it does not say how many it has
-    /// "tcp://host:port" of its first rank; empty: as the engine says. "off": none.
+    /// "tcp://host:port" of its first rank; empty: as the engine says. "off": none. "drain":
+    /// fetched (FoundEngine::drained_events), which takes them from whoever else would.
     std::string events;
     std::string replay;
 };
@@ -43,10 +44,12 @@ struct FoundEngine {
     std::uint32_t ranks = 1;
     std::uint64_t kv_tokens = 0;         ///< of a rank's KV cache; 0: not known
     std::vector<KvEventSource> sources;  ///< one for each rank, or none
-    bool lora_hidden = false;            ///< KvFeedOptions::lora_hidden
-    bool counts_copies = false;          ///< KvFeedOptions::counts_copies
-    bool salt_hidden = false;            ///< its events do not show the salts of requests
-    std::string role;                    ///< "prefill", "decode"; empty: neither, or not known
+    /// It gives its events away at POST /kv_cache_events (TensorRT-LLM), and `sources` are none.
+    bool drained_events = false;
+    bool lora_hidden = false;    ///< KvFeedOptions::lora_hidden
+    bool counts_copies = false;  ///< KvFeedOptions::counts_copies
+    bool salt_hidden = false;    ///< its events do not show the salts of requests
+    std::string role;            ///< "prefill", "decode"; empty: neither, or not known
     std::optional<std::uint32_t> bootstrap_port;
     /// What would be better with another flag; whole sentences. Not part of what it is.
     std::vector<std::string> advice;

@@ -199,6 +199,13 @@ TEST(Probe, Trtllm) {
     EXPECT_EQ(found->dialect, Dialect::kTrtllm);
     EXPECT_EQ(found->page_tokens, 32U);
     EXPECT_THAT(s.advice(), HasSubstr("kv_events_config: {enable_kv_cache_events: true"));
+    EXPECT_THAT(s.advice(), HasSubstr("--engine-events drain"));
+    EXPECT_FALSE(found->drained_events);
+    s.options.events = "drain";
+    EXPECT_THAT(s.refusal(), HasSubstr("/kv_cache_events"));
+    s.answers["/kv_cache_events"] = {405, ""};
+    EXPECT_TRUE(s.probe()->drained_events);
+    EXPECT_TRUE(s.probe()->sources.empty());
 }
 
 TEST(Probe, BlocksAreWholePages) {
