@@ -87,7 +87,8 @@ class HttpEngineTest : public testing::Test {
                 for (auto r = c.read_request(); !r.empty(); r = c.read_request()) {
                     if (r.starts_with("GET /health")) {
                         if (!c.answer("", sick_ ? "503 Service Unavailable" : "200 OK")) return;
-                    } else if (r.starts_with("GET /metrics")) {
+                    } else if (r.starts_with("GET /metrics") ||
+                               r.starts_with("GET /prometheus/metrics")) {
                         const std::scoped_lock lock(mutex_);
                         if (!c.answer(metrics_)) return;
                     } else {
