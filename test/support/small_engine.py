@@ -6,135 +6,17 @@ Tokens are a function of the prompt's ids, so that texts can be compared between
 
 import http.server
 import json
-import queue
+import pathlib
 import socket
-import struct
+import sys
 import threading
 import time
 
-GREETING = b"\xff" + b"\0" * 8 + b"\x7f" + b"\x03\0" + b"NULL".ljust(20, b"\0") + b"\0" * 32
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "engines"))
 
+from wire import Publisher  # noqa: E402
 
-def pack(value):
-    """MessagePack, as much of it as events need."""
-    if value is None:
-        return b"\xc0"
-    if isinstance(value, bool):
-        return b"\xc3" if value else b"\xc2"
-    if isinstance(value, int):
-        return b"\xcf" + struct.pack(">Q", value) if value >= 128 else bytes([value])
-    if isinstance(value, float):
-        return b"\xcb" + struct.pack(">d", value)
-    if isinstance(value, str):
-        data = value.encode()
-        return b"\xd9" + bytes([len(data)]) + data
-    if isinstance(value, list):
-        return b"\xdd" + struct.pack(">I", len(value)) + b"".join(pack(v) for v in value)
-    items = b"".join(pack(k) + pack(v) for k, v in value.items())
-    return b"\xdf" + struct.pack(">I", len(value)) + items
-
-
-def frame(data, more=False, command=False):
-    flags = (1 if more else 0) | (2 if len(data) > 255 else 0) | (4 if command else 0)
-    size = struct.pack(">Q", len(data)) if len(data) > 255 else bytes([len(data)])
-    return bytes([flags]) + size + data
-
-
-class Publisher:
-    """A rank's PUB socket, and the ROUTER beside it that repeats what was sent."""
-
-    def __init__(self, ports=(0, 0)):
-        self.sent = []
-        self.lock = threading.Lock()
-        self.subscribers = []
-        self.open = []
-        self.sockets = [self._listen(port, kind) for port, kind in zip(ports, ("PUB", "ROUTER"))]
-        self.ports = [s.getsockname()[1] for s in self.sockets]
-
-    def _listen(self, port, kind):
-        server = socket.create_server(("127.0.0.1", port))
-        threading.Thread(target=self._accept, args=(server, kind), daemon=True).start()
-        return server
-
-    def _accept(self, server, kind):
-        while True:
-            try:
-                peer = server.accept()[0]
-            except OSError:
-                return
-            self.open.append(peer)
-            threading.Thread(target=self._serve, args=(peer, kind), daemon=True).start()
-
-    def _serve(self, peer, kind):
-        try:
-            peer.sendall(GREETING)
-            read = peer.makefile("rb")
-            read.read(64)
-            name = kind.encode()
-            peer.sendall(
-                frame(
-                    b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(name)) + name, command=True
-                )
-            )
-            mail = queue.Queue()
-            parts = []
-            while head := read.read(1):
-                size = read.read(8 if head[0] & 2 else 1)
-                body = read.read(int.from_bytes(size, "big"))
-                if head[0] & 4:
-                    continue
-                parts.append(body)
-                if head[0] & 1:
-                    continue
-                if kind == "ROUTER" and len(parts) == 2:
-                    self._replay(peer, int.from_bytes(parts[1], "big"))
-                elif kind == "PUB" and parts[0][:1] == b"\x01":
-                    threading.Thread(target=self._send, args=(peer, mail), daemon=True).start()
-                    with self.lock:
-                        self.subscribers.append(mail)
-                parts = []
-        except OSError:
-            pass
-
-    def _send(self, peer, mail):
-        try:
-            while True:
-                peer.sendall(mail.get())
-        except OSError:
-            pass
-
-    def _replay(self, peer, first):
-        with self.lock:
-            for number, payload in enumerate(self.sent):
-                if number >= first:
-                    peer.sendall(
-                        frame(b"", more=True)
-                        + frame(b"", more=True)
-                        + frame(struct.pack(">Q", number), more=True)
-                        + frame(payload)
-                    )
-        end = frame(b"", more=True) + frame(b"", more=True) + frame(b"\xff" * 8, more=True)
-        peer.sendall(end + frame(b""))
-
-    def publish(self, events, rank):
-        with self.lock:
-            number = len(self.sent)
-            payload = pack([time.time(), events, rank])
-            self.sent.append(payload)
-            for mail in self.subscribers:
-                mail.put(
-                    frame(b"", more=True)
-                    + frame(struct.pack(">Q", number), more=True)
-                    + frame(payload)
-                )
-
-    def close(self):
-        for s in self.sockets + self.open:
-            try:
-                s.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            s.close()
+REPLAY_STEPS = 10_000
 
 
 class SmallEngine:
@@ -166,7 +48,9 @@ class SmallEngine:
         self.queries = [0] * self.ranks
         self.lock = threading.Lock()
         self.open = set()
-        self.publishers = [Publisher(p) for p in self.event_ports] if self.events else []
+        self.publishers = (
+            [Publisher("", REPLAY_STEPS, True, p) for p in self.event_ports] if self.events else []
+        )
         self.event_ports = [tuple(p.ports) for p in self.publishers] or self.event_ports
         engine = self
 
@@ -392,20 +276,16 @@ class SmallEngine:
             self.queries[rank] += len(ids)
             if new and self.publishers:
                 signed = self.kind == "sglang"
-                self.publishers[rank].publish(
-                    [
-                        {
-                            "type": "BlockStored",
-                            "block_hashes": [d for d, _ in new],
-                            "parent_block_hash": first_parent,
-                            "token_ids": [t for _, b in new for t in b],
-                            "block_size": self.page,
-                            "lora_id": None,
-                            **({} if signed else {"medium": "GPU"}),
-                        }
-                    ],
-                    rank,
-                )
+                event = {
+                    "type": "BlockStored",
+                    "block_hashes": [d for d, _ in new],
+                    "parent_block_hash": first_parent,
+                    "token_ids": [t for _, b in new for t in b],
+                    "block_size": self.page,
+                    "lora_id": None,
+                    **({} if signed else {"medium": "GPU"}),
+                }
+                self.publishers[rank].publish([time.time(), [event], rank])
             return cached
 
 

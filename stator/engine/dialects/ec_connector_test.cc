@@ -3,12 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
-
 #include "stator/codec/json.h"
+#include "stator/engine/dialects/recordings_fixture.h"
 
 namespace stator::engine {
 namespace {
@@ -18,28 +14,9 @@ using testing::Not;
 
 const std::string kUuid = "e2652763619baec06cbf60ec72c95b05f17a3213528d920c6bacea24e1b3fe82";
 
-std::string recorded(const std::string& name) {
-    const char* folder = std::getenv("STATOR_DATA");
-    if (folder == nullptr || *folder == 0) return {};
-    std::ifstream in(std::filesystem::path(folder) / "fixtures/vllm032_epd" / name,
-                     std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-}
-std::string answer(const std::string& name) {
-    const std::string text = recorded(name + ".response.http");
-    const std::size_t head = text.find("\r\n\r\n");
-    return head == std::string::npos ? "" : text.substr(head + 4);
-}
-std::string at(const std::string& body, std::initializer_list<std::string_view> path) {
-    codec::JsonDocument document;
-    auto root = document.parse(body);
-    if (!root) return "no JSON: " + root.error().message;
-    codec::JsonView v = *root;
-    for (const auto key : path) v = v.find(key);
-    std::string out;
-    if (v.present()) v.write_to(out);
-    return out;
-}
+constexpr std::string_view kFolder = "vllm032_epd/";
+
+std::string answer(const std::string& name) { return recorded_body(std::string(kFolder) + name); }
 std::string first_content(const std::string& body, std::initializer_list<std::string_view> to) {
     codec::JsonDocument document;
     auto root = document.parse(body);
@@ -61,7 +38,7 @@ TEST(EcConnector, TheRecordedChain) {
     const std::string encoded = answer("1encode");
     if (encoded.empty()) GTEST_SKIP() << "STATOR_DATA has no recordings of engines";
     // What the encoder was asked.
-    const std::string asked = recorded("1encode.request.json");
+    const std::string asked = recorded(std::string(kFolder) + "1encode.request.json");
     codec::JsonDocument document;
     const auto part = document.parse(first_content(asked, {"body", "messages"})).value();
     const std::string url(part.find("image_url").find("url").as_string().value());
@@ -75,7 +52,7 @@ TEST(EcConnector, TheRecordedChain) {
     // What it said, and what the next one was told.
     const auto item = read_encode_answer(encoded, kUuid);
     ASSERT_TRUE(item) << item.error().message;
-    const std::string prefill = recorded("no_pixels.2prefill.request.json");
+    const std::string prefill = recorded(std::string(kFolder) + "no_pixels.2prefill.request.json");
     EXPECT_EQ(ec_transfer_params(std::span(&*item, 1)),
               at(prefill, {"body", "ec_transfer_params"}));
     EXPECT_EQ(embeds_part("image", *item), first_content(prefill, {"body", "messages"}));
@@ -88,7 +65,7 @@ TEST(EcConnector, TheRecordedChain) {
     EXPECT_EQ(rendered->items[0].uuid, kUuid);
     EXPECT_EQ(rendered->items[0].offset, 4U);
     EXPECT_EQ(rendered->items[0].length, 6U);
-    const std::string p = recorded("generate.2prefill.request.json");
+    const std::string p = recorded(std::string(kFolder) + "generate.2prefill.request.json");
     const std::string features = features_of("image", rendered->items);
     for (const std::string_view key : {"mm_hashes", "mm_placeholders", "kwargs_data"}) {
         EXPECT_EQ(at(features, {key}), at(p, {"body", "features", key})) << key;
@@ -96,7 +73,8 @@ TEST(EcConnector, TheRecordedChain) {
     auto bare = rendered->items;
     bare[0].kwargs.clear();
     EXPECT_EQ(features_of("image", bare),
-              at(recorded("generate.3decode_no_kwargs.request.json"), {"body", "features"}));
+              at(recorded(std::string(kFolder) + "generate.3decode_no_kwargs.request.json"),
+                 {"body", "features"}));
 }
 
 TEST(EcConnector, WhatAnEncoderSays) {

@@ -4,12 +4,8 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
-
 #include "stator/codec/json.h"
+#include "stator/engine/dialects/recordings_fixture.h"
 #include "stator/engine/dialects/request_body.h"
 #include "stator/protocol/handoff.h"
 
@@ -20,34 +16,6 @@ using protocol::GenerateRequest;
 using protocol::Leg;
 using testing::HasSubstr;
 using testing::Not;
-
-std::string recorded(const std::string& name) {
-    const char* folder = std::getenv("STATOR_DATA");
-    if (folder == nullptr || *folder == 0) return {};
-    std::ifstream in(std::filesystem::path(folder) / "fixtures" / name, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-}
-
-/// Of an answer that is not chunked.
-std::string recorded_body(const std::string& name) {
-    const std::string text = recorded(name + ".response.http");
-    const std::size_t head = text.find("\r\n\r\n");
-    return head == std::string::npos ? "" : text.substr(head + 4);
-}
-
-std::string compact(codec::JsonView v) {
-    std::string out;
-    if (v.present()) v.write_to(out);
-    return out;
-}
-std::string at(const std::string& body, std::initializer_list<std::string_view> path) {
-    codec::JsonDocument document;
-    auto root = document.parse(body);
-    if (!root) return "no JSON: " + root.error().message;
-    codec::JsonView v = *root;
-    for (const auto key : path) v = v.find(key);
-    return compact(v);
-}
 
 const std::string kNixl =
     R"({"do_remote_prefill":true,"do_remote_decode":false,"remote_block_ids":[[4,5]],)"
