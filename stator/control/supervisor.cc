@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <csignal>
 #include <cstring>
+#include <list>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -52,6 +53,8 @@ struct Slot {
     Deadline start_at;             ///< where nothing runs
     std::uint32_t restarts = 0;
     std::string last_end;
+    bool removed = false;     ///< ends, and goes away when it has
+    bool in_restart = false;  ///< restart_all() looks at it: it may not go away yet
 
     Replacing replacing = Replacing::kNone;
     bool promoted = false;  ///< starting: the old one died and the new one took its place early
@@ -69,12 +72,7 @@ class ThreadSupervisor final : public Supervisor {
         for (char** variable = ::environ; *variable != nullptr; ++variable) {
             environment_.emplace_back(*variable);
         }
-        for (ChildSpec& spec : children) {
-            Slot& slot = slots_.emplace_back();
-            slot.spec = std::move(spec);
-            slot.delay = options_.restart_min;
-            slot.start_at = Deadline::at(clock_.now());
-        }
+        for (ChildSpec& spec : children) place(std::move(spec));
         // All children are started by this thread, which lives longer than they: the kernel ends
         // a child when the thread that started it ends.
         thread_ = std::thread([this] { run(); });
@@ -84,6 +82,8 @@ class ThreadSupervisor final : public Supervisor {
     ThreadSupervisor& operator=(const ThreadSupervisor&) = delete;
 
     [[nodiscard]] std::vector<ChildStatus> status() const override;
+    [[nodiscard]] Result<void> add(ChildSpec spec) override;
+    [[nodiscard]] Result<void> remove(std::string_view name) override;
     [[nodiscard]] Result<void> restart_all() override;
     void stop_restart() override;
     void stop() override;
@@ -92,6 +92,13 @@ class ThreadSupervisor final : public Supervisor {
     void run();
     void wait_for_news(Deadline until, std::vector<pollfd> fds, bool ask) const;
     void wake() const;
+    /// With the lock, or before there is a thread.
+    void place(ChildSpec spec) {
+        Slot& slot = slots_.emplace_back();
+        slot.spec = std::move(spec);
+        slot.delay = options_.restart_min;
+        slot.start_at = Deadline::at(clock_.now());
+    }
     /// All that follow: with the lock, on the thread.
     void advance(Slot& slot, TimePoint now);
     void advance_replacement(Slot& slot, TimePoint now);
@@ -112,11 +119,16 @@ class ThreadSupervisor final : public Supervisor {
     std::mutex stopping_call_;
     mutable std::mutex mutex_;
     std::condition_variable changed_;  ///< a replacement has its outcome
-    std::vector<Slot> slots_;
+    std::list<Slot> slots_;
     bool stopping_ = false;
     bool restart_stopped_ = false;
     std::thread thread_;
 };
+
+Result<void> check(const ChildSpec& spec) {
+    if (!spec.command.empty() && !spec.command[0].empty()) return {};
+    return error(ErrorCode::kInvalidArgument, "the child process {} has no command", spec.name);
+}
 
 Deadline earlier(Deadline a, Deadline b) { return std::min(a, b); }
 
@@ -129,8 +141,10 @@ void ThreadSupervisor::run() {
             const std::lock_guard lock(mutex_);
             const TimePoint now = clock_.now();
             bool all_ended = true;
-            for (Slot& slot : slots_) {
-                advance(slot, now);
+            for (Slot& slot : slots_) advance(slot, now);
+            slots_.remove_if(
+                [](const Slot& slot) { return slot.removed && slot.empty() && !slot.in_restart; });
+            for (const Slot& slot : slots_) {
                 all_ended = all_ended && slot.empty();
                 until = earlier(until, next_deadline(slot));
                 const auto watch = [&](const Running& r, bool may_tell) {
@@ -175,12 +189,12 @@ void ThreadSupervisor::advance(Slot& slot, TimePoint now) {
     look_after_leaving(slot, now);
     look_after(slot, slot.next, now);
     look_after(slot, slot.current, now);
-    if (stopping_) {
+    if (stopping_ || slot.removed) {
         if (slot.current) dismiss(slot, slot.current, now);
         if (slot.next) dismiss(slot, slot.next, now);
     }
     advance_replacement(slot, now);
-    if (!stopping_) keep_running(slot, now);
+    if (!stopping_ && !slot.removed) keep_running(slot, now);
 }
 
 /// Takes note of what a process did: became ready, ended.
@@ -232,7 +246,7 @@ void ThreadSupervisor::look_after_leaving(Slot& slot, TimePoint now) {
 void ThreadSupervisor::lost(Slot& slot, TimePoint lived_from, TimePoint now) {
     if (now - lived_from >= options_.stable_after) slot.delay = options_.restart_min;
     slot.start_at = Deadline::after(now, slot.delay);
-    if (stopping_) return;
+    if (stopping_ || slot.removed) return;
     log_info("A child process will be started again.",
              {{"child", slot.spec.name}, {"in_ms", slot.delay.count()}});
     slot.delay = std::min(slot.delay * 2, options_.restart_max);
@@ -273,7 +287,7 @@ void ThreadSupervisor::advance_replacement(Slot& slot, TimePoint now) {
     };
     const std::string& name = slot.spec.name;
     if (slot.replacing == Replacing::kNone) return;
-    if (stopping_ || restart_stopped_) {
+    if (stopping_ || restart_stopped_ || slot.removed) {
         if (slot.replacing == Replacing::kStarting && slot.next) dismiss(slot, slot.next, now);
         return finish(error(ErrorCode::kCancelled, "the restart of {} was broken off", name));
     }
@@ -313,13 +327,14 @@ void ThreadSupervisor::advance_replacement(Slot& slot, TimePoint now) {
 
 Deadline ThreadSupervisor::next_deadline(const Slot& slot) const {
     Deadline next;
-    if (!stopping_ && !slot.current && !slot.next) next = slot.start_at;
+    if (!stopping_ && !slot.removed && !slot.current && !slot.next) next = slot.start_at;
     if (slot.replacing == Replacing::kStarting) next = earlier(next, slot.ready_by);
     for (const Running& r : slot.leaving) next = earlier(next, r.kill_at);
     return next;
 }
 
 ChildState ThreadSupervisor::state_of(const Slot& slot) const {
+    if (slot.removed && !stopping_) return ChildState::kStopping;
     if (stopping_) return slot.empty() ? ChildState::kStopped : ChildState::kStopping;
     if (slot.current) return slot.current->ready ? ChildState::kReady : ChildState::kStarting;
     return slot.last_end.empty() ? ChildState::kStarting : ChildState::kBackingOff;
@@ -339,6 +354,32 @@ std::vector<ChildStatus> ThreadSupervisor::status() const {
     return out;
 }
 
+Result<void> ThreadSupervisor::add(ChildSpec spec) {
+    if (auto ok = check(spec); !ok) return ok;
+    const std::lock_guard lock(mutex_);
+    if (stopping_) {
+        return error(ErrorCode::kCancelled, "{} is not started: all are being ended", spec.name);
+    }
+    for (const Slot& slot : slots_) {
+        if (slot.spec.name != spec.name) continue;
+        return error(ErrorCode::kInvalidArgument, "there is a child process {} already", spec.name);
+    }
+    place(std::move(spec));
+    wake();
+    return {};
+}
+
+Result<void> ThreadSupervisor::remove(std::string_view name) {
+    const std::lock_guard lock(mutex_);
+    for (Slot& slot : slots_) {
+        if (slot.spec.name != name || slot.removed) continue;
+        slot.removed = true;
+        wake();
+        return {};
+    }
+    return error(ErrorCode::kNotFound, "there is no child process {}", name);
+}
+
 Result<void> ThreadSupervisor::restart_all() {
     const std::lock_guard one_at_a_time(restarting_);
     std::unique_lock lock(mutex_);
@@ -346,10 +387,15 @@ Result<void> ThreadSupervisor::restart_all() {
         if (stopping_ || restart_stopped_) {
             return error(ErrorCode::kCancelled, "the restart of {} was broken off", slot.spec.name);
         }
+        if (slot.removed) continue;
         slot.replaced.reset();
         slot.replacing = Replacing::kWanted;
+        slot.in_restart = true;
         wake();
         changed_.wait(lock, [&] { return slot.replaced.has_value(); });
+        slot.in_restart = false;
+        wake();  // it may have been removed meanwhile
+        if (slot.removed) continue;
         if (auto outcome = std::move(*slot.replaced); !outcome) return outcome;
     }
     return {};
@@ -393,10 +439,7 @@ Result<std::unique_ptr<Supervisor>> supervise(std::vector<ChildSpec> children,
                                               SupervisorOptions options, const Clock& clock) {
     std::set<std::string_view> names;
     for (const ChildSpec& spec : children) {
-        if (spec.command.empty() || spec.command[0].empty()) {
-            return error(ErrorCode::kInvalidArgument, "the child process {} has no command",
-                         spec.name);
-        }
+        if (auto ok = check(spec); !ok) return tl::unexpected(ok.error());
         if (!names.insert(spec.name).second) {
             return error(ErrorCode::kInvalidArgument, "two child processes have the name {}",
                          spec.name);

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "stator/base/clock.h"
@@ -47,6 +48,12 @@ class Supervisor {
   public:
     virtual ~Supervisor() = default;  ///< stops
     [[nodiscard]] virtual std::vector<ChildStatus> status() const = 0;
+    /// One more child, at once. kInvalidArgument: no command, or the name is taken (a removed one's
+    /// too, until it has ended). kCancelled: after stop().
+    [[nodiscard]] virtual Result<void> add(ChildSpec child) = 0;
+    /// SIGTERM to this child, SIGKILL after the grace time; it is gone from status() when it has
+    /// ended. Does not wait. kNotFound: there is none, or it is being removed already.
+    [[nodiscard]] virtual Result<void> remove(std::string_view name) = 0;
     /// Replaces every child, one after the other: starts the new one, waits until it is ready, then
     /// sends the old one SIGTERM and waits for its end. An error names the child that did not
     /// become ready; those after it are left as they are. Blocks; one at a time.

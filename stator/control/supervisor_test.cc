@@ -331,6 +331,58 @@ TEST_F(SupervisorTest, StopEndsARestart) {
     EXPECT_EQ(status().state, ChildState::kStopped);
 }
 
+TEST_F(SupervisorTest, ChildrenComeAndGo) {
+    const std::string script = "trap 'echo bye > " + file("bye") + "; exit 0' TERM; " +
+                               std::string(kTellReady) + std::string(kServe);
+    run({server("a")});
+    ASSERT_TRUE(supervisor_->add(shell("b", script)));
+    ASSERT_TRUE(becomes(ChildState::kReady, 1));
+    EXPECT_EQ(supervisor_->add(server("b")).error().code, ErrorCode::kInvalidArgument);
+    EXPECT_EQ(supervisor_->add({.name = "c", .command = {}, .environment = {}}).error().code,
+              ErrorCode::kInvalidArgument);
+    const int a = status(0).pid;
+    const int b = status(1).pid;
+    ASSERT_TRUE(supervisor_->remove("b"));
+    ASSERT_TRUE(eventually([&] { return supervisor_->status().size() == 1; }));
+    EXPECT_EQ(read(file("bye")), "bye\n");
+    EXPECT_FALSE(alive(b));
+    EXPECT_EQ(status(0).pid, a);
+    EXPECT_EQ(status(0).restarts, 0U);
+    EXPECT_EQ(supervisor_->remove("b").error().code, ErrorCode::kNotFound);
+    // The name is free again.
+    ASSERT_TRUE(supervisor_->add(server("b")));
+    EXPECT_TRUE(becomes(ChildState::kReady, 1));
+    supervisor_->stop();
+    EXPECT_EQ(supervisor_->add(server("d")).error().code, ErrorCode::kCancelled);
+}
+
+TEST_F(SupervisorTest, TheRemovedAreNotStartedAgain) {
+    options_.restart_min = 1ms;
+    run({shell("a", "exit 1"), server("b")});
+    ASSERT_TRUE(eventually([&] { return status(0).restarts >= 2; }));
+    ASSERT_TRUE(supervisor_->remove("a"));
+    ASSERT_TRUE(eventually([&] { return supervisor_->status().size() == 1; }));
+    EXPECT_EQ(status(0).name, "b");
+}
+
+TEST_F(SupervisorTest, OneMayBeRemovedWhileAllAreRestarted) {
+    const std::string script = "if [ -e " + file("lived") + " ]; then : > " + file("second") +
+                               "; " + std::string(kServe) + "; fi; : > " + file("lived") + "; " +
+                               std::string(kTellReady) + std::string(kServe);
+    run({shell("a", script), server("b")});
+    ASSERT_TRUE(becomes(ChildState::kReady, 0));
+    ASSERT_TRUE(becomes(ChildState::kReady, 1));
+    const int b = status(1).pid;
+    Result<void> restarted = error(ErrorCode::kUnknown, "not yet");
+    std::thread caller([&] { restarted = supervisor_->restart_all(); });
+    EXPECT_TRUE(eventually([&] { return fs::exists(file("second")); }));
+    EXPECT_TRUE(supervisor_->remove("a"));
+    caller.join();
+    EXPECT_TRUE(restarted) << restarted.error().message;
+    EXPECT_TRUE(eventually([&] { return supervisor_->status().size() == 1; }));
+    EXPECT_NE(status(0).pid, b);
+}
+
 TEST_F(SupervisorTest, StopKillsTheStubbornAndTheirGroups) {
     options_.grace = 50ms;
     run({shell("a", "trap '' TERM; sleep 1000 & echo $! > " + file("grandchild") + "; " +
