@@ -141,6 +141,8 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     void begin(LoopState& state, const std::shared_ptr<net::HttpExchange>& exchange,
                const std::shared_ptr<RequestRecord>& record, PreparedRequest request,
                Deadline deadline);
+    static void count_demand(const net::HttpExchange& exchange, RequestRecord& record,
+                             const PreparedRequest& request);
     void ended(RequestRecord& record, int status, std::uint64_t body_bytes);
 
     const FrontendOptions options;
@@ -446,12 +448,24 @@ void Frontend::Impl::generate(LoopState& state, const std::shared_ptr<net::HttpE
     request->priority = hints->priority;
     request->tenant = hints->tenant.empty() ? record->tenant : std::move(hints->tenant);
     request->cache_salt = hints->cache_salt;
+    count_demand(*exchange, *record, *request);
     const Deadline deadline = options.request_timeout.count() > 0
                                   ? Deadline::after(record->received, options.request_timeout)
                                   : Deadline::never();
     if (request->media.empty())
         return begin(state, exchange, record, std::move(*request), deadline);
     load_media(state, exchange, record, std::move(*request), deadline);
+}
+
+void Frontend::Impl::count_demand(const net::HttpExchange& exchange, RequestRecord& record,
+                                  const PreparedRequest& request) {
+    // OpenAI's libraries count what they send again.
+    const std::string_view again = exchange.request().header("x-stainless-retry-count");
+    if (!again.empty() && again != "0") return;
+    record.offered = request.prompts.size() * request.fields.n;
+    std::uint64_t tokens = 0;
+    for (const PreparedPrompt& prompt : request.prompts) tokens += prompt.tokens.size();
+    record.metrics->offer(record.offered, tokens, request.media.size());
 }
 
 void Frontend::Impl::load_media(LoopState& state,
@@ -527,6 +541,11 @@ void Frontend::Impl::ended(RequestRecord& record, int status, std::uint64_t body
     }
     const TimePoint now = clock.now();
     metrics.request_ended(record.route, status, now - record.received);
+    constexpr int kTooManyRequests = 429;
+    constexpr int kServiceUnavailable = 503;
+    if (record.offered != 0 && (status == kTooManyRequests || status == kServiceUnavailable)) {
+        record.metrics->refused->add(record.offered);
+    }
     if (options.access_log) log_access(record, status, body_bytes, now);
 }
 
@@ -570,6 +589,8 @@ void Frontend::observe_router(std::function<void(codec::JsonWriter&)> append_val
     impl_->append_router = std::move(append_value);
     impl_->act_on_router = std::move(act);
 }
+
+std::vector<protocol::DemandTotals> Frontend::demand() const { return impl_->metrics.demand(); }
 
 void Frontend::set_media(std::shared_ptr<media::MediaLoader> loader) {
     impl_->media = std::move(loader);

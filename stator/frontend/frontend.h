@@ -15,6 +15,7 @@
 #include "stator/media/loader.h"
 #include "stator/metrics/registry.h"
 #include "stator/net/http_server.h"
+#include "stator/protocol/demand.h"
 #include "stator/runtime/loop.h"
 #include "stator/text/chat_template.h"
 #include "stator/text/parsers/output_parser.h"
@@ -123,6 +124,8 @@ class Frontend {
     /// What GET /router answers, and POST /router/{action}; without it the paths are unknown.
     /// Thread-safe; before the server listens.
     void observe_router(std::function<void(codec::JsonWriter&)> append_value, RouterAction act);
+    /// What was asked for of each model so far. Thread-safe.
+    [[nodiscard]] std::vector<protocol::DemandTotals> demand() const;
     /// Requests for models that no pool or engine here serves go there, if it serves them. Before
     /// the server listens.
     void set_relay(std::shared_ptr<RequestRelay> relay);

@@ -19,6 +19,14 @@ std::vector<double> latency_bounds() { return metrics::exponential_bounds(0.001,
 /// 0.1 ms to 3.3 s.
 std::vector<double> token_bounds() { return metrics::exponential_bounds(0.0001, 2.0, 16); }
 
+protocol::DurationTotals totals_of(const metrics::Histogram& histogram) {
+    protocol::DurationTotals t;
+    t.bounds.assign(histogram.bounds().begin(), histogram.bounds().end());
+    for (std::size_t i = 0; i <= t.bounds.size(); ++i) t.counts.push_back(histogram.in_bucket(i));
+    t.sum_s = histogram.sum();
+    return t;
+}
+
 }  // namespace
 
 void ModelMetrics::first_token(std::chrono::nanoseconds waited) const {
@@ -122,6 +130,16 @@ void FrontendMetrics::add_engines(const std::shared_ptr<Engines>& engines,
 void FrontendMetrics::add_model(const std::string& label, Model& model) {
     const Labels labels = {{"model", label}};
     ModelMetrics& m = model.counters;
+    m.offered = &registry_.counter(
+        "stator_sequences_offered_total",
+        "Sequences asked for, refused ones included, what clients send again after a refusal not.",
+        labels);
+    m.offered_prompt_tokens =
+        &registry_.counter("stator_offered_prompt_tokens_total", "Prompt tokens of these.", labels);
+    m.offered_media = &registry_.counter("stator_offered_media_items_total",
+                                         "Images and videos of these.", labels);
+    m.refused = &registry_.counter("stator_sequences_refused_total",
+                                   "Those of them that were answered with 429 or 503.", labels);
     m.prompt_tokens = &registry_.counter("stator_prompt_tokens_total",
                                          "Prompt tokens of started requests.", labels);
     m.cached_tokens = &registry_.counter("stator_cached_prompt_tokens_total",
@@ -166,6 +184,34 @@ const ModelMetrics* FrontendMetrics::model(const ServedModel& model) {
         if (!known) all.push_back(model.engine);
     }
     return &at->second.counters;
+}
+
+std::vector<protocol::DemandTotals> FrontendMetrics::demand() {
+    const std::scoped_lock lock(models_mutex_);
+    std::vector<protocol::DemandTotals> out;
+    if (const std::uint64_t unread = refused_busy_->value(); unread > 0) {
+        protocol::DemandTotals& t = out.emplace_back();
+        t.offered = t.refused = unread;
+    }
+    for (const auto& [label, model] : models_) {
+        const ModelMetrics& m = model.counters;
+        if (m.offered->value() == 0) continue;
+        protocol::DemandTotals& t = out.emplace_back();
+        t.model = label;
+        t.offered = m.offered->value();
+        t.refused = m.refused->value();
+        t.prompt_tokens = m.offered_prompt_tokens->value();
+        t.media_items = m.offered_media->value();
+        t.started_prompt_tokens = m.prompt_tokens->value();
+        t.cached_tokens = m.cached_tokens->value();
+        for (const auto reason : {protocol::FinishReason::kStop, protocol::FinishReason::kLength}) {
+            t.finished += m.ended[static_cast<std::size_t>(reason) - 1]->value();
+        }
+        t.output_tokens = m.output_tokens->value();
+        t.ttft = totals_of(*m.ttft_seconds);
+        t.itl = totals_of(*m.token_seconds);
+    }
+    return out;
 }
 
 void FrontendMetrics::add_http_server(std::function<net::HttpServerStats()> stats) {

@@ -12,11 +12,16 @@
 #include "stator/frontend/frontend.h"
 #include "stator/frontend/router.h"
 #include "stator/metrics/registry.h"
+#include "stator/protocol/demand.h"
 
 namespace stator::frontend {
 
 /// The counters of one model. Updates are atomics.
 struct ModelMetrics {
+    metrics::Counter* offered = nullptr;
+    metrics::Counter* offered_prompt_tokens = nullptr;
+    metrics::Counter* offered_media = nullptr;
+    metrics::Counter* refused = nullptr;
     metrics::Counter* prompt_tokens = nullptr;
     metrics::Counter* cached_tokens = nullptr;
     metrics::Counter* output_tokens = nullptr;
@@ -29,6 +34,12 @@ struct ModelMetrics {
 
     void ended_by(protocol::FinishReason reason) const {
         ended[static_cast<std::size_t>(reason) - 1]->add();
+    }
+    /// A request that could be understood: it will be started or refused.
+    void offer(std::uint64_t sequences, std::uint64_t tokens, std::uint64_t media_items) const {
+        offered->add(sequences);
+        offered_prompt_tokens->add(tokens);
+        offered_media->add(media_items);
     }
 
     /// With a request's first token: `waited` is from the request's first byte.
@@ -47,6 +58,8 @@ class FrontendMetrics {
     /// beside that of other engines of the id. Ids come from other processes: after kMaxModels of
     /// them the rest share the label "other". Thread-safe; the pointer is good as long as this is.
     const ModelMetrics* model(const ServedModel& model);
+    /// Of every model that was ever asked for. Thread-safe.
+    [[nodiscard]] std::vector<protocol::DemandTotals> demand();
     void add_http_server(std::function<net::HttpServerStats()> stats);
 
     void request_ended(Route route, int status, std::chrono::nanoseconds took);

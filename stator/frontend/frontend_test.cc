@@ -25,6 +25,17 @@ TEST(FrontendHttp, FullEngineIs429) {
     EXPECT_TRUE(door.idle());
 }
 
+TEST(FrontendHttp, RefusedDemandIsDemand) {
+    Door door({.max_running = 1, .max_waiting = 0, .step = kForever});
+    EXPECT_EQ(door.chat("x", R"("n":3)").status, 429);
+    const auto demand = door.frontend().demand();
+    ASSERT_EQ(demand.size(), 1U);
+    EXPECT_EQ(demand[0].offered, 3U);
+    EXPECT_EQ(demand[0].refused, 3U);
+    EXPECT_EQ(demand[0].started_prompt_tokens, 0U);
+    EXPECT_TRUE(door.idle());
+}
+
 TEST(FrontendHttp, RefusedChoicesLeaveNothingBehind) {
     Door door({.max_running = 2, .max_waiting = 0, .step = kForever});
     EXPECT_EQ(door.chat("x", R"("n":3)").status, 429);
@@ -147,6 +158,29 @@ TEST(FrontendHttp, Models) {
     for (const char* path : {"/v1/models/org/echo", "/v1/models/org%2Fecho"}) {
         EXPECT_EQ(Json(door.send("GET", path).body).str("id"), "org/echo");
     }
+}
+
+TEST(FrontendHttp, DemandIsWhatWasOffered) {
+    Door door;
+    EXPECT_TRUE(door.frontend().demand().empty());
+    const std::string body = chat_body("ab", R"("max_tokens":2,"n":2)");
+    ASSERT_EQ(door.send("POST", kChat, body).status, 200);
+    ASSERT_EQ(door.send("POST", kChat, body, {{"x-stainless-retry-count", "0"}}).status, 200);
+    ASSERT_EQ(door.send("POST", kChat, body, {{"x-stainless-retry-count", "1"}}).status, 200);
+    ASSERT_EQ(door.send("POST", kChat, "{}").status, 400);
+    const auto demand = door.frontend().demand();
+    ASSERT_EQ(demand.size(), 1U);
+    EXPECT_EQ(demand[0].model, "org/echo");
+    EXPECT_EQ(demand[0].offered, 4U);
+    EXPECT_EQ(demand[0].refused, 0U);
+    EXPECT_GT(demand[0].prompt_tokens, 0U);
+    EXPECT_EQ(demand[0].started_prompt_tokens, demand[0].prompt_tokens / 2 * 3);
+    EXPECT_EQ(demand[0].finished, 6U);
+    EXPECT_EQ(demand[0].output_tokens, 12U);
+    std::uint64_t first_tokens = 0;
+    for (const std::uint64_t n : demand[0].ttft.counts) first_tokens += n;
+    EXPECT_EQ(first_tokens, 3U);
+    EXPECT_EQ(demand[0].ttft.counts.size(), demand[0].ttft.bounds.size() + 1);
 }
 
 TEST(FrontendHttp, HealthFollowsReadiness) {

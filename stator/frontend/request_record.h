@@ -30,6 +30,7 @@ struct RequestRecord {
     std::uint64_t cached_tokens = 0;
     std::uint64_t output_tokens = 0;
     std::optional<TimePoint> first_token;
+    std::uint64_t offered = 0;  ///< sequences that count as demand; 0: not yet, or sent again
     std::string
         finish;  ///< finish reasons of the choices, "stop" or "stop,length"; or an error's code
     bool inflight = false;  ///< counts against FrontendOptions::max_inflight
