@@ -221,10 +221,9 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
     options.restart_max = settings.supervisor.restart_max;
     // A worker drains within the grace time; then it is given a little to end.
     options.grace = settings.server.grace + std::chrono::seconds(5);
-    auto workers =
-        control::supervise(worker_commands("/proc/self/exe", serving.invocation.args, settings,
-                                           topology, (*folder)->path(), runtime::usable_cores()),
-                           options);
+    const WorkerCommands commands("/proc/self/exe", serving.invocation.args, settings, topology,
+                                  (*folder)->path(), runtime::usable_cores());
+    auto workers = control::supervise(commands.all(), options);
     if (!workers) {
         print_problem(workers.error());
         end(Deadline::at({}));
