@@ -155,6 +155,7 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     std::function<void(codec::JsonWriter&)> append_fleet;
     std::function<std::vector<std::string>()> concerns;
     std::function<void(codec::JsonWriter&)> append_router;
+    std::function<Result<std::string>(std::string_view target)> ask_planner;
     Frontend::RouterAction act_on_router;
     std::shared_ptr<RequestRelay> relay;        ///< null: none
     std::shared_ptr<media::MediaLoader> media;  ///< null: none
@@ -243,7 +244,8 @@ void Frontend::Impl::dispatch(const std::shared_ptr<net::HttpExchange>& exchange
     }
     const std::string path = request.path.substr(0, kLoggedPathBytes);
     const bool of_router = match.route == Route::kRouter || match.route == Route::kRouterAction;
-    if (match.route == Route::kUnknown || (of_router && !append_router)) {
+    if (match.route == Route::kUnknown || (of_router && !append_router) ||
+        (match.route == Route::kPlanner && !ask_planner)) {
         return respond_error(*exchange, error(ErrorCode::kNotFound, "unknown request URL: {} {}",
                                               request.method, path)
                                             .value());
@@ -304,6 +306,11 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
             codec::JsonWriter w(body);
             append_router(w);
             return exchange.respond(200, kJson, body);
+        }
+        case Route::kPlanner: {
+            const auto answer = ask_planner(exchange.request().target);
+            if (!answer) return respond_error(exchange, answer.error());
+            return exchange.respond(200, kJson, *answer);
         }
         case Route::kRouterAction: {
             const auto answer = act_on_router(match.model, exchange.take_body(), trusts(record));
@@ -588,6 +595,10 @@ void Frontend::observe_router(std::function<void(codec::JsonWriter&)> append_val
                               RouterAction act) {
     impl_->append_router = std::move(append_value);
     impl_->act_on_router = std::move(act);
+}
+
+void Frontend::observe_planner(std::function<Result<std::string>(std::string_view)> get) {
+    impl_->ask_planner = std::move(get);
 }
 
 std::vector<protocol::DemandTotals> Frontend::demand() const { return impl_->metrics.demand(); }
