@@ -393,6 +393,16 @@ Result<void> FleetFront::set_router(const config::RouterSettings& settings) {
     return {};
 }
 
+double FleetFront::queued() const {
+    double waiting = 0;
+    for (const auto& served : models_->routers()) {
+        const auto state = served.router->state();
+        if (!state.queue) continue;
+        for (const std::size_t n : state.queue->waiting) waiting += static_cast<double>(n);
+    }
+    return waiting;
+}
+
 void FleetFront::stop(Deadline deadline) {
     models_->stop(deadline);
     transfer_->stop();

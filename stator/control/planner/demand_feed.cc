@@ -11,10 +11,14 @@ using protocol::DemandTotals;
 using protocol::DurationTotals;
 
 constexpr std::array kNumbers{
-    &DemandTotals::offered,     &DemandTotals::refused,
-    &DemandTotals::prompt_tokens, &DemandTotals::media_items,
-    &DemandTotals::started_prompt_tokens, &DemandTotals::cached_tokens,
-    &DemandTotals::finished,    &DemandTotals::output_tokens,
+    &DemandTotals::offered,
+    &DemandTotals::refused,
+    &DemandTotals::prompt_tokens,
+    &DemandTotals::media_items,
+    &DemandTotals::started_prompt_tokens,
+    &DemandTotals::cached_tokens,
+    &DemandTotals::finished,
+    &DemandTotals::output_tokens,
 };
 constexpr std::array kDurations{&DemandTotals::ttft, &DemandTotals::itl};
 

@@ -25,7 +25,7 @@ constexpr std::chrono::milliseconds kTimeout{1'000};
 /// Adds to a total.
 struct Number {
     std::string_view name;
-    std::uint64_t DemandTotals::*to;
+    std::uint64_t DemandTotals::* to;
     std::string_view only = {};  ///< must be among the labels, as text
 };
 using Offered = std::uint64_t DemandTotals::*;
@@ -73,7 +73,7 @@ constexpr std::array kNumbers{
 
 struct Duration {
     std::string_view name;  ///< without "_bucket" or "_sum"
-    DurationTotals DemandTotals::*to;
+    DurationTotals DemandTotals::* to;
 };
 constexpr std::array kDurations{
     Duration{"stator_time_to_first_token_seconds", &DemandTotals::ttft},
@@ -174,8 +174,8 @@ class Reader {
   private:
     void bucket(const Duration& d, std::string_view labels, double v) {
         const std::string_view le = label(labels, "le");
-        const auto bound = le == "+Inf" ? std::optional(std::numeric_limits<double>::infinity())
-                                        : number(le);
+        const auto bound =
+            le == "+Inf" ? std::optional(std::numeric_limits<double>::infinity()) : number(le);
         Model* model = bound ? of(labels) : nullptr;
         if (model == nullptr) return;
         auto& up_to = model->durations[&d].up_to;

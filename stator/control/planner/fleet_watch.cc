@@ -25,9 +25,9 @@ void FleetWatch::follow(const fleet::FleetView& view) {
         const std::uint64_t incarnation = worker.info->incarnation.value;
         there.insert(incarnation);
         if (subscriptions_.contains(incarnation)) continue;
-        auto made = host_->listen(
-            *worker.info->events, {"load"},
-            [this, incarnation](const events::Message& m) { take(incarnation, m); });
+        auto made =
+            host_->listen(*worker.info->events, {"load"},
+                          [this, incarnation](const events::Message& m) { take(incarnation, m); });
         if (!made) {
             log_warn("What a worker's forward passes do can't be followed.",
                      {{"worker", worker.info->name}, {"reason", made.error().message}});

@@ -34,12 +34,12 @@ struct WorkerSample {
 };
 
 /// Hears what workers' forward passes do (topic "load"), whatever workers a fleet has, and puts it
-/// beside their loads. `follow` on one thread at a time; `read` on any.
+/// beside their loads. One thread.
 class FleetWatch {
   public:
     /// Null: events can't be had; samples come without `forward`.
     FleetWatch(std::unique_ptr<events::SubscriberHost> host, const Clock& clock);
-    ~FleetWatch();  ///< follow() must not be running
+    ~FleetWatch();
     FleetWatch(const FleetWatch&) = delete;
     FleetWatch& operator=(const FleetWatch&) = delete;
 
@@ -47,7 +47,7 @@ class FleetWatch {
     void follow(const fleet::FleetView& view);
     /// Every worker that has said what it is, whatever its state.
     [[nodiscard]] std::vector<WorkerSample> read(const fleet::FleetView& view) const;
-    /// Ends all listening; not while follow() runs.
+    /// Ends all listening.
     void stop();
 
   private:

@@ -22,7 +22,7 @@ using planner::WorkerObservation;
 using planner::WorkerState;
 
 constexpr std::size_t kUsualLimit = 20;
-constexpr std::chrono::seconds kForget{60};
+constexpr std::chrono::nanoseconds kForget = std::chrono::seconds(60);
 
 /// Sums over ranks; none where no rank has told.
 void add(std::optional<protocol::ForwardPassMetrics>& sum,
@@ -112,9 +112,11 @@ Result<Query> read_query(std::string_view query) {
 
 }  // namespace
 
-Result<std::unique_ptr<PlannerService>> PlannerService::start(
-    PlannerServiceOptions options, FleetWatch& watch, DemandFeed& feed,
-    std::shared_ptr<Actuator> actuator, metrics::Registry& registry, const Clock& clock) {
+Result<std::unique_ptr<PlannerService>> PlannerService::start(PlannerServiceOptions options,
+                                                              FleetWatch& watch, DemandFeed& feed,
+                                                              std::shared_ptr<Actuator> actuator,
+                                                              metrics::Registry& registry,
+                                                              const Clock& clock) {
     options.planner.advisory = options.planner.advisory || actuator == nullptr;
     auto made = Planner::make(options.planner);
     if (!made) return tl::unexpected(made.error());
@@ -184,7 +186,7 @@ Observation PlannerService::observe(const std::string& model,
     Observation out;
     const double seconds = to_seconds(now - last_tick_);
     last_tick_ = now;
-    auto demand = feed_.take(TimePoint{} + ((now - kForget) - TimePoint{}));
+    auto demand = feed_.take(now + -kForget);
     const TimePoint heard = feed_.heard_at();
     if (heard > last_heard_ && seconds > 0) {
         // What was refused before it was read is for the model that most is asked of: this one.
@@ -228,6 +230,7 @@ void PlannerService::tick() {
     const TimePoint now = clock_.now();
     for (const auto& ask : options_.ask_demand) ask(feed_, now);
     const auto view = options_.view();
+    watch_.follow(*view);
     const auto workers = watch_.read(*view);
     const auto model = model_of(workers);
     std::vector<Action> actions;
@@ -293,8 +296,10 @@ void PlannerService::show_in_metrics(const Decision& decision) {
                   {{"role", name}}, role.need);
         set_gauge("stator_planner_target_workers", "Workers wanted, after all constraints.",
                   {{"role", name}}, role.target);
-        set_gauge("stator_planner_margin", "What the demand is multiplied with, as missed limits "
-                  "taught.", {{"role", name}}, role.margin);
+        set_gauge("stator_planner_margin",
+                  "What the demand is multiplied with, as missed limits "
+                  "taught.",
+                  {{"role", name}}, role.margin);
     }
     for (const planner::ForecastView& f : decision.forecasts) {
         const std::string horizon = fmt::format("{:.0f}s", f.horizon_s);
@@ -305,11 +310,13 @@ void PlannerService::show_in_metrics(const Decision& decision) {
         set_gauge("stator_planner_actual", "Per second, in the last window.", {{"of", f.of}},
                   f.actual);
     }
-    set_gauge("stator_planner_degraded", "Things that are wrong with what the planner sees or does.",
-              {}, static_cast<double>(decision.degraded.size()));
+    set_gauge("stator_planner_degraded",
+              "Things that are wrong with what the planner sees or does.", {},
+              static_cast<double>(decision.degraded.size()));
     const Planner::Totals& totals = planner_->totals();
-    const auto count = [this](const char* name, const char* help, std::uint64_t Planner::Totals::*m,
-                              metrics::Labels labels, const Planner::Totals& all) {
+    const auto count = [this](const char* name, const char* help,
+                              std::uint64_t Planner::Totals::* m, metrics::Labels labels,
+                              const Planner::Totals& all) {
         registry_.counter(name, help, std::move(labels)).add(all.*m - shown_.*m);
     };
     const char* orders = "Workers that were ordered to start, drain or move.";
