@@ -23,6 +23,14 @@ struct Forecast {
     /// The value below which the window stays with `probability`; linear between kQuantiles, the
     /// outermost of them beyond.
     [[nodiscard]] double at(double probability) const;
+
+    struct Interval {
+        double low = 0;
+        double high = 0;
+    };
+    /// Where the value lies with `probability`: as much outside on either side. Where the lower end
+    /// would be 0 nothing can lie below it, and the whole rest lies above.
+    [[nodiscard]] Interval interval(double probability) const;
 };
 
 struct PredictorOptions {
@@ -45,8 +53,8 @@ class Predictor {
     [[nodiscard]] virtual Forecast forecast(int steps) const = 0;
 };
 
-/// By name: "constant" (the last value), "ewma", "kalman", "arima", "seasonal", "mix". kInvalid
-/// names the ones that there are.
+/// By name: "constant" (the last value), "ewma", "kalman", "arima", "seasonal", "mix", and
+/// "reference-kalman" to compare with. kInvalidArgument names the ones that there are.
 [[nodiscard]] Result<std::unique_ptr<Predictor>> make_predictor(std::string_view name,
                                                                 PredictorOptions options);
 [[nodiscard]] std::vector<std::string_view> predictor_names();
