@@ -60,12 +60,12 @@ struct RoleCounts {
 
 /// A forecast of one figure, per second.
 struct ForecastView {
-    std::string of;         ///< "requests", "prompt tokens", "output tokens", "images"
-    double horizon_s = 0;   ///< from now to the window's end
-    double actual = 0;      ///< in the last window
+    std::string of;        ///< "requests", "prompt tokens", "output tokens", "images"
+    double horizon_s = 0;  ///< from now to the window's end
+    double actual = 0;     ///< in the last window
     double mean = 0;
-    double low = 0;   ///< the 5 % quantile
-    double high = 0;  ///< the 95 % quantile
+    double low = 0;    ///< the 5 % quantile
+    double high = 0;   ///< the 95 % quantile
     double sized = 0;  ///< at PlannerOptions::quantile
 };
 
@@ -75,11 +75,11 @@ struct RoleDecision {
     std::uint32_t need = 0;    ///< workers, before constraints
     std::uint32_t target = 0;  ///< after them
     Bound bound = Bound::kNone;
-    std::string because;       ///< a sentence: what the need follows from, what bound
-    double utilization = 0;    ///< that the need's workers would have at the sized demand; 0 to 1
-    double ttft_miss = 0;      ///< share over the limit, by the model, with `target` workers
-    double itl_s = 0;          ///< mean, by the model, with `target` workers
-    double margin = 1;         ///< that demand is multiplied with, as missed limits taught
+    std::string because;     ///< a sentence: what the need follows from, what bound
+    double utilization = 0;  ///< that the need's workers would have at the sized demand; 0 to 1
+    double ttft_miss = 0;    ///< share over the limit, by the model, with `target` workers
+    double itl_s = 0;        ///< mean, by the model, with `target` workers
+    double margin = 1;       ///< that demand is multiplied with, as missed limits taught
 };
 
 /// What was seen, foreseen, wanted and done at one tick.

@@ -82,7 +82,9 @@ void DemandForecast::observe_missing(std::size_t windows) {
     }
 }
 
-double DemandForecast::cached_ratio() const { return std::min(1.0, ratio(cached_sum_, started_sum_)); }
+double DemandForecast::cached_ratio() const {
+    return std::min(1.0, ratio(cached_sum_, started_sum_));
+}
 
 int DemandForecast::steps(double horizon_s) const {
     return static_cast<int>(std::clamp(std::ceil(horizon_s / interval_s_), 1.0, 10'000.0));

@@ -44,11 +44,11 @@ struct PlannerOptions {
     PolicyKind policy = PolicyKind::kPlanned;
     std::vector<RoleOptions> roles{RoleOptions{}};  ///< each once
     SloTarget slo;
-    double interval_s = 10;  ///< between ticks; a window of the predictors
+    double interval_s = 10;   ///< between ticks; a window of the predictors
     double start_up_s = 120;  ///< until a new worker is ready, before that was observed
-    std::string predictor = "mix";
-    double quantile = 0.9;           ///< of the forecast, that the fleet is sized for
-    double season_s = 86'400;        ///< of the seasonal predictor
+    std::string predictor = "ewma";
+    double quantile = 0.9;            ///< of the forecast, that the fleet is sized for
+    double season_s = 86'400;         ///< of the seasonal predictor
     std::uint32_t device_budget = 0;  ///< 0: none
     bool allow_zero = false;          ///< without demand, a role may have no worker
     double zero_after_s = 600;        ///< so long there must have been none
@@ -60,7 +60,8 @@ struct PlannerOptions {
     double down_after_s = 180;
     /// What changes of ±n are not worth: a share of the role's workers, rounded down.
     double deadband = 0.0;
-    std::uint32_t most_at_once = 0;  ///< workers added in a tick, for each role; 0: as many as needed
+    std::uint32_t most_at_once =
+        0;  ///< workers added in a tick, for each role; 0: as many as needed
 
     double appear_within_s = 30;       ///< after an order something of it must be seen
     double ready_factor = 3;           ///< a worker that needs so many times start_up_s is stuck
@@ -74,7 +75,7 @@ struct PlannerOptions {
     double least_margin = 0.7;
     double most_margin = 3.0;
     ReactiveOptions reactive;
-    Profile profile;  ///< may be empty: everything is learned then
+    Profile profile;              ///< may be empty: everything is learned then
     std::size_t decisions = 256;  ///< kept
     std::size_t most_workers = 100'000;
 };

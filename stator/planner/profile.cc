@@ -48,14 +48,13 @@ Result<RoleProfile> read_role(std::string_view role, JsonView object) {
         double most;
         double* value;
     };
-    for (const Field& f : {Field{"base_s", kLongest_s, &p.cost.base_s},
-                           Field{"prefill_token_s", kLongest_s, &p.cost.prefill_token_s},
-                           Field{"decode_token_s", kLongest_s, &p.cost.decode_token_s},
-                           Field{"image_s", kLongest_s, &p.cost.image_s},
-                           Field{"step_tokens", 1e9, &step_tokens},
-                           Field{"max_running", 1e9, &max_running},
-                           Field{"kv_tokens", kMost, &kv_tokens},
-                           Field{"start_up_s", kLongest_s, &p.start_up_s}}) {
+    for (const Field& f :
+         {Field{"base_s", kLongest_s, &p.cost.base_s},
+          Field{"prefill_token_s", kLongest_s, &p.cost.prefill_token_s},
+          Field{"decode_token_s", kLongest_s, &p.cost.decode_token_s},
+          Field{"image_s", kLongest_s, &p.cost.image_s}, Field{"step_tokens", 1e9, &step_tokens},
+          Field{"max_running", 1e9, &max_running}, Field{"kv_tokens", kMost, &kv_tokens},
+          Field{"start_up_s", kLongest_s, &p.start_up_s}}) {
         if (auto ok = number(object, role, f.name, f.most, *f.value); !ok) {
             return tl::unexpected(std::move(ok.error()));
         }

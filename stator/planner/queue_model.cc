@@ -53,10 +53,9 @@ Expected expect(Role role, const StepCost& cost, double step_tokens, const RoleL
     Expected e;
     if (role == Role::kEncode) {
         e.utilization = load.images * cost.image_s / workers;
-        e.ttft_miss =
-            load.images > 0
-                ? late(cost.image_s, 0.25, e.utilization, workers, slo.ttft_s * kEncodeShare)
-                : 0;
+        e.ttft_miss = load.images > 0 ? late(cost.image_s, 0.25, e.utilization, workers,
+                                             slo.ttft_s * kEncodeShare)
+                                      : 0;
         e.utilization = std::min(1.0, e.utilization);
         return e;
     }
@@ -70,8 +69,8 @@ Expected expect(Role role, const StepCost& cost, double step_tokens, const RoleL
     e.utilization = taken;
     if (prefill <= 0 || load.requests <= 0) return e;
     // While prompts wait, steps are full.
-    const double token_s = cost.prefill_token_s +
-                           (cost.base_s + cost.decode_token_s * e.sequences) / step_tokens;
+    const double token_s =
+        cost.prefill_token_s + (cost.base_s + cost.decode_token_s * e.sequences) / step_tokens;
     const double use = prefill * token_s;
     const double own = load.prompt * token_s + e.itl_s;
     e.ttft_miss = late(own, load.prompt_scv, use, workers, slo.ttft_s);

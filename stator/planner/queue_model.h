@@ -13,8 +13,8 @@ struct RoleLoad {
     double prefill_tokens = 0;  ///< to be computed: cached ones not included
     double decode_tokens = 0;
     double images = 0;
-    double prompt = 0;  ///< mean tokens of a prompt to be computed
-    double context = 0;  ///< mean tokens of a sequence that decodes
+    double prompt = 0;        ///< mean tokens of a prompt to be computed
+    double context = 0;       ///< mean tokens of a sequence that decodes
     double prompt_scv = 1.5;  ///< squared coefficient of variation of `prompt`
 };
 
@@ -29,17 +29,18 @@ struct Expected {
 
 /// What `workers` of a role would make of a load.
 ///
-/// A step takes T = base + prefill · P + decode · N. With each worker's share λ of the load, P = λ_p
-/// T prompt tokens and N = λ_d T sequences a step, so T = base / (1 - λ_p prefill - λ_d decode): the
-/// time between tokens. Prompts wait for each other as in an M/G/n queue whose service is a prompt in
-/// full steps beside the decoding sequences; that a wait is longer than t: Sakasegawa's
-/// approximation of the probability to wait, an exponential tail with Allen's and Cunneen's mean.
-/// Prompt lengths are taken as log-normal.
+/// A step takes T = base + prefill · P + decode · N. With each worker's share λ of the load, P =
+/// λ_p T prompt tokens and N = λ_d T sequences a step, so T = base / (1 - λ_p prefill - λ_d
+/// decode): the time between tokens. Prompts wait for each other as in an M/G/n queue whose service
+/// is a prompt in full steps beside the decoding sequences; that a wait is longer than t:
+/// Sakasegawa's approximation of the probability to wait, an exponential tail with Allen's and
+/// Cunneen's mean. Prompt lengths are taken as log-normal.
 [[nodiscard]] Expected expect(Role role, const StepCost& cost, double step_tokens,
                               const RoleLoad& load, double workers, const SloTarget& slo);
 
 /// The least number of workers, from 1 to `most`, that keep the SLO; `most` where none does.
-/// `reachable`: false where even `most` don't; then it is the number from which on more help no more.
+/// `reachable`: false where even `most` don't; then it is the number from which on more help no
+/// more.
 struct Need {
     std::uint32_t workers = 1;
     bool reachable = true;

@@ -8,9 +8,9 @@
 namespace stator::planner {
 namespace {
 
-constexpr double kFade = 0.98;          ///< a window
-constexpr double kPriorSeconds = 20;    ///< what a profile counts, for each of its points
-constexpr double kRidge = 1e-6;         ///< of each factor's own square
+constexpr double kFade = 0.98;        ///< a window
+constexpr double kPriorSeconds = 20;  ///< what a profile counts, for each of its points
+constexpr double kRidge = 1e-6;       ///< of each factor's own square
 constexpr double kMost = 1e12;
 
 bool fine(double v) { return std::isfinite(v) && v >= 0 && v < kMost; }

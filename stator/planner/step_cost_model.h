@@ -15,7 +15,8 @@ namespace stator::planner {
 /// minutes. Always finite.
 class StepCostModel {
   public:
-    explicit StepCostModel(const std::optional<RoleProfile>& profile = std::nullopt);
+    StepCostModel() : StepCostModel(std::nullopt) {}
+    explicit StepCostModel(const std::optional<RoleProfile>& profile);
 
     /// What one worker did in a window. Values that make no sense are ignored.
     void observe(double steps, double prefill_tokens, double decode_tokens, double seconds);
