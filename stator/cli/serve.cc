@@ -349,6 +349,10 @@ ExitCode run_serve(const Invocation& invocation) {
             "--topology pd is what is meant.");
         return ExitCode::kUsage;
     }
+    if (ours.planner.mode != config::PlannerMode::kOff && topology->empty() &&
+        ours.engine.kind != config::EngineKind::kAttached && ours.supervisor.workers == 0) {
+        ours.supervisor.workers = 1;
+    }
     if (ours.engine.kind == config::EngineKind::kAttached) {
         if (auto ok = place_attached(ours); !ok) {
             print_problem(ok.error());
