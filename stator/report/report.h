@@ -214,7 +214,7 @@ struct Report {
     std::vector<SamplePoint> samples;  ///< a uniform sample of the requests that ended well
     std::vector<Series> series;
     std::vector<Remark> remarks;  ///< in order of time; the last ones where there are more
-    WorkerSummary workers;  ///< empty but for simulations
+    WorkerSummary workers;        ///< empty but for simulations
     std::vector<std::string> warnings;
 
     [[nodiscard]] std::uint64_t count(Outcome outcome) const;
