@@ -16,6 +16,8 @@ constexpr double kFar = 0.02;
 constexpr double kPriorErrors = 4;
 /// Spread assumed then of what is no count: of the logarithm.
 constexpr double kPriorStd = 0.3;
+/// How many times its own variance the square of a median error must be to be half believed.
+constexpr double kMedianDoubt = 4;
 
 }  // namespace
 
@@ -46,6 +48,9 @@ double Residuals::offset() const { return counts_ ? 0.5 : 0.01 * scale_ + 1e-9; 
 void Residuals::learn(double point, double actual) {
     scale_ += (actual - scale_) * std::max(0.05, 1.0 / (time_ + 1));
     const double c = offset();
+    const double sign = actual > point ? 1.0 : actual < point ? -1.0 : 0.0;
+    alike_ += (sign * last_sign_ - alike_) * std::max(0.02, 1.0 / (time_ + 2));
+    last_sign_ = sign;
     const Error error{static_cast<float>(std::log((actual + c) / (point + c))),
                       static_cast<float>(std::log(point + c)), time_++};
     if (by_size_.size() == kKept) {
@@ -55,6 +60,33 @@ void Residuals::learn(double point, double actual) {
     by_size_.insert(std::upper_bound(by_size_.begin(), by_size_.end(), error,
                                      [](auto& x, auto& y) { return x.log_ratio < y.log_ratio; }),
                     error);
+}
+
+double Residuals::median_shift(const std::array<double, kKept>& weights, double sum,
+                               double effective) const {
+    if (by_size_.empty()) return 0;
+    const auto at = [&](double probability) {
+        double below = 0;
+        std::size_t i = 0;
+        const double want = probability * sum;
+        while (i + 1 < by_size_.size() && below + weights[i] + 0.5 * weights[i + 1] < want) {
+            below += weights[i++];
+        }
+        double value = by_size_[i].log_ratio;
+        const double at = below + 0.5 * weights[i];
+        if (want > at && i + 1 < by_size_.size()) {
+            const double step = 0.5 * (weights[i] + weights[i + 1]);
+            value += (step > 0 ? std::min(1.0, (want - at) / step) : 0) *
+                     (by_size_[i + 1].log_ratio - value);
+        }
+        return value;
+    };
+    const double median = at(0.5);
+    const double spread = (at(0.75) - at(0.25)) / 1.349;
+    const double alike = std::clamp(alike_, 0.0, 0.95);
+    const double independent = std::max(effective * (1 - alike) / (1 + alike), 1.0);
+    const double error = kMedianDoubt * 1.57 * spread * spread / independent;
+    return median * std::min(1.0, error / (median * median + 1e-12));
 }
 
 Quantiles Residuals::around(double point, const Quantiles& probabilities) const {
@@ -74,6 +106,9 @@ Quantiles Residuals::around(double point, const Quantiles& probabilities) const 
     }
     const double effective = squares > 0 ? sum * sum / squares : 0;
     const double prior_share = kPriorErrors / (kPriorErrors + effective);
+    // Off what the model says by this much, in the middle. It is believed as far as it is more than
+    // the noise of such a median.
+    const double shift = median_shift(weights, sum, effective);
     Quantiles out{};
     std::size_t i = 0;
     double below = 0;  // weight of the errors before i
@@ -97,6 +132,7 @@ Quantiles Residuals::around(double point, const Quantiles& probabilities) const 
                 learned += share * (by_size_[i + 1].log_ratio - learned);
             }
         }
+        learned -= shift;
         const double log_ratio = prior_share * prior + (1 - prior_share) * learned;
         out[q] = std::max(0.0, (point + c) * std::exp(log_ratio) - c);
     }

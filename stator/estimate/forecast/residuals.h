@@ -35,10 +35,14 @@ class Residuals {
         std::uint32_t time;
     };
     [[nodiscard]] double offset() const;
+    [[nodiscard]] double median_shift(const std::array<double, kKept>& weights, double sum,
+                                      double effective) const;
 
     bool counts_;
     std::vector<Error> by_size_;  ///< ascending log_ratio
     std::uint32_t time_ = 0;
+    double alike_ = 0;
+    double last_sign_ = 0;
     double scale_ = 0;  ///< mean of actual values of late
 };
 
