@@ -123,7 +123,7 @@ Result<planner::PlannerOptions> options_of(const config::Settings& settings) {
     auto roles = read_worker_ranges(settings.planner.workers);
     if (!roles.empty()) options->roles = std::move(roles);
     if (settings.planner.webhook.empty()) options->advisory = true;
-    if (auto ok = planner::check(*options); !ok) return tl::unexpected(ok.error());
+    if (auto ok = planner::Planner::make(*options); !ok) return tl::unexpected(ok.error());
     return options;
 }
 

@@ -54,7 +54,7 @@ Result<planner::PlannerOptions> PlannerFront::check(const config::Settings& sett
                      "--planner needs worker processes to size: --workers N, or --topology FILE.");
     }
     options->roles = std::move(*roles);
-    if (auto ok = planner::check(*options); !ok) return tl::unexpected(ok.error());
+    if (auto ok = planner::Planner::make(*options); !ok) return tl::unexpected(ok.error());
     if (auto ok = scrape_targets(settings.planner); !ok) return tl::unexpected(ok.error());
     return options;
 }
