@@ -279,6 +279,32 @@ def test_refused_orders_are_told_and_not_repeated_blindly(folder):
             assert "no quota left" in shown
 
 
+def test_a_profile_is_measured_and_used(folder):
+    """`stator bench --profile` finds what the imitated GPU's steps cost."""
+    profile = folder / "profile.json"
+    with stator_process.StatorServer(engine="mock", threads=1, folder=folder) as server:
+        done = subprocess.run(
+            [stator_process.binary(), "bench", "--profile", profile, "--url", server.base_url]
+            + ["--api", "tokens"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+            env=stator_process.child_environment(),
+        )
+        assert done.returncode == 0, done.stderr
+    cost = json.loads(profile.read_text())["roles"]["aggregated"]
+    # The preset's own: 16 µs a prompt token, 4.3 ms a step. A busy machine adds to them.
+    assert 1.2e-5 < cost["prefill_token_s"] < 1e-4, cost
+    assert 3e-3 < cost["base_s"] < 5e-2, cost
+    server = PlannedServer(
+        folder=folder, planner="advise", planner_profile=profile, **{**SLOW, **PLAN}
+    )
+    with server:
+        wait_until(lambda: server.decisions(), "it decides")
+        assert "nothing is known" not in json.dumps(server.decisions()[-1])
+
+
 def refused(*flags, command="serve"):
     done = subprocess.run(
         [stator_process.binary(), command, *flags],
