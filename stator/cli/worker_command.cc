@@ -10,6 +10,7 @@
 
 #include "stator/base/clock.h"
 #include "stator/base/log.h"
+#include "stator/cli/attached_media.h"
 #include "stator/cli/command_settings.h"
 #include "stator/cli/commands.h"
 #include "stator/cli/help.h"
@@ -93,7 +94,10 @@ ExitCode run(const config::Settings& settings) {
         // How many ranks the worker has is for the engine to tell.
         auto found = find_attached(settings);
         if (!found) return give_up(found.error());
-        for (worker::WorkerOptions& o : *options) o.ranks = found->found.ranks;
+        for (worker::WorkerOptions& o : *options) {
+            o.ranks = found->found.ranks;
+            add_media_role(found->options, o.roles);
+        }
         group.attach(std::move(*found), [&changed](const std::string& why) {
             log_error("The engine is another one than it was: this worker ends, to begin anew.",
                       {{"reason", why}});
