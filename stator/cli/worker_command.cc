@@ -17,6 +17,7 @@
 #include "stator/cli/link_security.h"
 #include "stator/cli/stop_signal.h"
 #include "stator/cli/terminal.h"
+#include "stator/cli/text_file.h"
 #include "stator/cli/thread_plan.h"
 #include "stator/cli/worker_door.h"
 #include "stator/cli/worker_group.h"
@@ -82,10 +83,20 @@ ExitCode run(const config::Settings& settings) {
         if (auto ok = start(); !ok) return give_up(ok.error());
     }
     if (!settings.worker.http.empty()) {
+        std::shared_ptr<EncoderRegistry> encoders;
+        if (attached && settings.engine.attached.size() == 1 &&
+            settings.engine.attached.front().kind == "sglang") {
+            const auto url = net::parse_http_url(settings.engine.attached.front().url);
+            const auto key = read_key_line("--engine-key-file", settings.engine.key_file);
+            encoders = std::make_shared<EncoderRegistry>(
+                std::chrono::seconds(5), EncoderRegistry::Alive{},
+                url && key ? tell_engine(*url, *key) : EncoderRegistry::Tell{});
+        }
         auto opened = WorkerDoor::open(
             settings.worker.http, settings.auth.allow_unauthenticated,
             [&group, &started, before] { return started ? group.info() : before; }, registry, loops,
-            [&group, &started] { return started ? group.concerns() : std::vector<std::string>{}; });
+            [&group, &started] { return started ? group.concerns() : std::vector<std::string>{}; },
+            std::move(encoders));
         if (!opened) return give_up(opened.error());
         door = std::move(*opened);
         log_info("Health and metrics are shown.", {{"port", door->port()}});
