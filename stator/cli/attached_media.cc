@@ -77,6 +77,7 @@ Result<void> find_media(const config::Settings& settings, FoundAttached& attache
         }
     } else if (found.kind == EngineKind::kSglang) {
         media = engine::media_of_config(config_of(settings, attached));
+        options.media.half = !found.role.empty();
     }
     if (media.kinds.empty() && options.media.encodes) {
         return error(ErrorCode::kInvalidArgument,

@@ -405,6 +405,36 @@ def test_pictures_to_sglang(fleet, fakes, vlm_folder):  # noqa: F811
     assert len(counts) == 2
 
 
+def test_pictures_to_sglang_with_prompt_and_output_apart(fleet, fakes, vlm_folder):  # noqa: F811
+    engines = {
+        role: fakes(kind="sglang", role=role, quirks=["reads_pictures"])
+        for role in ("prefill", "decode")
+    }
+    whole = fakes(kind="sglang", quirks=["reads_pictures"])
+    workers = [
+        fleet.worker(
+            role,
+            engine=f"sglang={engine.url}",
+            role=role,
+            model_dir=str(vlm_folder),
+            served_model_name="tiny",
+            **FAST,
+        ).launch()
+        for role, engine in engines.items()
+    ]
+    for w in workers:
+        w.wait_ready()
+    front = fleet.frontend(router_disaggregation="always")
+    front.wait_workers("prefill", "decode")
+    alone = serve_folder(fleet, vlm_folder, whole)
+    for pictures in ((RED,), (BLUE, RED)):
+        status, answer = chat(front, *map(part, pictures), "What is this?")
+        assert status == 200, answer
+        assert tokens_of(answer) == tokens_of(chat(alone, *map(part, pictures), "What is this?")[1])
+    legs = [b for b in generated(engines["decode"]) if "image_data" in b]
+    assert len(legs) == 2 and all(b["bootstrap_room"] for b in legs)
+
+
 def test_sglang_finds_its_encoders(fleet, fakes, vlm_folder):  # noqa: F811
     """Encoders register with Stator, which tells the engine; who is gone is taken back."""
     engine = fakes(kind="sglang", quirks=["reads_pictures"], language_only=True)

@@ -925,8 +925,12 @@ class Answer:
 
     def bootstrap(self):
         room, engine = self.body.get("bootstrap_room"), self.engine
-        if room is None or engine.role not in ("prefill", "decode"):
+        if engine.role not in ("prefill", "decode"):
             return
+        if self.body.get("bootstrap_host") == "2.2.2.2":
+            return  # pretended
+        if room is None:
+            raise Refused(400, "Disaggregated request received without bootstrap room id.")
         room, seconds = str(room), self.traits["match_s"]
         if engine.role == "prefill":
             with engine.lock:

@@ -22,6 +22,8 @@ namespace {
 
 /// Of an item, in one prompt.
 constexpr std::uint64_t kMaxItemTokens = 1U << 20U;
+/// SGLang's FAKE_BOOTSTRAP_HOST.
+constexpr std::string_view kPretendedHost = "2.2.2.2";
 
 tl::unexpected<Error> unreadable(std::string_view what) {
     return error(ErrorCode::kDataLoss, "a media item in no engine's words: {}", what);
@@ -168,13 +170,14 @@ Result<BodyMedia> media_body(const GenerateRequest& request, Dialect dialect,
 }
 
 void append_count_body(std::string& out, std::span<const TokenId> around, std::string_view url,
-                       std::string_view name) {
+                       std::string_view name, bool half) {
     JsonWriter w(out);
     w.begin_object().key("input_ids").begin_array();
     for (const TokenId id : around) w.number(std::uint64_t{id});
     w.end_array().key("image_data").begin_array().string(url).end_array();
     w.key("sampling_params").begin_object().key("max_new_tokens").number(1);
     w.key("temperature").number(0).end_object();
+    if (half) w.key("bootstrap_host").string(kPretendedHost).key("bootstrap_room").number(0);
     w.key("rid").string(name).key("stream").boolean(false).end_object();
 }
 

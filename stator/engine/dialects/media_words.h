@@ -56,9 +56,10 @@ struct ItemInputs {
                                            Dialect dialect, std::span<const ItemInputs> inputs);
 
 /// SGLang has no words for what an item becomes: it is asked for one token behind the item alone.
-/// `around`: ids of a prompt with one placeholder.
+/// `around`: ids of a prompt with one placeholder. `half`: an engine that prefills or decodes alone
+/// takes nothing without a peer; the one named is the one that SGLang itself pretends with.
 void append_count_body(std::string& out, std::span<const protocol::TokenId> around,
-                       std::string_view url, std::string_view name);
+                       std::string_view url, std::string_view name, bool half = false);
 /// How many ids of the answer's prompt stand for the item. kDataLoss: it does not say.
 [[nodiscard]] Result<std::uint32_t> read_count_answer(std::string_view body, std::size_t around);
 

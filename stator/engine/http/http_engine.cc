@@ -306,7 +306,8 @@ class HttpEngine final : public Engine, public CallHost {
                     headers = headers_of(request), questions = std::move(questions),
                     done = std::move(done)]() mutable {
             if (questions.empty()) return done(std::vector<std::string>{});
-            auto errand = std::make_shared<MediaErrand>(*this, id, deadline, std::move(done));
+            auto errand = std::make_shared<MediaErrand>(*this, id, deadline, options_.media.within,
+                                                        std::move(done));
             live_.emplace(id, errand);
             errand->start(*pool_, std::move(questions), headers);
         });

@@ -50,7 +50,7 @@ MediaDesk::ItemPlan MediaDesk::plan_item(const MediaItem& item, std::string_view
             if (counts_.contains(size_key(*item.content))) return plan;
         }
         Question q{.path = std::string(path_of(dialect_.dialect)), .body = {}};
-        append_count_body(q.body, media_.around, picture_url(*item.content), name);
+        append_count_body(q.body, media_.around, picture_url(*item.content), name, media_.half);
         plan.questions.push_back(std::move(q));
         plan.renders = true;
         return plan;

@@ -28,10 +28,13 @@ struct EngineMedia {
     std::vector<protocol::TokenId> placeholders;  ///< what stands for items in its prompts
     /// SGLang: the ids of a prompt with one item, among them the first placeholder.
     std::vector<protocol::TokenId> around;
+    bool half = false;  ///< SGLang: it prefills or decodes alone
     /// Of what was rendered, kept for requests that come with an item again.
     std::size_t cache_bytes = 256UL * 1024 * 1024;
     /// How long an item's words stand: then it is encoded anew.
     std::chrono::milliseconds lease{600'000};
+    /// How long an engine has for an item, rendering or encoding it: then another one is asked.
+    std::chrono::milliseconds within{60'000};
 };
 
 /// What has to be asked of an engine about media, and what becomes of its answers. Thread-safe; the

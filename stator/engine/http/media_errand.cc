@@ -1,13 +1,15 @@
 #include "stator/engine/http/media_errand.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "stator/engine/dialects/engine_error.h"
 
 namespace stator::engine {
 
-MediaErrand::MediaErrand(CallHost& host, protocol::RequestId request, Deadline deadline, Done done)
-    : host_(host), deadline_(deadline), done_(std::move(done)) {
+MediaErrand::MediaErrand(CallHost& host, protocol::RequestId request, Deadline deadline,
+                         std::chrono::milliseconds within, Done done)
+    : host_(host), deadline_(deadline), within_(within), done_(std::move(done)) {
     id = request;
 }
 
@@ -15,12 +17,13 @@ void MediaErrand::start(net::HttpPool& pool, std::vector<MediaDesk::Question> qu
                         const net::HttpHeaders& headers) {
     open_ = questions.size();
     answers_.resize(open_);
+    const Deadline limit = std::min(deadline_, Deadline::after(host_.clock().now(), within_));
     for (std::size_t i = 0; i < questions.size(); ++i) {
         net::HttpCallRequest call{.method = "POST",
                                   .path = std::move(questions[i].path),
                                   .headers = headers,
                                   .body = std::move(questions[i].body),
-                                  .deadline = deadline_};
+                                  .deadline = limit};
         call.headers.emplace_back("Content-Type", "application/json");
         calls_.push_back(pool.start(
             std::move(call), std::make_shared<WholeAnswer>(

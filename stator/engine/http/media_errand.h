@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -22,8 +23,10 @@ class MediaErrand final : public ActiveCall, public std::enable_shared_from_this
     /// and there is nothing to be said. Called once, never from within start() or cancel().
     using Done = std::function<void(Result<std::vector<std::string>> answers)>;
 
+    /// `deadline`: the request's. `within`: a shorter one, which is the engine's fault.
+    MediaErrand(CallHost& host, protocol::RequestId request, Deadline deadline,
+                std::chrono::milliseconds within, Done done);
     /// `headers`: sent with each.
-    MediaErrand(CallHost& host, protocol::RequestId request, Deadline deadline, Done done);
     void start(net::HttpPool& pool, std::vector<MediaDesk::Question> questions,
                const net::HttpHeaders& headers);
     void cancel() override;
@@ -34,6 +37,7 @@ class MediaErrand final : public ActiveCall, public std::enable_shared_from_this
 
     CallHost& host_;
     const Deadline deadline_;
+    const std::chrono::milliseconds within_;
     Done done_;
     std::vector<std::shared_ptr<net::HttpCall>> calls_;
     std::vector<std::string> answers_;
