@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "stator/base/log.h"
+#include "stator/cli/attached_media.h"
 #include "stator/config/value.h"
 #include "stator/engine/probe/engine_client.h"
 #include "stator/net/socket_address.h"
@@ -72,7 +73,8 @@ Result<std::string> mooncake_engine(const engine::MeetingPlace& place) {
 
 Result<KvConnector> connector_of(const config::Settings& settings) {
     const config::EngineSettings& s = settings.engine;
-    if (s.kind != config::EngineKind::kAttached || s.attached.size() != 1) {
+    if (s.kind != config::EngineKind::kAttached || s.attached.size() != 1 ||
+        only_encodes(settings)) {
         return KvConnector::kNone;
     }
     const auto kind = engine::engine_kind(s.attached.front().kind);

@@ -10,12 +10,14 @@
 
 #include "stator/base/clock.h"
 #include "stator/base/log.h"
+#include "stator/cli/attached_media.h"
 #include "stator/cli/command_settings.h"
 #include "stator/cli/commands.h"
 #include "stator/cli/help.h"
 #include "stator/cli/link_security.h"
 #include "stator/cli/stop_signal.h"
 #include "stator/cli/terminal.h"
+#include "stator/cli/text_file.h"
 #include "stator/cli/thread_plan.h"
 #include "stator/cli/worker_door.h"
 #include "stator/cli/worker_group.h"
@@ -81,10 +83,20 @@ ExitCode run(const config::Settings& settings) {
         if (auto ok = start(); !ok) return give_up(ok.error());
     }
     if (!settings.worker.http.empty()) {
+        std::shared_ptr<EncoderRegistry> encoders;
+        if (attached && settings.engine.attached.size() == 1 &&
+            settings.engine.attached.front().kind == "sglang") {
+            const auto url = net::parse_http_url(settings.engine.attached.front().url);
+            const auto key = read_key_line("--engine-key-file", settings.engine.key_file);
+            encoders = std::make_shared<EncoderRegistry>(
+                std::chrono::seconds(5), EncoderRegistry::Alive{},
+                url && key ? tell_engine(*url, *key) : EncoderRegistry::Tell{});
+        }
         auto opened = WorkerDoor::open(
             settings.worker.http, settings.auth.allow_unauthenticated,
             [&group, &started, before] { return started ? group.info() : before; }, registry, loops,
-            [&group, &started] { return started ? group.concerns() : std::vector<std::string>{}; });
+            [&group, &started] { return started ? group.concerns() : std::vector<std::string>{}; },
+            std::move(encoders));
         if (!opened) return give_up(opened.error());
         door = std::move(*opened);
         log_info("Health and metrics are shown.", {{"port", door->port()}});
@@ -93,7 +105,10 @@ ExitCode run(const config::Settings& settings) {
         // How many ranks the worker has is for the engine to tell.
         auto found = find_attached(settings);
         if (!found) return give_up(found.error());
-        for (worker::WorkerOptions& o : *options) o.ranks = found->found.ranks;
+        for (worker::WorkerOptions& o : *options) {
+            o.ranks = found->found.ranks;
+            add_media_role(found->options, o.roles);
+        }
         group.attach(std::move(*found), [&changed](const std::string& why) {
             log_error("The engine is another one than it was: this worker ends, to begin anew.",
                       {{"reason", why}});

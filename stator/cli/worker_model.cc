@@ -81,7 +81,11 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
     card.media = info.media;
     if (!card.media.empty()) {
         card.media_digest = info.kind;
-        if (info.kind != kImitation) {
+        card.media_mark = engine.media_mark;
+        if (engine.attached) {
+            // Its encoders and those that compute prompts have one name for an item.
+            card.media_digest = card.weights_digest;
+        } else if (info.kind != kImitation) {
             auto digest = model::weights_digest(settings.model.mmproj);
             if (!digest) return tl::unexpected(digest.error());
             card.media_digest = std::move(*digest);

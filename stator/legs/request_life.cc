@@ -26,6 +26,11 @@ bool clients(const Error& error) {
            error.code == ErrorCode::kDeadlineExceeded || error.code == ErrorCode::kCancelled;
 }
 
+/// Embeddings that an engine keeps by a name: they are not used up.
+bool is_object(const std::shared_ptr<const Handoff>& embeddings) {
+    return embeddings && !embeddings->object.empty();
+}
+
 std::uint32_t size_of(const std::vector<protocol::MediaPiece>& pieces) {
     std::uint32_t n = 0;
     for (const auto& piece : pieces)
@@ -92,9 +97,11 @@ std::shared_ptr<const GenerateRequest> RequestLife::next_request(Leg leg) {
     next->leg = leg;
     if (leg == Leg::kDecode) next->handoff = handoff_;
     for (std::size_t i = 0; i < next->media.size(); ++i) {
-        // The pixels stay here; a decode leg needs to know no more than where items stand.
-        next->media[i].content = nullptr;
-        next->media[i].embeddings = leg == Leg::kDecode ? nullptr : media_[i];
+        // Engines of others need the pixels beside them, in every leg.
+        const bool engines_own = is_object(media_[i]);
+        // Else they stay here, and a decode leg needs to know no more than where items stand.
+        if (!engines_own) next->media[i].content = nullptr;
+        next->media[i].embeddings = leg == Leg::kDecode && !engines_own ? nullptr : media_[i];
     }
     return next;
 }
@@ -206,7 +213,9 @@ void RequestLife::used() {
         handoff_.reset();
         return;
     }
-    for (HandoffPtr& embeddings : media_) embeddings.reset();
+    for (HandoffPtr& embeddings : media_) {
+        if (!is_object(embeddings)) embeddings.reset();
+    }
 }
 
 void RequestLife::release(HandoffPtr& handoff) {

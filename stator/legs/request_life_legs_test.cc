@@ -206,6 +206,38 @@ TEST(RequestLifeLegs, EmbeddingsAreUsedByTheFirstLegAndMadeAgainForTheNext) {
     EXPECT_EQ(resumed->media[1].embeddings->id[0], 1);
 }
 
+/// Of an engine of others: its items are names there, and their pixels go along.
+GenerateRequest engines_own(std::uint32_t max_tokens, std::size_t items) {
+    GenerateRequest r = request_of(max_tokens, items);
+    for (auto& item : r.media) {
+        auto h = std::make_shared<Handoff>(*item.embeddings);
+        h->object = "{}";
+        item.embeddings = std::move(h);
+    }
+    return r;
+}
+
+TEST(RequestLifeLegs, EnginesOwnEmbeddingsGoWithEveryLegAndTheirPixels) {
+    RequestLife life(engines_own(8, 2), 3);
+    for (const Leg leg : {Leg::kPrefill, Leg::kDecode}) {
+        const auto q = life.next_request(leg);
+        for (const auto& item : q->media) {
+            EXPECT_TRUE(item.embeddings);
+            EXPECT_TRUE(item.content);
+        }
+        if (leg == Leg::kDecode) break;
+        StepEvent end = left(handoff(1, Handoff::Kind::kKv, 3));
+        EXPECT_EQ(life.take(end, {}), Taken::kNextLeg);
+    }
+    // They are not used up: after a loss it is for who takes over to encode, or to find them.
+    EXPECT_EQ(give(life, {5}), Taken::kPassOn);
+    EXPECT_FALSE(life.lost(gone()));
+    EXPECT_EQ(life.next_step({}), Step::kPrompt);
+    EXPECT_TRUE(life.next_request()->media[1].embeddings);
+    (void)life.end(FinishReason::kCancelled);
+    EXPECT_EQ(life.take_releases().size(), 2U);
+}
+
 TEST(RequestLifeLegs, SaysHowTheEmbeddingsOfItsMediaCanBeHad) {
     const auto at = [](std::uint8_t id, const std::vector<std::string>& methods) {
         auto out = std::make_shared<Handoff>(*handoff(id, Handoff::Kind::kEmbeddings, kRows));

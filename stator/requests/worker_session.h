@@ -25,7 +25,7 @@ struct WorkerSessionOptions {
     std::size_t max_streams = 4096;  ///< further opens are refused (kOverloaded)
     std::size_t max_lanes = 8;
     std::size_t max_prompt_tokens = 16 * 1024 * 1024;
-    std::size_t max_pixel_bytes = 64 * 1024 * 1024;  ///< of one request
+    std::size_t max_pixel_bytes = 192 * 1024 * 1024;  ///< of one request
     std::size_t max_uploading_bytes =
         256 * 1024 * 1024;  ///< prompts and pixels in the coming, all streams together
     std::size_t max_backlog_tokens =

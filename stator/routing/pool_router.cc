@@ -391,6 +391,31 @@ Result<Route> PoolRouter::choose_decode(const protocol::GenerateRequest& request
     return book_leg(r, Leg::kDecode);
 }
 
+/// `excluded` and the encode ranks that have other roles besides; empty where no rank is left then,
+/// or there are none.
+std::vector<router::RankIndex> PoolRouter::also_compute(
+    std::span<const router::RankIndex> excluded) const {
+    std::vector<router::RankIndex> out(excluded.begin(), excluded.end());
+    bool alone = false;
+    const std::scoped_lock lock(mutex_);
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+        const auto rank = static_cast<router::RankIndex>(i);
+        if (!members_[i].rank.worker || !members_[i].stays ||
+            std::ranges::find(excluded, rank) != excluded.end()) {
+            continue;
+        }
+        const router::Roles& roles = router_.ranks().description(rank).roles;
+        if (!roles.has(Role::kEncode)) continue;
+        if (roles.has(Role::kAggregated) || roles.has(Role::kPrefill) || roles.has(Role::kDecode)) {
+            out.push_back(rank);
+        } else {
+            alone = true;
+        }
+    }
+    if (!alone || out.size() == excluded.size()) out.clear();
+    return out;
+}
+
 Result<Route> PoolRouter::choose_encode(const protocol::Digest& item,
                                         std::span<const router::RankIndex> excluded) {
     std::vector<router::Overlap> holders;
@@ -404,7 +429,14 @@ Result<Route> PoolRouter::choose_encode(const protocol::Digest& item,
         r.encode_s = encode_s_ > 0 ? encode_s_ : kUsualEncode_s;
     }
     r.overlaps = holders;
+    // Who computes prompts besides does so where no other encodes.
+    const auto others = also_compute(excluded);
+    if (!others.empty()) r.excluded = others;
     auto route = book_leg(r, Leg::kEncode);
+    if (!route && !others.empty()) {
+        r.excluded = excluded;
+        route = book_leg(r, Leg::kEncode);
+    }
     if (!route) return route;
     route->held = std::ranges::find(holders, route->rank, &router::Overlap::rank) != holders.end();
     return route;

@@ -236,6 +236,8 @@ class PoolRouter {
     [[nodiscard]] static router::RankDescription describe(const PoolRank& rank);
     [[nodiscard]] router::Roles roles_of(const PoolRank& rank, std::string& concern) const;
     void settle_roles(std::span<const PoolRank> ranks);
+    [[nodiscard]] std::vector<router::RankIndex> also_compute(
+        std::span<const router::RankIndex> excluded) const;
     [[nodiscard]] Result<Route> book_leg(const router::RouteRequest& request, protocol::Leg leg);
     router::RankIndex add(const PoolRank& rank);
     void follow_events();

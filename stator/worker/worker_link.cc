@@ -188,7 +188,8 @@ Result<void> WorkerLink::admit(requests::StreamId stream, std::uint32_t rank,
     if (auto sound = check_request(request, state.engines[rank]->info()); !sound) return sound;
     const engine::EngineInfo& engine = state.engines[rank]->info();
     const bool hands_off = station_->transfer != nullptr ||
-                           (request.leg == protocol::Leg::kPrefill && !engine.kv_method.empty());
+                           (request.leg == protocol::Leg::kPrefill && !engine.kv_method.empty()) ||
+                           (request.leg == protocol::Leg::kEncode && engine.media_objects);
     if (auto fits = check_leg(request.leg, state.info.roles, hands_off); !fits) return fits;
     if (!station_->open.enter()) return go_elsewhere("this worker is draining and takes no work");
     request.id = id_of(stream);
@@ -211,6 +212,7 @@ Result<void> WorkerLink::take(requests::StreamId stream, std::uint32_t rank,
         ArrivalPlan plan;
         plan.kv_layout = engine->info().kv_layout;
         plan.kv_method = engine->info().kv_method;
+        plan.media_objects = engine->info().media_objects;
         if (request.handoff) plan.cached_tokens = engine->cached_prefix_tokens(request);
         const auto arriving = arrivals_->begin(stream.value, request, plan);
         if (arriving && *arriving) {

@@ -26,6 +26,7 @@ import urllib.request
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import blocks  # noqa: E402
+import vision  # noqa: E402
 import wire  # noqa: E402
 
 TABLE = json.loads(pathlib.Path(__file__).with_name("quirks.json").read_text())
@@ -54,6 +55,15 @@ COMMON = {
     "fail_after": 2,
     "unknown_parents": False,
     "lost_batches": False,
+    "vision": False,  # its model reads pictures
+    "video": False,
+    "renders": True,  # vLLM: /v1/chat/completions/render
+    "ec_dir": "",  # a folder that encoders and those who compute prompts share
+    "ec_params": True,  # encoders say where they have left what they made
+    "encode_s": 0.0,
+    "fail_encode": "",  # "500", "stall", "die"
+    "image_token": vision.IMAGE,  # SGLang
+    "language_only": False,  # SGLang: encoders make its embeddings
 }
 TRT_FIELDS = {
     *("model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop"),
@@ -144,6 +154,9 @@ class Engine:
         self.id = hashlib.sha256(os.urandom(16)).hexdigest()[:32]
         self.handed = {}  # id of a transfer -> (pinned blocks, rank, when)
         self.rooms = {}
+        self.encodings = {"made": 0, "here": 0, "elsewhere": 0, "open": 0}
+        self.row_names = {}  # row of a picture -> (uuid, its number, placeholder)
+        self.encoder_urls = []
         events = args.event_ports
         self.ranks = [Rank(self, events[2 * r : 2 * r + 2] or (0, 0)) for r in range(args.dp)]
         for number, rank in enumerate(self.ranks):
@@ -324,7 +337,7 @@ class Engine:
             "type": "BlockStored",
             "block_hashes": [self._shown(b) for b in new],
             "parent_block_hash": self._shown(new[0].parent),
-            "token_ids": [t for b in new for t in b.tokens],
+            "token_ids": [self.shown_token(t) for b in new for t in b.tokens],
             "block_size": self.traits["page"],
             "lora_id": None,
             "medium": "GPU",
@@ -335,9 +348,26 @@ class Engine:
         keys = [None] * len(new)
         if salt and not hits and self.traits["salts"]:
             keys[0] = [salt]
+        for at, block in enumerate(new):
+            names = self.names_in(block.tokens)
+            keys[at] = (names + (keys[at] or [])) or None
         return [
             {**event, "extra_keys": keys, "group_idx": 0, "kv_cache_spec_kind": "full_attention"}
         ]
+
+    def shown_token(self, token):
+        """vLLM shows placeholders; SGLang what it has put for them."""
+        if token < vision.EFFECTIVE or self.kind == "sglang":
+            return token
+        return self.row_names[token][2]
+
+    def names_in(self, tokens):
+        out = []
+        for at, token in enumerate(tokens):
+            uuid, number, _ = self.row_names.get(token, (None, 0, 0))
+            if uuid and [uuid, at - number] not in out:
+                out.append([uuid, at - number])
+        return out
 
     def _publish(self, rank, number, events):
         t = self.traits
@@ -492,6 +522,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     "queries": [r.queries for r in engine.ranks],
                     "aborted": engine.aborted,
                     "handed": len(engine.handed),
+                    "encodings": engine.encodings,
+                    "encoder_urls": engine.encoder_urls,
                     "pinned": sum(
                         b.pins > 0 for r in engine.ranks for b in r.cache.blocks.values()
                     ),
@@ -545,6 +577,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 engine.aborted += 1
             self.close_connection = True
 
+    def do_DELETE(self):
+        text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path != "/unregister_encoder_url" or not self.engine.traits["language_only"]:
+            return self.answer({"detail": "Not Found"}, 404)
+        with self.engine.lock:
+            urls = self.engine.encoder_urls
+            urls[:] = [u for u in urls if u != json.loads(text)["url"]]
+        return self.answer("OK", kind="text/plain")
+
     def route(self, path, text):
         engine, kind = self.engine, self.engine.kind
         if path == "/fake/set":
@@ -559,9 +600,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if path == "/reset_prefix_cache" or (path == "/flush_cache" and kind == "sglang"):
             engine.reset_cache()
             return self.answer({"success": True})
+        if path == "/register_encoder_url" and engine.traits["language_only"]:
+            with engine.lock:
+                if json.loads(text)["url"] not in engine.encoder_urls:
+                    engine.encoder_urls.append(json.loads(text)["url"])
+            return self.answer("OK", kind="text/plain")
         if path == "/abort_request" and kind == "sglang":
             return self.answer("")
         known = {"/v1/completions", "/v1/chat/completions"}
+        if kind == "vllm" and engine.traits["vision"] and engine.traits["renders"]:
+            known.add("/v1/chat/completions/render")
         if kind == "vllm" and engine.traits["generate"] != "none":
             known.add("/inference/v1/generate")
         if kind == "sglang":
@@ -581,6 +629,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         engine, t = self.engine, self.engine.traits
         if engine.kind == "trtllm" and (odd := set(body) - TRT_FIELDS):
             raise Refused(400, f"Extra inputs are not permitted: {sorted(odd)}", "BadRequestError")
+        if path == "/v1/chat/completions/render":
+            return self.render(body)
         if path == "/v1/chat/completions":
             return self.encode(body)
         if path != "/generate" and body.get("model", engine.model) != engine.model:
@@ -601,6 +651,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(400, said, param="input_tokens")
         if ids and max(ids) >= t["vocabulary"]:
             raise Refused(400, f"Token id {max(ids)} is out of vocabulary")
+        if engine.role == "encode":
+            raise Refused(500, "this one has no language model", "InternalServerError")
+        ids = self.with_pictures(path, body, ids)
+        if len(ids) + most > t["context"]:
+            raise Refused(400, f"{len(ids)} tokens and {most} more are too many")
         rank = self.rank(body)
         with engine.lock:
             engine.requests.append({"path": path, "rank": rank, "body": body})
@@ -631,21 +686,123 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(400, f"data_parallel_rank {rank} is out of range [0, {count}).")
         return rank
 
+    def render(self, body):
+        """What a chat becomes: token ids, and what the model takes of its pictures."""
+        with self.engine.lock:
+            self.engine.requests.append({"path": self.path, "rank": 0, "body": body})
+        try:
+            items = vision.items_of(body["messages"])
+        except (AssertionError, KeyError, ValueError) as e:
+            raise Refused(400, f"a picture that can't be read: {e}") from e
+        if any(item.kind == "video" for _, item in items) and not self.engine.traits["video"]:
+            raise Refused(400, "At most 0 video(s) may be provided in one prompt.")
+        for uuid, item in items:
+            probes = not uuid.strip("0") or uuid.startswith("0" * 60)
+            if item.kind == "image" and not probes and uuid != item.content:
+                raise Refused(400, "that is the name of another picture")
+        said = {"request_id": f"chatcmpl-{os.urandom(8).hex()}", "token_offsets": None}
+        return self.answer({**vision.rendered(body["messages"]), **said, "model": body["model"]})
+
+    def with_pictures(self, path, body, ids):
+        """The ids with rows of pictures in their places, each told from all others."""
+        engine, t = self.engine, self.engine.traits
+        if engine.kind == "sglang":
+            return self.expanded(body, ids)
+        features = body.get("features")
+        if not features:
+            return ids
+        if not t["vision"] or path != "/inference/v1/generate":
+            raise Refused(400, "this model reads texts alone")
+        extra = (body.get("sampling_params") or {}).get("extra_args") or {}
+        kv, ec = extra.get("kv_transfer_params") or {}, extra.get("ec_transfer_params") or {}
+        placed, names = [], {}
+        for kind, hashes in features["mm_hashes"].items():
+            places = features["mm_placeholders"][kind]
+            kwargs = (features.get("kwargs_data") or {}).get(kind) or [None] * len(hashes)
+            for uuid, place, own in zip(hashes, places, kwargs):
+                content = self.content_of(uuid, own, ec, bool(kv.get("do_remote_prefill")))
+                offset, length = place["offset"], place["length"]
+                mark = vision.VIDEO if kind == "video" else vision.IMAGE
+                if ids[offset : offset + length] != [mark] * length:
+                    raise Refused(400, "placeholders are not where they are said to be")
+                placed.append((content, offset, length))
+                for i in range(length):
+                    names[vision.row(content, i)] = (uuid, i, mark)
+        with engine.lock:
+            engine.row_names.update(names)
+        return vision.effective(ids, placed)
+
+    def content_of(self, uuid, kwargs, params, pulled):
+        """The picture by what its embeddings are made of: an encoder's, else its own pixels."""
+        engine = self.engine
+        folder = engine.traits["ec_dir"]
+        if pulled:
+            return uuid  # its KV is another's
+        if kwargs is None:
+            raise Refused(500, f"no kwargs of {uuid}", "InternalServerError")
+        said = json.loads(base64.b64decode(kwargs))
+        left = pathlib.Path(folder, uuid) if folder else None
+        found = bool(left and left.exists())
+        if params.get(uuid) and not found:
+            raise Refused(500, "embeddings that nobody made", "InternalServerError")
+        with engine.lock:
+            engine.encodings["elsewhere" if found else "here"] += 1
+        return left.read_text() if found else said["content"]
+
+    def expanded(self, body, ids):
+        """SGLang's: one placeholder for each picture, which takes its rows' place."""
+        urls = body.get("image_data") or []
+        mark = self.engine.traits["image_token"]
+        if len(urls) != ids.count(mark) or (urls and not self.engine.traits["vision"]):
+            raise Refused(400, f"{len(urls)} pictures at {ids.count(mark)} places")
+        if urls and self.engine.traits["language_only"] and not self.engine.encoder_urls:
+            raise Refused(500, "No encoder is there", "InternalServerError")
+        out, left = [], list(urls)
+        for token in ids:
+            if token != mark or not urls:
+                out.append(token)
+                continue
+            try:
+                item = vision.item_of_url(left.pop(0))
+            except (AssertionError, ValueError) as e:
+                raise Refused(400, f"a picture that can't be read: {e}") from e
+            out += [vision.row(item.content, i) for i in range(item.rows)]
+        return out
+
     def encode(self, body):
         """A chat: only encoders are asked so."""
-        if self.engine.role != "encode":
+        engine, t = self.engine, self.engine.traits
+        if engine.role != "encode":
             raise Refused(400, "this fake takes tokens alone")
-        items = [p for m in body["messages"] for p in m["content"] if "uuid" in p]
+        with engine.lock:
+            engine.requests.append({"path": self.path, "rank": 0, "body": body})
+            engine.encodings["open"] += 1
+        try:
+            if t["fail_encode"] == "500":
+                raise Refused(500, "Internal server error", "InternalServerError")
+            if t["fail_encode"] == "die":
+                engine.die()
+            if t["fail_encode"] == "stall":
+                self.wait(lambda: t["fail_encode"] != "stall", 3600)
+            self.wait(lambda: False, t["encode_s"])
+        finally:
+            with engine.lock:
+                engine.encodings["open"] -= 1
+        items = vision.items_of(body["messages"])
         params = {}
-        for at, item in enumerate(items):
-            params[item["uuid"]] = {
-                "item_indices": [at],
-                "metadata": {"image_grid_thw": [1, 4, 6]},
-            }
+        for at, (uuid, item) in enumerate(items):
+            params[uuid] = {"item_indices": [at], "metadata": item.metadata}
+            if t["ec_dir"]:
+                new = pathlib.Path(t["ec_dir"], f".{uuid}-{os.urandom(4).hex()}")
+                new.write_text(item.content)
+                new.rename(new.with_name(uuid))
+            with engine.lock:
+                engine.encodings["made"] += 1
+        params = params if t["ec_params"] else None
         none = ("refusal", "annotations", "audio", "function_call", "reasoning")
         message = {"role": "assistant", "content": "", **dict.fromkeys(none)}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-        prompt = [385, *([390] * 6 * len(items)), 388]
+        prompt = vision.rendered(body["messages"])["token_ids"]
         usage = {
             "prompt_tokens": len(prompt),
             "total_tokens": len(prompt),
@@ -768,8 +925,12 @@ class Answer:
 
     def bootstrap(self):
         room, engine = self.body.get("bootstrap_room"), self.engine
-        if room is None or engine.role not in ("prefill", "decode"):
+        if engine.role not in ("prefill", "decode"):
             return
+        if self.body.get("bootstrap_host") == "2.2.2.2":
+            return  # pretended
+        if room is None:
+            raise Refused(400, "Disaggregated request received without bootstrap room id.")
         room, seconds = str(room), self.traits["match_s"]
         if engine.role == "prefill":
             with engine.lock:

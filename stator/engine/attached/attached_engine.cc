@@ -53,9 +53,10 @@ class RankEvents {
     std::vector<protocol::KvEvent> renumbered_;
 };
 
-KvFeedOptions feed_options(const FoundEngine& found, std::uint32_t block_tokens) {
+KvFeedOptions feed_options(const FoundEngine& found, const AttachOptions& options) {
     KvFeedOptions o;
-    o.block_tokens = block_tokens;
+    o.block_tokens = options.block_tokens;
+    o.media_placeholders = options.media.placeholders;
     const std::uint64_t pages =
         found.page_tokens == 0 ? 0 : found.kv_tokens / std::uint64_t{found.page_tokens};
     // Twice: for other memories than the device's, and for what it has dropped.
@@ -93,7 +94,7 @@ class Watch : public std::enable_shared_from_this<Watch> {
         if (!found_.sources.empty()) {
             KvSourceOptions o;
             o.ranks = found_.sources;
-            o.feed = feed_options(found_, options_.block_tokens);
+            o.feed = feed_options(found_, options_);
             auto started = start_engine_kv_source(
                 std::move(o),
                 [keep = shared_from_this()](std::uint32_t rank,
@@ -107,7 +108,7 @@ class Watch : public std::enable_shared_from_this<Watch> {
             if (!client) return tl::unexpected<Error>(std::move(client.error()));
             DrainedKvOptions o;
             o.ranks = found_.ranks;
-            o.feed = feed_options(found_, options_.block_tokens);
+            o.feed = feed_options(found_, options_);
             o.drain = [asker = std::shared_ptr<EngineClient>(std::move(*client))] {
                 return drained(*asker);
             };
@@ -315,6 +316,7 @@ class Attached final : public AttachedEngine {
         o.info.kv_layout = options.kv_layout;
         o.meeting = options.meeting;
         o.decodes_only = options.decodes_only;
+        o.media = options.media;
         if (found.ranks > 1) o.rank = o.dialect.rank = rank;
         o.key = options.key;
         o.look_every = options.look_every;

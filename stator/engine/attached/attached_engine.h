@@ -11,6 +11,7 @@
 #include "stator/base/error.h"
 #include "stator/engine/dialects/kv_connector.h"
 #include "stator/engine/engine.h"
+#include "stator/engine/http/media_desk.h"
 #include "stator/engine/probe/probe.h"
 #include "stator/net/http_url.h"
 
@@ -28,6 +29,7 @@ struct AttachOptions {
     std::string kv_layout;                       ///< EngineInfo::kv_layout
     MeetingPlace meeting;                        ///< HttpEngineOptions::meeting, decodes_only
     bool decodes_only = false;
+    EngineMedia media;                          ///< HttpEngineOptions::media
     std::chrono::milliseconds canary_every{0};  ///< HttpEngineOptions::canary_every
     std::chrono::milliseconds canary_within{30'000};
     /// HttpEngineOptions::look_every, look_idle_every.

@@ -135,17 +135,21 @@ void vllm_decode_params(JsonWriter& w, const DialectOptions& o, std::string_view
 
 /// It is read from the top of the body only in newer versions, and from here in all.
 void vllm_extra_args(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
-                     std::string_view object) {
-    if (o.connector == KvConnector::kVllmShared || (!prefills(r) && object.empty())) return;
+                     std::string_view object, const BodyMedia* media) {
+    const bool kv = o.connector != KvConnector::kVllmShared && (prefills(r) || !object.empty());
+    const bool embeddings = media != nullptr && !media->ec_params.empty();
+    if (!kv && !embeddings) return;
     w.key("extra_args").begin_object();
-    prefills(r) ? vllm_prefill_params(w, o, object) : vllm_decode_params(w, o, object);
+    if (kv) prefills(r) ? vllm_prefill_params(w, o, object) : vllm_decode_params(w, o, object);
+    if (embeddings) w.key("ec_transfer_params").raw(media->ec_params);
     w.end_object();
 }
 
 Result<void> vllm_generate(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
-                           std::string_view name, std::string_view object) {
+                           std::string_view name, std::string_view object, const BodyMedia* media) {
     w.begin_object().key("model").string(o.model).key("token_ids");
-    token_ids(w, r.prompt);
+    token_ids(w, media != nullptr ? media->prompt : r.prompt);
+    if (media != nullptr) w.key("features").raw(media->features);
     w.key("sampling_params").begin_object();
     if (prefills(r)) {
         vllm_prefill_sampling(w);
@@ -157,7 +161,7 @@ Result<void> vllm_generate(JsonWriter& w, const GenerateRequest& r, const Dialec
             if (auto ok = vllm_constraint(w, *r.constraint, o.guided_fields); !ok) return ok;
         }
     }
-    vllm_extra_args(w, r, o, object);
+    vllm_extra_args(w, r, o, object, media);
     w.end_object();
     vllm_tail(w, r, o, name);
     w.end_object();
@@ -228,10 +232,15 @@ void sglang_meeting(JsonWriter& w, std::string_view object, bool decodes) {
 
 /// A prefill leg's is the decode leg's but for the stream: its token is the first of the output.
 Result<void> sglang(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
-                    std::string_view name, std::string_view object) {
+                    std::string_view name, std::string_view object, const BodyMedia* media) {
     const SamplingParams& s = r.sampling;
     w.begin_object().key("input_ids");
-    token_ids(w, r.prompt);
+    token_ids(w, media != nullptr ? media->prompt : r.prompt);
+    if (media != nullptr) {
+        w.key("image_data").begin_array();
+        for (const std::string& url : media->urls) w.string(url);
+        w.end_array();
+    }
     w.key("sampling_params").begin_object();
     distribution(w, s);
     if (s.seed) w.key("sampling_seed").number(*s.seed & INT64_MAX);
@@ -320,7 +329,10 @@ std::string_view path_of(Dialect dialect) {
 
 Result<void> append_request_body(std::string& out, const GenerateRequest& request,
                                  const DialectOptions& options, std::string_view name,
-                                 std::string_view object) {
+                                 std::string_view object, const BodyMedia* media) {
+    const bool takes_media =
+        options.dialect == Dialect::kVllmGenerate || options.dialect == Dialect::kSglang;
+    if (!request.media.empty() && (media == nullptr || !takes_media)) return cannot("media");
     if (prefills(request) && options.connector == KvConnector::kNone) {
         return error(ErrorCode::kUnsupported, "this engine has no connector to hand its KV over");
     }
@@ -329,13 +341,13 @@ Result<void> append_request_body(std::string& out, const GenerateRequest& reques
     Result<void> done;
     switch (options.dialect) {
         case Dialect::kVllmGenerate:
-            done = vllm_generate(w, request, options, name, object);
+            done = vllm_generate(w, request, options, name, object, media);
             break;
         case Dialect::kVllmCompletions:
             done = vllm_completions(w, request, options, name, object);
             break;
         case Dialect::kSglang:
-            done = sglang(w, request, options, name, object);
+            done = sglang(w, request, options, name, object, media);
             break;
         case Dialect::kTrtllm:
             done = trtllm(w, request, options, object);

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "stator/base/error.h"
 #include "stator/engine/dialects/kv_connector.h"
@@ -26,6 +27,14 @@ struct DialectOptions {
     KvConnector connector = KvConnector::kNone;
 };
 
+/// A request's media in the engine's words.
+struct BodyMedia {
+    std::vector<protocol::TokenId> prompt;  ///< as the engine takes it, with its own placeholders
+    std::string features;                   ///< vLLM: the value of `features`
+    std::string ec_params;                  ///< vLLM: of `ec_transfer_params`; empty: none
+    std::vector<std::string> urls;          ///< SGLang: `image_data`
+};
+
 /// The path of the engine's route.
 [[nodiscard]] std::string_view path_of(Dialect dialect);
 
@@ -38,6 +47,7 @@ struct DialectOptions {
 /// kPrefill: one answer, not streamed, for read_prefill_answer(). Of vLLM its one token is thrown
 /// away, and so is all that would only shape it. `object`: of an early connector the minted object;
 /// else empty.
+/// `media`: of a request that has some, what media_body() made of it; null: kUnsupported then.
 /// kDecode: streamed, as a whole request, with another engine's KV where `object` is not empty:
 /// Handoff::object, for which check_object() must have been well.
 ///
@@ -47,6 +57,7 @@ struct DialectOptions {
 [[nodiscard]] Result<void> append_request_body(std::string& out,
                                                const protocol::GenerateRequest& request,
                                                const DialectOptions& options, std::string_view name,
-                                               std::string_view object = {});
+                                               std::string_view object = {},
+                                               const BodyMedia* media = nullptr);
 
 }  // namespace stator::engine

@@ -17,6 +17,11 @@ namespace stator::engine {
 class ActiveCall {
   public:
     virtual ~ActiveCall() = default;
+    /// Its end follows in a later turn.
+    virtual void cancel() {
+        cancelled = true;
+        call->cancel();
+    }
 
     RequestId id;
     std::shared_ptr<net::HttpCall> call;

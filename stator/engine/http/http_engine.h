@@ -13,6 +13,7 @@
 #include "stator/engine/dialects/engine_metrics.h"
 #include "stator/engine/dialects/request_body.h"
 #include "stator/engine/engine.h"
+#include "stator/engine/http/media_desk.h"
 #include "stator/net/http_pool.h"
 
 namespace stator::engine {
@@ -33,6 +34,8 @@ struct HttpEngineOptions {
     /// It generates and computes no prompts, as an SGLang with --disaggregation-mode decode: what
     /// comes without another engine's KV is refused (kUnavailable), for ranks that can do it.
     bool decodes_only = false;
+    /// What it does with images and videos; EngineInfo::media and media_objects are filled in.
+    EngineMedia media;
     /// How long others may come for the KV of a prefill leg: less than the engine keeps it, which
     /// is 30 s with vLLM's NIXL unless it is told otherwise.
     std::chrono::milliseconds handoff_lease{25'000};
