@@ -27,6 +27,10 @@ using protocol::StepBatch;
 
 constexpr std::size_t kMaxMetricsBytes = 16 * 1024 * 1024;
 constexpr int kFailuresUntilUnhealthy = 3;
+/// Requests in a row, without a token between them, that it has failed at: then it gets none for a
+/// while, since one that fails at once would look idle, and be sent all of them.
+constexpr int kFailuresUntilRest = 8;
+constexpr std::chrono::seconds kRest{5};
 constexpr std::uint32_t kRetryAfterMs = 1'000;
 constexpr std::uint32_t kUntoldUntilAWord = 100;
 constexpr std::size_t kMaxCanaryBytes = 64 * 1024;
@@ -303,6 +307,12 @@ class HttpEngine final : public Engine, public CallHost {
         doubted_ = true;
         timer_->cancel();
     }
+    void failed() override {
+        if (++failed_in_a_row_ < kFailuresUntilRest || resting_) return;
+        resting_ = true;
+        rests_until_ = Deadline::after(clock_.now(), kRest);
+        show_health(fmt::format("it failed at {} requests in a row", failed_in_a_row_));
+    }
     void count(std::uint64_t prompt, std::uint64_t cached, std::uint64_t generated) override {
         if (prompt + generated > 0) lives();
         const std::scoped_lock lock(mutex_);
@@ -357,7 +367,13 @@ class HttpEngine final : public Engine, public CallHost {
             {
                 const std::scoped_lock lock(mutex_);
                 if (stopping_) return;
-                busy = accepted_ > 0 || seen_.running + seen_.waiting > 0 || failures_ > 0;
+                busy =
+                    accepted_ > 0 || seen_.running + seen_.waiting > 0 || failures_ > 0 || resting_;
+            }
+            if (resting_ && rests_until_.reached(clock_.now())) {
+                resting_ = false;
+                failed_in_a_row_ = kFailuresUntilRest - 1;  // the next one tells
+                show_health({});
             }
             send_canary();
             timer_->expires_after(busy ? options_.look_every : options_.look_idle_every);
@@ -398,7 +414,7 @@ class HttpEngine final : public Engine, public CallHost {
                                 status == 0 ? "no answer" : std::to_string(status)));
     }
     void show_health(std::string_view why) {
-        const bool now = failures_ < kFailuresUntilUnhealthy && !dead_;
+        const bool now = failures_ < kFailuresUntilUnhealthy && !dead_ && !resting_;
         if (now == healthy_.exchange(now)) return;
         if (now) {
             log_info("The engine is well again.", {{"engine", options_.url.authority}});
@@ -411,8 +427,9 @@ class HttpEngine final : public Engine, public CallHost {
     /// It has generated something.
     void lives() {
         last_token_ = clock_.now();
-        if (!std::exchange(dead_, false)) return;
-        show_health({});
+        failed_in_a_row_ = 0;
+        const bool was_dead = std::exchange(dead_, false);
+        if (std::exchange(resting_, false) || was_dead) show_health({});
     }
     /// One token, where none has come for long.
     void send_canary() {
@@ -492,6 +509,9 @@ class HttpEngine final : public Engine, public CallHost {
     TimePoint last_token_;
     std::uint64_t canaries_ = 0;
     bool canary_out_ = false;
+    int failed_in_a_row_ = 0;
+    bool resting_ = false;
+    Deadline rests_until_;
     bool dead_ = false;
 };
 
