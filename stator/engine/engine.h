@@ -39,6 +39,8 @@ struct EngineInfo {
     bool computes_prompts = true;
     /// What its encode legs take: "image", "video"; empty: it has none.
     std::vector<std::string> media = {};
+    /// LoRA adapters that requests may name.
+    std::vector<std::string> adapters = {};
 };
 
 /// Receives what the steps of an engine produced for the requests of one submitter.

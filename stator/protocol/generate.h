@@ -108,6 +108,9 @@ struct GenerateRequest {
     std::shared_ptr<const HandoffBytes> kv = nullptr;
     /// By position. kEncode: the one item to encode, and the prompt is empty.
     std::vector<MediaItem> media = {};
+    /// LoRA adapter, one of ModelCard::adapters; empty: the model itself. Prefixes are shared among
+    /// equal ones only.
+    std::string adapter = {};
 };
 
 enum class FinishReason : std::uint8_t {

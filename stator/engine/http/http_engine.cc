@@ -63,6 +63,11 @@ std::uint64_t random_bits() {
     return n;
 }
 
+DialectOptions reporting(DialectOptions dialect) {
+    dialect.report_full = true;
+    return dialect;
+}
+
 class HttpEngine final : public Engine, public CallHost {
   public:
     HttpEngine(HttpEngineOptions options, const Clock& clock)
@@ -122,10 +127,10 @@ class HttpEngine final : public Engine, public CallHost {
                                   .headers = {{"Content-Type", "application/json"}},
                                   .deadline = request.deadline};
         const std::string name = fmt::format("stator-{:x}-{:x}", tag_, request.id.value);
-        if (auto ok = append_request_body(call.body, request, options_.dialect, name, object);
-            !ok) {
-            return ok;
-        }
+        auto body = reports_now()
+                        ? append_request_body(call.body, request, reporting_, name, object)
+                        : append_request_body(call.body, request, options_.dialect, name, object);
+        if (!body) return body;
         call.headers.emplace_back("X-Request-Id", name);
         if (options_.rank) {
             call.headers.emplace_back("X-data-parallel-rank", std::to_string(*options_.rank));
@@ -223,6 +228,14 @@ class HttpEngine final : public Engine, public CallHost {
     }
 
   private:
+    [[nodiscard]] bool reports_now() {
+        if (!options_.lacks_history) return false;
+        const std::int64_t now = clock_.now().ns;
+        std::int64_t next = next_report_.load(std::memory_order_relaxed);
+        if (now < next || !options_.lacks_history()) return false;
+        const auto after = now + std::chrono::nanoseconds(options_.report_every).count();
+        return next_report_.compare_exchange_strong(next, after, std::memory_order_relaxed);
+    }
     [[nodiscard]] Result<void> check(const GenerateRequest& request) const {
         if (request.leg == Leg::kEncode || !request.media.empty()) {
             return error(ErrorCode::kUnsupported, "this engine is given no media");
@@ -481,6 +494,8 @@ class HttpEngine final : public Engine, public CallHost {
 
     const HttpEngineOptions options_;
     const Clock& clock_;
+    const DialectOptions reporting_ = reporting(options_.dialect);
+    std::atomic<std::int64_t> next_report_{0};
     const std::uint64_t tag_ = static_cast<std::uint64_t>(clock_.now().ns);
     runtime::Loop loop_;
     std::atomic<bool> healthy_{true};
