@@ -63,6 +63,7 @@ Result<engine::AttachOptions> attach_options(const config::EngineSettings& s) {
     o.max_waiting = s.max_waiting.value_or(kUsualWaiting);
     o.canary_every = s.canary;
     o.canary_within = s.canary_within;
+    o.priorities = s.priority;
     return o;
 }
 

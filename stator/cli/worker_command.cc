@@ -69,6 +69,10 @@ ExitCode run(const config::Settings& settings) {
         loops.stop();
         return ExitCode::kUsage;
     };
+    const auto give_up_engine = [&](const Error& why) {
+        const ExitCode code = give_up(why);
+        return why.code == ErrorCode::kUnavailable ? code : ExitCode::kSetup;
+    };
     const bool attached = settings.engine.kind == config::EngineKind::kAttached;
     protocol::WorkerInfo before;
     before.name = options->front().name;
@@ -104,7 +108,7 @@ ExitCode run(const config::Settings& settings) {
     if (attached) {
         // How many ranks the worker has is for the engine to tell.
         auto found = find_attached(settings);
-        if (!found) return give_up(found.error());
+        if (!found) return give_up_engine(found.error());
         for (worker::WorkerOptions& o : *options) {
             o.ranks = found->found.ranks;
             add_media_role(found->options, o.roles);
@@ -118,7 +122,9 @@ ExitCode run(const config::Settings& settings) {
         if (auto ok = start(); !ok) return give_up(ok.error());
     }
     const ThreadPlan threads = plan_threads(runtime::usable_cores(), settings.engine.threads, 1);
-    if (auto ok = group.load(threads.engine); !ok) return give_up(ok.error());
+    if (auto ok = group.load(threads.engine); !ok) {
+        return attached ? give_up_engine(ok.error()) : give_up(ok.error());
+    }
     stop.begin_serving();
     // A supervisor's terminal is the frontend's.
     const bool supervised = std::getenv("STATOR_READY_FD") != nullptr;

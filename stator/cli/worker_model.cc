@@ -38,6 +38,7 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
     card.name = engine.id;
     card.title = engine.title;
     card.aliases = settings.model.aliases;
+    card.adapters = info.adapters;
     card.vocab_size = engine.tokenizer->vocab_size();
     card.context_tokens = info.context_tokens;
     card.block_tokens = info.block_tokens;

@@ -42,6 +42,8 @@ struct EngineInfo {
     /// Its embeddings are an engine's own (Handoff::object): it makes and takes them without a
     /// transfer plane.
     bool media_objects = false;
+    /// LoRA adapters that requests may name.
+    std::vector<std::string> adapters = {};
 };
 
 /// Receives what the steps of an engine produced for the requests of one submitter.

@@ -87,6 +87,7 @@ std::shared_ptr<const GenerateRequest> RequestLife::next_request(Leg leg) {
     STATOR_ASSERT(!ended_);
     leg_ = leg;
     leg_first_ = output_.size();
+    if (leg == Leg::kPrefill) split_counted_ = false;
     if (encodes()) return original_;
     STATOR_ASSERT(output_.size() < original_->max_tokens);
     if (leg == Leg::kEncode) return encode_request();
@@ -166,16 +167,21 @@ std::optional<RequestLife::Taken> RequestLife::take_failure(StepEvent& event) {
     // A leg that the fleet has made up is the fleet's affair; the whole request may go well.
     const bool ours = leg_ == Leg::kPrefill || leg_ == Leg::kDecode ||
                       (leg_ == Leg::kEncode && event.error->code != ErrorCode::kUnsupported);
-    if (!ours || !refused() || clients(*event.error)) return std::nullopt;
-    whole_only_ = whole_only_ || leg_ != Leg::kEncode;
-    return Taken::kLost;
+    if (clients(*event.error)) return std::nullopt;
+    if (ours && refused()) {
+        if (leg_ != Leg::kEncode) split_failed();
+        return Taken::kLost;
+    }
+    // The rank has failed at it, and another one may not: a move, since it may be the request.
+    if (event.error->retryable) return Taken::kLost;
+    return std::nullopt;
 }
 
 RequestLife::Taken RequestLife::take_end_of_leg(StepEvent& event) {
     HandoffPtr handoff = std::exchange(event.handoff, nullptr);
     if (!fits(handoff)) {
         if (handoff) release(handoff);
-        whole_only_ = whole_only_ || leg_ != Leg::kEncode;
+        if (leg_ != Leg::kEncode) split_failed();
         return Taken::kLost;
     }
     if (leg_ == Leg::kEncode) {
@@ -188,8 +194,10 @@ RequestLife::Taken RequestLife::take_end_of_leg(StepEvent& event) {
         return Taken::kNextLeg;
     }
     used();
-    prompt_tokens_ = usage_of(event);
-    cached_tokens_ = event.cached_tokens;
+    if (output_.empty()) {
+        prompt_tokens_ = usage_of(event);
+        cached_tokens_ = event.cached_tokens;
+    }
     handoff_ = std::move(handoff);
     return Taken::kNextLeg;
 }
@@ -199,7 +207,7 @@ bool RequestLife::fits(const HandoffPtr& handoff) const {
     if (!handoff) return false;
     if (leg_ == Leg::kPrefill) {
         return handoff->kind == Handoff::Kind::kKv &&
-               std::size_t{handoff->tokens} + 1 == original_->prompt.size();
+               std::size_t{handoff->tokens} + 1 == original_->prompt.size() + output_.size();
     }
     if (leg_ != Leg::kEncode || handoff->kind != Handoff::Kind::kEmbeddings) return false;
     if (encodes()) return true;
@@ -261,10 +269,15 @@ std::optional<StepEvent> RequestLife::give_up_handoff() {
     return end_without_media();
 }
 
+void RequestLife::split_failed() {
+    whole_only_ = true;
+    if (!std::exchange(split_counted_, true)) ++failed_splits_;
+}
+
 /// Whoever generates next computes the prompt, and without tokens so far it is that one's usage.
 void RequestLife::forget_prefill() {
     release(handoff_);
-    whole_only_ = true;
+    split_failed();
     if (!output_.empty()) return;
     prompt_tokens_.reset();
     cached_tokens_ = 0;

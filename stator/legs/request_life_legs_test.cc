@@ -487,5 +487,50 @@ TEST(RequestLifeLegs, RandomHistoriesEndOnceWithEveryTokenAndHandoffAccountedFor
     }));
 }
 
+TEST(RequestLifeLegs, PairsTryAgainWhereNobodyElseCan) {
+    RequestLife life(request_of(8), 3);
+    for (int i = 0; i < 2; ++i) {
+        EXPECT_EQ(life.may_split(), i == 0) << "others are asked first";
+        EXPECT_TRUE(life.may_split_again());
+        (void)life.next_request(Leg::kPrefill);
+        auto done = left(handoff(static_cast<std::uint8_t>(i), Handoff::Kind::kKv, 3));
+        ASSERT_EQ(life.take(done, {}), Taken::kNextLeg);
+        (void)life.next_request(Leg::kDecode);
+        auto failed = failure(error(ErrorCode::kInternal, "its peer has failed").value());
+        ASSERT_EQ(life.take(failed, {}), Taken::kLost);
+        ASSERT_FALSE(life.lost(*failed.error));
+        EXPECT_EQ(life.take_releases().size(), 1U);
+    }
+    EXPECT_FALSE(life.may_split_again());
+}
+
+TEST(RequestLifeLegs, APairGoesOnWithTheTokensThatAreOut) {
+    RequestLife life(request_of(8), 3);
+    (void)life.next_request(Leg::kPrefill);
+    auto done = left(handoff(1, Handoff::Kind::kKv, 3));
+    ASSERT_EQ(life.take(done, {}), Taken::kNextLeg);
+    (void)life.next_request(Leg::kDecode);
+    StepEvent two;
+    two.count = 2;
+    ASSERT_EQ(life.take(two, std::vector<protocol::TokenOutput>{{.token = 8}, {.token = 9}}),
+              Taken::kPassOn);
+    ASSERT_FALSE(life.lost(gone()));
+    EXPECT_FALSE(life.may_split());
+    ASSERT_TRUE(life.may_split_again());
+    EXPECT_EQ(life.next_request(Leg::kPrefill)->prompt.size(), 6U);
+    auto again = left(handoff(2, Handoff::Kind::kKv, 5));
+    again.cached_tokens = 5;
+    ASSERT_EQ(life.take(again, {}), Taken::kNextLeg);
+    const auto last = life.next_request(Leg::kDecode);
+    EXPECT_EQ(last->resumed_tokens, 2U);
+    ASSERT_TRUE(last->handoff);
+    StepEvent end;
+    end.count = 1;
+    end.finish = FinishReason::kLength;
+    ASSERT_EQ(life.take(end, std::vector<protocol::TokenOutput>{{.token = 7}}), Taken::kPassOn);
+    EXPECT_EQ(end.prompt_tokens, 4U);
+    EXPECT_EQ(end.cached_tokens, 2U) << "of the prompt that the client sent";
+}
+
 }  // namespace
 }  // namespace stator::legs

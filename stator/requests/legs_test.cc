@@ -623,5 +623,25 @@ TEST(LegsTest, AHandoffThatWasTakenInCanBeGivenUp) {
     EXPECT_TRUE(net.at_client.lost.empty());
 }
 
+TEST(LegsTest, AHandoffThatIsLostLaterIsTold) {
+    MemoryNet net(15);
+    net.start();
+    LegSamples samples(15);
+    const auto early = net.client->open(samples.leg(Leg::kPrefill, 0, 0), 0, 1, net.now);
+    const auto open = net.client->open(samples.leg(Leg::kPrefill, 0, 0), 0, 2, net.now);
+    net.run();
+    net.hand_off(early->value, samples.object(4, 10));
+    net.run();
+    ASSERT_TRUE(net.at_client.streams[early->value].handoff);
+    const Error why = error(ErrorCode::kInternal, "status 500").value();
+    net.session->send_handoff_lost(*early, why);
+    net.session->send_handoff_lost(*open, why);
+    net.run();
+    EXPECT_EQ(net.at_client.lost_handoffs, std::vector<std::uint32_t>{early->value});
+    EXPECT_EQ(net.at_client.streams[early->value].ends, 1);
+    EXPECT_TRUE(net.at_client.streams[open->value].error) << "that is its end";
+    EXPECT_TRUE(net.at_client.lost.empty());
+}
+
 }  // namespace
 }  // namespace stator::requests

@@ -91,6 +91,9 @@ class WorkerSession {
     void send_step(const protocol::StepBatch& batch, TimePoint now);
     /// Ends a stream with an error.
     void send_error(StreamId stream, const Error& error);
+    /// What this stream has ended with is lost (protocol::LostHandoff): an error of a stream that
+    /// is over. Ends it where it isn't.
+    void send_handoff_lost(StreamId stream, const Error& error);
     /// The body is sent piece by piece as the lane drains. Empty shared_ptr with an error refuses.
     void fetched(std::uint64_t fetch, Result<std::shared_ptr<const std::string>> body);
 

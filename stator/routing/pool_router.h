@@ -146,7 +146,8 @@ class PoolRouter {
     };
     /// Who holds how many leading blocks of a prompt.
     [[nodiscard]] std::vector<Holder> holders(std::span<const tokens::TokenId> prompt,
-                                              std::uint64_t salt) const;
+                                              std::uint64_t salt,
+                                              std::string_view adapter = {}) const;
     struct Dump {
         std::string name;            ///< "worker/rank"
         std::size_t all_blocks = 0;  ///< each memory counts

@@ -287,6 +287,7 @@ void WorkerLink::receive(std::vector<StepBatch>&& batches) {
             if (event.finish || event.prompt_tokens > 0) note(event, now);
         }
         link_->session().send_step(batch, now);
+        for (const protocol::LostHandoff& lost : batch.lost_handoffs) tell_lost(lost);
         tokens += batch.tokens.size();
     }
     send_loads_with_step(now);
@@ -310,6 +311,15 @@ void WorkerLink::note(const StepEvent& event, TimePoint now) {
     if (rank >= told_.size()) told_.resize(rank + 1);
     told_[rank].due = true;
     if (event.finish) forget(stream);
+}
+
+/// Unless its client has released it.
+void WorkerLink::tell_lost(const protocol::LostHandoff& lost) {
+    const auto stream = static_cast<std::uint32_t>(lost.id.value);
+    const auto what = handed_off_.take(stream);
+    if (!what) return;
+    station_->metrics.handoff(to_string(what->kind), "lost");
+    link_->session().send_handoff_lost(requests::StreamId(stream), lost.why);
 }
 
 void WorkerLink::send_loads_with_step(TimePoint now) {

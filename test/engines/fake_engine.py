@@ -64,6 +64,8 @@ COMMON = {
     "fail_encode": "",  # "500", "stall", "die"
     "image_token": vision.IMAGE,  # SGLang
     "language_only": False,  # SGLang: encoders make its embeddings
+    "adapters": [],
+    "priorities": False,
 }
 TRT_FIELDS = {
     *("model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop"),
@@ -78,10 +80,10 @@ NIXL_KEYS = ("remote_engine_id", "remote_request_id", "remote_host", "remote_por
 MOST_REQUESTS_KEPT = 10_000
 
 
-def tokens_after(ids, count):
+def tokens_after(ids, count, adapter=""):
     """What the engine gives: each token is a function of all before it, so that a request that is
     resumed elsewhere goes on as it would have. Ordinary ones of small vocabularies."""
-    total, out = sum(ids), []
+    total, out = sum(ids) + sum(adapter.encode()), []
     for length in range(len(ids), len(ids) + count):
         out.append(300 + (total * 31 + length * 7) % 199)
         total += out[-1]
@@ -207,7 +209,11 @@ class Engine:
                     "is_blocking": False,
                 }
             ]
-        return {"object": "list", "data": [card]}
+        adapters = [
+            {**card, "id": name, "root": f"/adapters/{name}", "parent": self.model}
+            for name in self.traits["adapters"]
+        ]
+        return {"object": "list", "data": [card, *adapters]}
 
     def server_info(self):
         t = self.traits
@@ -221,6 +227,7 @@ class Engine:
             "context_length": t["context"],
             "disaggregation_mode": self.role if self.role in ("prefill", "decode") else "null",
             "disaggregation_bootstrap_port": self.port,
+            "enable_priority_scheduling": t["priorities"],
         }
         if self.events and t["sources"]:
             pub, replay = self.ranks[0].publisher.ports
@@ -287,12 +294,13 @@ class Engine:
 
     # The cache and its events.
 
-    def admit(self, rank_number, ids, salt):
+    def admit(self, rank_number, ids, salt, adapter="", all_again=False):
         """A step: (chain, tokens of the prompt that were there). Events leave with it."""
         with self.lock:
             rank = self.ranks[rank_number]
-            chain, hits, removed = rank.cache.take(ids, salt)
-            self._tell(rank_number, chain, hits, removed, salt)
+            chain, hits, removed = rank.cache.take(ids, self._root(salt, adapter))
+            told = 0 if all_again else hits
+            self._tell(rank_number, chain, told, removed, salt, adapter)
             # The last token is computed in any case.
             page = rank.cache.page
             cached = min(hits, (len(ids) - 1) // page) * page
@@ -301,19 +309,23 @@ class Engine:
             rank.running += 1
             return chain, cached
 
-    def grow(self, rank_number, ids, salt):
+    @staticmethod
+    def _root(salt, adapter):
+        return f"{adapter}:{salt or ''}" if adapter else salt
+
+    def grow(self, rank_number, ids, salt, adapter=""):
         """Blocks that were filled while tokens were made."""
         with self.lock:
             rank = self.ranks[rank_number]
-            chain, hits, removed = rank.cache.take(ids, salt)
-            self._tell(rank_number, chain, hits, removed, salt)
+            chain, hits, removed = rank.cache.take(ids, self._root(salt, adapter))
+            self._tell(rank_number, chain, hits, removed, salt, adapter)
             rank.cache.release(chain)
 
-    def _tell(self, rank_number, chain, hits, removed, salt):
+    def _tell(self, rank_number, chain, hits, removed, salt, adapter):
         rank = self.ranks[rank_number]
         events = [{"type": "AllBlocksCleared"}] if rank.reset else []
         rank.reset = False
-        events += self._removed(removed) + self._stored(chain, hits, salt)
+        events += self._removed(removed) + self._stored(chain, hits, salt, adapter)
         if rank.pulled is not None:
             self._keep(rank, removed, chain, hits)
         elif events and rank.publisher:
@@ -329,7 +341,7 @@ class Engine:
             return [{**one, "block_hashes": [self._shown(b) for b in removed]}] if removed else []
         return [{**one, "block_hashes": [self._shown(b)], "group_idx": 0} for b in removed]
 
-    def _stored(self, chain, hits, salt):
+    def _stored(self, chain, hits, salt, adapter):
         new = chain[hits:]
         if not new:
             return []
@@ -344,10 +356,12 @@ class Engine:
         }
         if self.kind == "sglang":
             return [{**event, "cache_salt": salt}] if salt else [event]
-        event["lora_name"] = None
-        keys = [None] * len(new)
+        event["lora_name"] = adapter or None
+        if adapter:
+            event["lora_id"] = self.traits["adapters"].index(adapter) + 1
+        keys = [[adapter] if adapter else None for _ in new]
         if salt and not hits and self.traits["salts"]:
-            keys[0] = [salt]
+            keys[0] = [*(keys[0] or []), salt]
         for at, block in enumerate(new):
             names = self.names_in(block.tokens)
             keys[at] = (names + (keys[at] or [])) or None
@@ -524,6 +538,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     "handed": len(engine.handed),
                     "encodings": engine.encodings,
                     "encoder_urls": engine.encoder_urls,
+                    "running": sum(r.running for r in engine.ranks),
                     "pinned": sum(
                         b.pins > 0 for r in engine.ranks for b in r.cache.blocks.values()
                     ),
@@ -541,6 +556,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer("")
         if path == "/v1/models":
             return self.answer(engine.models())
+        if path == "/query" and traits["connector"] == "mooncake":
+            ranks = range(len(engine.ranks))
+            return self.answer({str(r): {"engine_id": f"{engine.id}_dp{r}"} for r in ranks})
         if path == "/version" and kind != "sglang":
             return self.answer({"version": engine.version})
         if path == "/metrics" and kind == "trtllm":
@@ -633,8 +651,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.render(body)
         if path == "/v1/chat/completions":
             return self.encode(body)
-        if path != "/generate" and body.get("model", engine.model) != engine.model:
-            name = body["model"]
+        name = body.get("model", engine.model)
+        if path == "/generate":
+            name = body.get("lora_path") or engine.model
+        if engine.kind == "vllm" and body.get("priority") and not t["priorities"]:
+            raise Refused(400, "Got priority but Priority scheduling is not enabled.")
+        if name != engine.model and name not in t["adapters"]:
             said = f"The model `{name}` does not exist. Valid aliases: {engine.model}."
             raise Refused(404, said, "NotFoundError", "model")
         sampling = body.get("sampling_params", body)
@@ -846,11 +868,16 @@ class Answer:
         own = http_.headers.get("X-Request-Id") or body.get("request_id") or os.urandom(8).hex()
         self.id = body.get("rid") or prefix + own
         self.handed = None
-        self.tokens = tokens_after(ids, most)
+        named = body.get("lora_path") or body.get("model") or self.engine.model
+        self.adapter = named if named in self.traits["adapters"] else ""
+        self.tokens = tokens_after(ids, most, self.adapter)
         self.created = int(time.time())
 
     def run(self):
-        chain, self.cached = self.engine.admit(self.rank, self.ids, self.body.get("cache_salt"))
+        salt = self.body.get("cache_salt")
+        extra = self.body.get("vllm_xargs") or self.sampling.get("extra_args") or {}
+        again = extra.get("kv_cache_report_mode") == "full" and self.traits["fingerprint"]
+        chain, self.cached = self.engine.admit(self.rank, self.ids, salt, self.adapter, again)
         try:
             time.sleep(self.traits["token_s"] * (len(self.ids) - self.cached))
             self.transfer(chain)
@@ -860,7 +887,7 @@ class Answer:
             self.stream() if stream else self.whole()
             made = self.tokens[:-1]
             if (len(self.ids) + len(made)) // self.traits["page"] > len(chain):
-                self.engine.grow(self.rank, self.ids + made, self.body.get("cache_salt"))
+                self.engine.grow(self.rank, self.ids + made, salt, self.adapter)
         finally:
             self.engine.finish(self.rank, chain)
 

@@ -103,6 +103,16 @@ void vllm_tail(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
     w.key("stream_options").begin_object().key("include_usage").boolean(true).end_object();
 }
 
+void report_full(JsonWriter& w) { w.key("kv_cache_report_mode").string("full"); }
+
+/// Of the completions route, which puts it among the sampling parameters' extra arguments.
+void vllm_xargs(JsonWriter& w, const DialectOptions& o) {
+    if (!o.report_full) return;
+    w.key("vllm_xargs").begin_object();
+    report_full(w);
+    w.end_object();
+}
+
 /// What an engine that computes a prompt for another one is told. Its one token is thrown away, but
 /// must not be an end: that would leave no KV.
 void vllm_prefill_params(JsonWriter& w, const DialectOptions& o, std::string_view object) {
@@ -138,8 +148,9 @@ void vllm_extra_args(JsonWriter& w, const GenerateRequest& r, const DialectOptio
                      std::string_view object, const BodyMedia* media) {
     const bool kv = o.connector != KvConnector::kVllmShared && (prefills(r) || !object.empty());
     const bool embeddings = media != nullptr && !media->ec_params.empty();
-    if (!kv && !embeddings) return;
+    if (!kv && !embeddings && !o.report_full) return;
     w.key("extra_args").begin_object();
+    if (o.report_full) report_full(w);
     if (kv) prefills(r) ? vllm_prefill_params(w, o, object) : vllm_decode_params(w, o, object);
     if (embeddings) w.key("ec_transfer_params").raw(media->ec_params);
     w.end_object();
@@ -147,7 +158,8 @@ void vllm_extra_args(JsonWriter& w, const GenerateRequest& r, const DialectOptio
 
 Result<void> vllm_generate(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
                            std::string_view name, std::string_view object, const BodyMedia* media) {
-    w.begin_object().key("model").string(o.model).key("token_ids");
+    w.begin_object().key("model").string(r.adapter.empty() ? o.model : r.adapter);
+    w.key("token_ids");
     token_ids(w, media != nullptr ? media->prompt : r.prompt);
     if (media != nullptr) w.key("features").raw(media->features);
     w.key("sampling_params").begin_object();
@@ -170,7 +182,7 @@ Result<void> vllm_generate(JsonWriter& w, const GenerateRequest& r, const Dialec
 
 Result<void> vllm_completions(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
                               std::string_view name, std::string_view object) {
-    w.begin_object().key("model").string(o.model).key("prompt");
+    w.begin_object().key("model").string(r.adapter.empty() ? o.model : r.adapter).key("prompt");
     token_ids(w, r.prompt);
     if (prefills(r)) {
         vllm_prefill_sampling(w);
@@ -191,6 +203,7 @@ Result<void> vllm_completions(JsonWriter& w, const GenerateRequest& r, const Dia
     }
     w.key("return_token_ids").boolean(true);
     vllm_decode_params(w, o, object);
+    vllm_xargs(w, o);
     vllm_tail(w, r, o, name);
     w.end_object();
     return {};
@@ -263,7 +276,11 @@ Result<void> sglang(JsonWriter& w, const GenerateRequest& r, const DialectOption
         }
     }
     if (r.cache_salt != 0) w.key("cache_salt").string(std::to_string(r.cache_salt));
-    if (o.priorities && r.priority != 0) w.key("priority").number(std::int64_t{r.priority});
+    if (!r.adapter.empty()) w.key("lora_path").string(r.adapter);
+    if (o.priorities && r.priority != 0) {
+        const std::int64_t priority = r.priority;
+        w.key("priority").number(o.low_first ? -priority : priority);
+    }
     // The name that old and new versions know.
     if (o.rank) w.key("data_parallel_rank").number(std::uint64_t{*o.rank});
     w.key("rid").string(name);
@@ -278,6 +295,7 @@ Result<void> trtllm(JsonWriter& w, const GenerateRequest& r, const DialectOption
                     std::string_view object) {
     if (r.top_logprobs >= 0) return cannot("log probabilities of token ids");
     if (r.cache_salt != 0) return cannot("a cache salt");
+    if (!r.adapter.empty()) return cannot("an adapter by its name");
     w.begin_object().key("model").string(o.model).key("prompt");
     token_ids(w, r.prompt);
     sampling(w, r);

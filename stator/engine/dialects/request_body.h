@@ -19,8 +19,14 @@ struct DialectOptions {
     std::string model;  ///< a name that the engine serves
     /// vLLM before 0.12 has `guided_*` instead of `structured_outputs`.
     bool guided_fields = false;
-    /// The engine was started with a policy that heeds priorities.
+    /// The engine was started with a policy that heeds priorities; else they are not sent: vLLM
+    /// refuses them then.
     bool priorities = false;
+    /// SGLang: lower ones go first there, as always with vLLM.
+    bool low_first = false;
+    /// vLLM from 0.32 on: its events are to name all blocks of this prompt again, those too that it
+    /// has had for long (kv_cache_report_mode=full).
+    bool report_full = false;
     /// Of several in one SGLang: the one to take it. Others are told in a header.
     std::optional<std::uint32_t> rank = {};
     /// How it hands KV to others of its kind; kNone: it can't.

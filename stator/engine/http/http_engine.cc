@@ -30,6 +30,10 @@ using protocol::StepEvent;
 
 constexpr std::size_t kMaxMetricsBytes = 16 * 1024 * 1024;
 constexpr int kFailuresUntilUnhealthy = 3;
+/// Requests in a row, without a token between them, that it has failed at: then it gets none for a
+/// while, since one that fails at once would look idle, and be sent all of them.
+constexpr int kFailuresUntilRest = 8;
+constexpr std::chrono::seconds kRest{5};
 constexpr std::uint32_t kRetryAfterMs = 1'000;
 constexpr std::uint32_t kUntoldUntilAWord = 100;
 constexpr std::size_t kMaxCanaryBytes = 64 * 1024;
@@ -40,6 +44,11 @@ std::uint64_t random_bits() {
     STATOR_CHECK(::getrandom(&n, sizeof n, 0) == static_cast<ssize_t>(sizeof n),
                  "the kernel has random numbers");
     return n;
+}
+
+DialectOptions reporting(DialectOptions dialect) {
+    dialect.report_full = true;
+    return dialect;
 }
 
 class HttpEngine final : public Engine, public CallHost {
@@ -176,6 +185,14 @@ class HttpEngine final : public Engine, public CallHost {
     }
 
   private:
+    [[nodiscard]] bool reports_now() {
+        if (!options_.lacks_history) return false;
+        const std::int64_t now = clock_.now().ns;
+        std::int64_t next = next_report_.load(std::memory_order_relaxed);
+        if (now < next || !options_.lacks_history()) return false;
+        const auto after = now + std::chrono::nanoseconds(options_.report_every).count();
+        return next_report_.compare_exchange_strong(next, after, std::memory_order_relaxed);
+    }
     [[nodiscard]] Result<void> check(const GenerateRequest& request) const {
         if (options_.media.kinds.empty() &&
             (request.leg == Leg::kEncode || !request.media.empty())) {
@@ -268,9 +285,8 @@ class HttpEngine final : public Engine, public CallHost {
                                   .headers = headers_of(request),
                                   .deadline = request.deadline};
         const std::string name = name_of(request);
-        if (auto ok =
-                append_request_body(call.body, request, options_.dialect, name, object, media);
-            !ok) {
+        const DialectOptions& dialect = reports_now() ? reporting_ : options_.dialect;
+        if (auto ok = append_request_body(call.body, request, dialect, name, object, media); !ok) {
             return tl::unexpected<Error>(std::move(ok.error()));
         }
         call.headers.emplace_back("Content-Type", "application/json");
@@ -396,6 +412,12 @@ class HttpEngine final : public Engine, public CallHost {
         doubted_ = true;
         timer_->cancel();
     }
+    void failed() override {
+        if (++failed_in_a_row_ < kFailuresUntilRest || resting_) return;
+        resting_ = true;
+        rests_until_ = Deadline::after(clock_.now(), kRest);
+        show_health(fmt::format("it failed at {} requests in a row", failed_in_a_row_));
+    }
     void count(std::uint64_t prompt, std::uint64_t cached, std::uint64_t generated) override {
         if (prompt + generated > 0) lives();
         const std::scoped_lock lock(mutex_);
@@ -450,7 +472,13 @@ class HttpEngine final : public Engine, public CallHost {
             {
                 const std::scoped_lock lock(mutex_);
                 if (stopping_) return;
-                busy = accepted_ > 0 || seen_.running + seen_.waiting > 0 || failures_ > 0;
+                busy =
+                    accepted_ > 0 || seen_.running + seen_.waiting > 0 || failures_ > 0 || resting_;
+            }
+            if (resting_ && rests_until_.reached(clock_.now())) {
+                resting_ = false;
+                failed_in_a_row_ = kFailuresUntilRest - 1;  // the next one tells
+                show_health({});
             }
             send_canary();
             timer_->expires_after(busy ? options_.look_every : options_.look_idle_every);
@@ -491,7 +519,7 @@ class HttpEngine final : public Engine, public CallHost {
                                 status == 0 ? "no answer" : std::to_string(status)));
     }
     void show_health(std::string_view why) {
-        const bool now = failures_ < kFailuresUntilUnhealthy && !dead_;
+        const bool now = failures_ < kFailuresUntilUnhealthy && !dead_ && !resting_;
         if (now == healthy_.exchange(now)) return;
         if (now) {
             log_info("The engine is well again.", {{"engine", options_.url.authority}});
@@ -504,8 +532,9 @@ class HttpEngine final : public Engine, public CallHost {
     /// It has generated something.
     void lives() {
         last_token_ = clock_.now();
-        if (!std::exchange(dead_, false)) return;
-        show_health({});
+        failed_in_a_row_ = 0;
+        const bool was_dead = std::exchange(dead_, false);
+        if (std::exchange(resting_, false) || was_dead) show_health({});
     }
     /// One token, where none has come for long.
     void send_canary() {
@@ -557,6 +586,8 @@ class HttpEngine final : public Engine, public CallHost {
     const HttpEngineOptions options_;
     const Clock& clock_;
     MediaDesk desk_;
+    const DialectOptions reporting_ = reporting(options_.dialect);
+    std::atomic<std::int64_t> next_report_{0};
     const std::uint64_t tag_ = static_cast<std::uint64_t>(clock_.now().ns);
     runtime::Loop loop_;
     std::atomic<bool> healthy_{true};
@@ -585,6 +616,9 @@ class HttpEngine final : public Engine, public CallHost {
     TimePoint last_token_;
     std::uint64_t canaries_ = 0;
     bool canary_out_ = false;
+    int failed_in_a_row_ = 0;
+    bool resting_ = false;
+    Deadline rests_until_;
     bool dead_ = false;
 };
 

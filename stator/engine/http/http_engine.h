@@ -58,6 +58,11 @@ struct HttpEngineOptions {
     /// gives one again.
     std::chrono::milliseconds canary_every{0};
     std::chrono::milliseconds canary_within{30'000};
+    /// Whether blocks that the engine has are not known by its events, and it is to name those of a
+    /// passing request again (DialectOptions::report_full). On the thread of submit(); asked at
+    /// most every report_every.
+    std::function<bool()> lacks_history;
+    std::chrono::milliseconds report_every{20};
     // Called on the engine's own thread; must not block.
     /// Its health has changed; `why` where it is not well.
     std::function<void(bool healthy, std::string_view why)> on_health;
