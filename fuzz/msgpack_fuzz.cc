@@ -10,6 +10,7 @@
 #include "stator/base/log.h"
 #include "stator/codec/json.h"
 #include "stator/codec/msgpack.h"
+#include "stator/events/demand_payload.h"
 #include "stator/events/kv_batch.h"
 #include "stator/events/kv_follower.h"
 #include "stator/events/kv_mirror.h"
@@ -183,6 +184,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             break;
         case 6:
             accept(events::decode_lifecycle(bytes));
+            accept(events::decode_demand(bytes));
             break;
         case 7:
             replica(bytes);

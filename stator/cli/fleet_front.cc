@@ -17,6 +17,7 @@
 #include "stator/config/suggest.h"
 #include "stator/config/value.h"
 #include "stator/discovery/source.h"
+#include "stator/events/demand_payload.h"
 #include "stator/frontend/pools/pool_roles.h"
 #include "stator/model/artifacts.h"
 
@@ -345,7 +346,12 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
     if (!queue) return tl::unexpected(queue.error());
     made->key_weights_ = door.tenant_weights();
     options.queue = with_weights(std::move(*queue), made->key_weights_);
-    if (made->replicas_) options.replicas = made->replicas_->plane();
+    if (made->replicas_) {
+        options.replicas = made->replicas_->plane();
+        options.replicas->tell("demand", [&frontend = door.frontend()] {
+            return events::encode_demand(frontend.demand());
+        });
+    }
     if (remote->has_value()) {
         made->shared_router_ =
             std::make_shared<routing::RemoteRouter>(**std::move(remote), door.loops(), registry);
@@ -385,6 +391,16 @@ Result<void> FleetFront::set_router(const config::RouterSettings& settings) {
     if (auto set = models_->set_policy(options->policy); !set) return set;
     models_->set_queue(with_weights(std::move(*queue), key_weights_));
     return {};
+}
+
+double FleetFront::queued() const {
+    double waiting = 0;
+    for (const auto& served : models_->routers()) {
+        const auto state = served.router->state();
+        if (!state.queue) continue;
+        for (const std::size_t n : state.queue->waiting) waiting += static_cast<double>(n);
+    }
+    return waiting;
 }
 
 void FleetFront::stop(Deadline deadline) {

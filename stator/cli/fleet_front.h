@@ -54,6 +54,8 @@ class FleetFront {
     [[nodiscard]] Result<void> set_router(const config::RouterSettings& settings);
     /// Between HttpDoor::stop_serving() and stop_loops().
     void stop(Deadline deadline);
+    /// Requests that wait for a worker here. Any thread.
+    [[nodiscard]] double queued() const;
     [[nodiscard]] fleet::Fleet& fleet() { return *fleet_; }
 
   private:

@@ -11,6 +11,7 @@
 
 #include "stator/base/log.h"
 #include "stator/cli/curve_keys.h"
+#include "stator/cli/frontend_peers.h"
 #include "stator/cli/worker_processes.h"
 #include "stator/net/socket_address.h"
 
@@ -19,17 +20,6 @@ namespace {
 
 constexpr std::string_view kFolder = "dir:";
 constexpr std::size_t kMostWritten = 1000;
-constexpr std::string_view kKeyLabel = "events_key";
-constexpr std::string_view kPlainLabel = "events";
-
-/// A publisher's address as files in a folder have it, and back.
-std::string in_file(const std::string& address) {
-    return address.starts_with("ipc://") ? "unix:" + address.substr(6) : address;
-}
-std::string in_zmq(const net::SocketAddress& address) {
-    const std::string text = to_string(address);
-    return text.starts_with("unix:") ? "ipc://" + text.substr(5) : text;
-}
 
 /// A frontend that starts again has the same, and replaces the file that a killed one left.
 std::string file_name(std::uint16_t port) {
@@ -96,13 +86,13 @@ Result<std::shared_ptr<ReplicaFront>> ReplicaFront::start(const config::Settings
     }
     std::shared_ptr<ReplicaFront> made(new ReplicaFront(file_name(port), own_key, loop));
     made->plane_ = std::move(*plane);
-    const std::string address =
-        in_file(s.events_advertise.empty() ? made->plane_->endpoint().address : s.events_advertise);
+    const std::string address = publisher_in_file(
+        s.events_advertise.empty() ? made->plane_->endpoint().address : s.events_advertise);
     auto parsed = net::parse_socket_address(address);
     if (!parsed) return tl::unexpected(parsed.error());
     made->own_.address = std::move(*parsed);
-    made->own_.labels[std::string(kPlainLabel)] = "router";
-    if (!own_key.empty()) made->own_.labels[std::string(kKeyLabel)] = own_key;
+    made->own_.labels[std::string(kPublisherLabel)] = "router";
+    if (!own_key.empty()) made->own_.labels[std::string(kPublisherKeyLabel)] = own_key;
     made->places_.resize(sources.size());
     for (std::size_t i = 0; i < sources.size(); ++i) {
         if (sources[i].starts_with(kFolder)) {
@@ -133,14 +123,7 @@ void ReplicaFront::on_candidates(std::size_t place, std::vector<discovery::Candi
     for (const Place& p : places_) {
         for (const discovery::Candidate& c : p.candidates) {
             if (c.address == own_.address) continue;
-            protocol::EventEndpoint endpoint{in_zmq(c.address), {}};
-            const auto key = c.labels.find(std::string(kKeyLabel));
-            if (key != c.labels.end()) {
-                endpoint.curve_public_key = key->second;
-            } else if (!c.labels.contains(std::string(kPlainLabel))) {
-                endpoint.curve_public_key = own_key_;  // no file tells: the same key for all
-            }
-            found.emplace(c.address, std::move(endpoint));
+            found.emplace(c.address, publisher_of(c, own_key_));
         }
     }
     std::vector<protocol::EventEndpoint> peers;

@@ -21,6 +21,7 @@
 #include "stator/cli/help.h"
 #include "stator/cli/http_door.h"
 #include "stator/cli/kv_event_metrics.h"
+#include "stator/cli/planner_front.h"
 #include "stator/cli/relay_front.h"
 #include "stator/cli/served_engine.h"
 #include "stator/cli/settings_reload.h"
@@ -172,6 +173,21 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
         print_problem(!security ? security.error() : folder.error());
         return ExitCode::kUsage;
     }
+    WorkerCommands commands("/proc/self/exe", serving.invocation.args, settings, topology,
+                            (*folder)->path(), runtime::usable_cores());
+    std::optional<planner::PlannerOptions> plan;
+    PlannerWindow planner_window;
+    if (settings.planner.mode != config::PlannerMode::kOff) {
+        auto checked = PlannerFront::check(settings, commands.kinds());
+        if (!checked) {
+            print_problem(checked.error());
+            return ExitCode::kUsage;
+        }
+        plan = std::move(*checked);
+        std::size_t most = 0;
+        for (const planner::RoleOptions& role : plan->roles) most += role.max;
+        if (!plan->advisory) commands.divide_cores_by(most);
+    }
     StopSignal stop{SIGHUP, SIGUSR2};
     metrics::Registry registry;
     const bool has_keys = !serving.keys.keys.empty();
@@ -201,6 +217,11 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
         return ExitCode::kUsage;
     }
     door.take_media(registry);
+    if (plan) {
+        door.frontend().observe_planner(
+            [&planner_window](std::string_view target) { return planner_window.ask(target); });
+        door.frontend().observe_concerns([&planner_window] { return planner_window.concerns(); });
+    }
     auto started = door.listen();
     if (started) {
         auto made = FleetFront::start(settings, {"dir:" + (*folder)->path()}, *security, door,
@@ -221,14 +242,23 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
     options.restart_max = settings.supervisor.restart_max;
     // A worker drains within the grace time; then it is given a little to end.
     options.grace = settings.server.grace + std::chrono::seconds(5);
-    auto workers =
-        control::supervise(worker_commands("/proc/self/exe", serving.invocation.args, settings,
-                                           topology, (*folder)->path(), runtime::usable_cores()),
-                           options);
+    auto workers = control::supervise(commands.all(), options);
     if (!workers) {
         print_problem(workers.error());
         end(Deadline::at({}));
         return ExitCode::kFailed;
+    }
+    std::unique_ptr<PlannerFront> planner;
+    if (plan) {
+        auto made = PlannerFront::start(*std::move(plan), settings, commands, **workers, *front,
+                                        door, planner_window, registry);
+        if (!made) {
+            print_problem(made.error());
+            end(Deadline::at({}));
+            (*workers)->stop();
+            return ExitCode::kFailed;
+        }
+        planner = std::move(*made);
     }
     SettingsReload settings_reload(serving.invocation, settings);
     const auto reload = [&] {
@@ -242,6 +272,7 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
               {"workers", (*workers)->status().size()}});
     const int signal = watch_signals(stop, **security, **workers, reload);
     log_stopping(signal, settings);
+    if (planner) planner->stop();
     end(Deadline::after(Clock::real().now(), settings.server.grace));
     (*workers)->stop();
     log_info("The server has stopped.");
@@ -317,6 +348,10 @@ ExitCode run_serve(const Invocation& invocation) {
             "images, "
             "--topology pd is what is meant.");
         return ExitCode::kUsage;
+    }
+    if (ours.planner.mode != config::PlannerMode::kOff && topology->empty() &&
+        ours.engine.kind != config::EngineKind::kAttached && ours.supervisor.workers == 0) {
+        ours.supervisor.workers = 1;
     }
     if (ours.engine.kind == config::EngineKind::kAttached) {
         if (auto ok = place_attached(ours); !ok) {

@@ -10,17 +10,11 @@
 #include <cstring>
 #include <filesystem>
 
+#include "stator/config/value.h"
 #include "stator/discovery/source.h"
 
 namespace stator::cli {
 namespace {
-
-struct Kind {
-    std::string name;
-    std::uint32_t count = 1;
-    const config::TopologyWorker* from = nullptr;
-    std::vector<std::string> flags = {};  ///< of one attached engine
-};
 
 /// Flags that are lists, whose items all count: a worker gets its own alone.
 constexpr std::array<std::string_view, 3> kEngineFlags{"--engine", "--engine-events",
@@ -40,27 +34,6 @@ std::vector<std::string> without_engines(const std::vector<std::string>& flags) 
     return out;
 }
 
-/// One for each engine that can have a worker, numbered by its kind.
-std::vector<Kind> attached_kinds(const config::EngineSettings& engine) {
-    std::vector<Kind> out;
-    for (std::size_t i = 0; i < engine.attached.size(); ++i) {
-        const config::AttachedEngine& a = engine.attached[i];
-        if (a.kind == "openai") continue;
-        Kind& kind = out.emplace_back();
-        kind.name = fmt::format("{}-{}", a.kind, std::ranges::count_if(out, [&](const Kind& k) {
-                                    return k.name.starts_with(a.kind);
-                                }));
-        kind.flags.push_back(fmt::format("--engine={}={}", a.kind, a.url));
-        if (i < engine.events.size()) {
-            kind.flags.push_back("--engine-events=" + engine.events[i]);
-        }
-        if (i < engine.replay.size()) {
-            kind.flags.push_back("--engine-replay=" + engine.replay[i]);
-        }
-    }
-    return out;
-}
-
 bool sets(const config::TopologyWorker* from, std::string_view key) {
     return from != nullptr &&
            std::ranges::any_of(from->options, [key](const auto& o) { return o.first->key == key; });
@@ -68,54 +41,89 @@ bool sets(const config::TopologyWorker* from, std::string_view key) {
 
 }  // namespace
 
-std::vector<control::ChildSpec> worker_commands(const std::string& program,
-                                                const std::vector<std::string>& our_flags,
-                                                const config::Settings& settings,
-                                                const std::vector<config::TopologyWorker>& topology,
-                                                const std::string& announce_folder,
-                                                std::size_t usable_cores) {
-    std::vector<Kind> kinds = attached_kinds(settings.engine);
-    const std::vector<std::string> plain_flags = without_engines(our_flags);
+WorkerCommands::WorkerCommands(std::string program, const std::vector<std::string>& our_flags,
+                               const config::Settings& settings,
+                               const std::vector<config::TopologyWorker>& topology,
+                               std::string announce_folder, std::size_t usable_cores)
+    : program_(std::move(program)),
+      our_flags_(our_flags),
+      settings_(settings),
+      folder_(std::move(announce_folder)),
+      cores_(usable_cores),
+      plain_flags_(without_engines(our_flags)) {
+    add_attached();
+    const auto add = [this](WorkerKind kind, Source source) {
+        kinds_.push_back(std::move(kind));
+        sources_.push_back(std::move(source));
+    };
     if (settings.supervisor.workers > 0) {
-        kinds.push_back({"worker", settings.supervisor.workers, nullptr});
+        add({"worker", settings.supervisor.workers, settings.worker.roles}, {});
     }
-    for (const config::TopologyWorker& w : topology) kinds.push_back({w.name, w.count, &w});
-    std::size_t total = 0;
-    for (const Kind& kind : kinds) total += kind.count;
-
-    std::vector<control::ChildSpec> out;
-    for (const Kind& kind : kinds) {
-        for (std::uint32_t i = 0; i < kind.count; ++i) {
-            control::ChildSpec& child = out.emplace_back();
-            const bool attached = !kind.flags.empty();
-            child.name = attached ? kind.name : fmt::format("{}-{}", kind.name, i);
-            child.command = {program, "worker"};
-            const auto& flags =
-                attached || sets(kind.from, "engine.kind") ? plain_flags : our_flags;
-            child.command.insert(child.command.end(), flags.begin(), flags.end());
-            child.command.insert(child.command.end(), kind.flags.begin(), kind.flags.end());
-            const auto add = [&](std::string_view flag, const std::string& value) {
-                child.command.push_back(fmt::format("{}={}", flag, value));
-            };
-            // Half of the cores, as one server would take, divided among all.
-            if (settings.engine.threads == 0 && !attached && !sets(kind.from, "engine.threads")) {
-                add("--engine-threads",
-                    std::to_string(std::max<std::size_t>(1, usable_cores / 2 / total)));
+    for (const config::TopologyWorker& w : topology) {
+        WorkerKind kind{w.name, w.count, settings.worker.roles};
+        for (const auto& [option, text] : w.options) {
+            if (option->key != "worker.roles") continue;
+            if (const auto value = config::parse_value(*option, text)) {
+                kind.roles = std::get<std::vector<std::string>>(*value);
             }
-            add("--worker-name", child.name);
-            add("--announce", announce_folder);
-            const std::string place =
-                child.name +
-                (settings.worker.count > 1 || sets(kind.from, "worker.count") ? ".%p.%i" : ".%p");
-            add("--listen", "unix:" + announce_folder + "/" + place + ".sock");
-            if (settings.worker.events.empty()) {
-                add("--events", "ipc://" + announce_folder + "/" + place + ".events");
-            }
-            if (kind.from == nullptr) continue;
-            for (const auto& [option, text] : kind.from->options) add(option->flag, text);
-            for (const auto& [name, value] : kind.from->environment)
-                child.environment[name] = value;
         }
+        add(std::move(kind), {&w});
+    }
+    std::size_t total = 0;
+    for (const WorkerKind& kind : kinds_) total += kind.count;
+    divide_cores_by(total);
+}
+
+/// One for each engine that can have a worker, numbered by its kind.
+void WorkerCommands::add_attached() {
+    const config::EngineSettings& engine = settings_.engine;
+    for (std::size_t i = 0; i < engine.attached.size(); ++i) {
+        const config::AttachedEngine& a = engine.attached[i];
+        if (a.kind == "openai") continue;
+        const auto before = std::ranges::count_if(
+            kinds_, [&](const WorkerKind& k) { return k.name.starts_with(a.kind); });
+        kinds_.push_back({fmt::format("{}-{}", a.kind, before), 1, settings_.worker.roles, true});
+        Source& source = sources_.emplace_back();
+        source.flags.push_back(fmt::format("--engine={}={}", a.kind, a.url));
+        if (i < engine.events.size()) source.flags.push_back("--engine-events=" + engine.events[i]);
+        if (i < engine.replay.size()) source.flags.push_back("--engine-replay=" + engine.replay[i]);
+    }
+}
+
+control::ChildSpec WorkerCommands::child(std::size_t number, std::uint32_t index) const {
+    const WorkerKind& kind = kinds_.at(number);
+    const Source& source = sources_.at(number);
+    const config::TopologyWorker* from = source.from;
+    control::ChildSpec child;
+    child.name = kind.attached ? kind.name : fmt::format("{}-{}", kind.name, index);
+    child.command = {program_, "worker"};
+    const auto& flags = kind.attached || sets(from, "engine.kind") ? plain_flags_ : our_flags_;
+    child.command.insert(child.command.end(), flags.begin(), flags.end());
+    child.command.insert(child.command.end(), source.flags.begin(), source.flags.end());
+    const auto add = [&](std::string_view flag, const std::string& value) {
+        child.command.push_back(fmt::format("{}={}", flag, value));
+    };
+    if (settings_.engine.threads == 0 && !kind.attached && !sets(from, "engine.threads")) {
+        add("--engine-threads", std::to_string(std::max<std::size_t>(1, cores_ / 2 / share_)));
+    }
+    add("--worker-name", child.name);
+    add("--announce", folder_);
+    const std::string place =
+        child.name + (settings_.worker.count > 1 || sets(from, "worker.count") ? ".%p.%i" : ".%p");
+    add("--listen", "unix:" + folder_ + "/" + place + ".sock");
+    if (settings_.worker.events.empty()) {
+        add("--events", "ipc://" + folder_ + "/" + place + ".events");
+    }
+    if (from == nullptr) return child;
+    for (const auto& [option, text] : from->options) add(option->flag, text);
+    for (const auto& [name, value] : from->environment) child.environment[name] = value;
+    return child;
+}
+
+std::vector<control::ChildSpec> WorkerCommands::all() const {
+    std::vector<control::ChildSpec> out;
+    for (std::size_t kind = 0; kind < kinds_.size(); ++kind) {
+        for (std::uint32_t i = 0; i < kinds_[kind].count; ++i) out.push_back(child(kind, i));
     }
     return out;
 }

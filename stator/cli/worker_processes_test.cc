@@ -8,6 +8,14 @@
 namespace stator::cli {
 namespace {
 
+std::vector<control::ChildSpec> worker_commands(const std::string& program,
+                                                const std::vector<std::string>& flags,
+                                                const config::Settings& settings,
+                                                const std::vector<config::TopologyWorker>& topology,
+                                                const std::string& folder, std::size_t cores) {
+    return WorkerCommands(program, flags, settings, topology, folder, cores).all();
+}
+
 using testing::Contains;
 using testing::Not;
 using testing::StartsWith;
@@ -81,6 +89,26 @@ TEST(WorkerCommands, ATopologysEngineIsTheOnlyOne) {
         worker_commands("s", {"--engine", "mock"}, config::Settings{}, {kind}, "/x", 8);
     EXPECT_THAT(children[0].command, Not(Contains("--engine")));
     EXPECT_EQ(children[0].command.back(), "--engine=vllm=http://a");
+}
+
+TEST(WorkerCommands, KindsMayGrow) {
+    config::Settings settings;
+    settings.supervisor.workers = 1;
+    config::TopologyWorker kind;
+    kind.name = "first";
+    kind.count = 2;
+    kind.options.emplace_back(config::find_option("worker.roles"), "prefill, encode");
+    const std::vector topology{kind};
+    const std::vector<std::string> flags;
+    WorkerCommands commands("s", flags, settings, topology, "/x", 32);
+    ASSERT_EQ(commands.kinds().size(), 2U);
+    EXPECT_EQ(commands.kinds()[0].roles, std::vector<std::string>{"aggregated"});
+    EXPECT_EQ(commands.kinds()[1].roles, (std::vector<std::string>{"prefill", "encode"}));
+    EXPECT_EQ(commands.kinds()[1].count, 2U);
+    EXPECT_THAT(commands.child(0, 0).command, Contains("--engine-threads=5"));
+    commands.divide_cores_by(8);
+    EXPECT_EQ(commands.child(1, 6).name, "first-6");
+    EXPECT_THAT(commands.child(1, 6).command, Contains("--engine-threads=2"));
 }
 
 TEST(RunFolder, IsGoneInTheEnd) {

@@ -24,6 +24,10 @@ struct Names<LogLevel> {
                                                           "warn",  "error", "off"};
 };
 template <>
+struct Names<PlannerMode> {
+    static constexpr std::array<std::string_view, 3> kAll{"off", "advise", "act"};
+};
+template <>
 struct Names<LogFormat> {
     static constexpr std::array<std::string_view, 2> kAll{"text", "json"};
 };
@@ -145,6 +149,8 @@ void add_fleet_options(std::vector<Option>& t);
 void add_attached_options(std::vector<Option>& t);
 /// Of images and videos, likewise.
 void add_media_options(std::vector<Option>& t);
+/// The planner's, likewise.
+void add_planner_options(std::vector<Option>& t);
 /// The mock engine's, likewise.
 void add_mock_options(std::vector<Option>& t);
 

@@ -310,10 +310,11 @@ std::vector<Option> make_options() {
     add_log_and_echo(all);
     add_mock_options(all);
     add_fleet_options(all);
+    add_planner_options(all);
     return all;
 }
 
-constexpr std::array<Section, 16> kSections{{
+constexpr std::array<Section, 17> kSections{{
     {"model", "Model", ""},
     {"server", "Server", ""},
     {"auth", "Access", ""},
@@ -329,6 +330,7 @@ constexpr std::array<Section, 16> kSections{{
     {"router", "Router", "How a frontend chooses among them."},
     {"worker", "Worker", "Only for `stator worker`."},
     {"transfer", "Handoffs", "Between workers: KV of prompts, embeddings of images."},
+    {"planner", "Planner", "How many workers there should be; docs/planner.md."},
     {"link", "Links", "Between frontends and workers."},
 }};
 

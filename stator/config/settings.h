@@ -271,6 +271,34 @@ struct SupervisorSettings {
     bool operator==(const SupervisorSettings&) const = default;
 };
 
+enum class PlannerMode : std::uint8_t { kOff, kAdvise, kAct };
+
+/// Sizing the fleet ahead of the load.
+struct PlannerSettings {
+    PlannerMode mode = PlannerMode::kOff;
+    std::string model;
+    std::vector<std::string> workers;
+    std::uint32_t devices = 0;
+    std::chrono::milliseconds ttft{2'000};
+    std::chrono::milliseconds itl{50};
+    double share = 0.99;
+    std::chrono::milliseconds interval{10'000};
+    std::chrono::milliseconds start_up{60'000};
+    std::string predictor = "mix";
+    double quantile = 0.9;
+    std::chrono::milliseconds down_after{180'000};
+    std::chrono::milliseconds cooldown{60'000};
+    bool to_zero = false;
+    std::string profile;
+    std::string webhook;
+    std::string webhook_key_file;
+    std::vector<std::string> scrape;
+    std::string scrape_key_file;
+    std::string http = "127.0.0.1:8002";
+    std::string lease;
+    bool operator==(const PlannerSettings&) const = default;
+};
+
 struct Settings {
     ModelSettings model;
     ServerSettings server;
@@ -288,6 +316,7 @@ struct Settings {
     WorkerSettings worker;
     TransferSettings transfer;
     SupervisorSettings supervisor;
+    PlannerSettings planner;
     bool operator==(const Settings&) const = default;
 };
 

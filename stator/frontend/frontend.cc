@@ -154,7 +154,9 @@ struct Frontend::Impl : std::enable_shared_from_this<Frontend::Impl> {
     std::shared_ptr<const ModelDirectory> models_now = std::make_shared<ModelDirectory>();
     std::function<void(codec::JsonWriter&)> append_fleet;
     std::function<std::vector<std::string>()> concerns;
+    std::function<std::vector<std::string>()> more_concerns;
     std::function<void(codec::JsonWriter&)> append_router;
+    std::function<Result<std::string>(std::string_view target)> ask_planner;
     Frontend::RouterAction act_on_router;
     std::shared_ptr<RequestRelay> relay;        ///< null: none
     std::shared_ptr<media::MediaLoader> media;  ///< null: none
@@ -243,7 +245,8 @@ void Frontend::Impl::dispatch(const std::shared_ptr<net::HttpExchange>& exchange
     }
     const std::string path = request.path.substr(0, kLoggedPathBytes);
     const bool of_router = match.route == Route::kRouter || match.route == Route::kRouterAction;
-    if (match.route == Route::kUnknown || (of_router && !append_router)) {
+    if (match.route == Route::kUnknown || (of_router && !append_router) ||
+        (match.route == Route::kPlanner && !ask_planner)) {
         return respond_error(*exchange, error(ErrorCode::kNotFound, "unknown request URL: {} {}",
                                               request.method, path)
                                             .value());
@@ -287,7 +290,10 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
         case Route::kModel:
             return answer_model(exchange, match.model);
         case Route::kHealth: {
-            const auto worries = concerns ? concerns() : std::vector<std::string>();
+            auto worries = concerns ? concerns() : std::vector<std::string>();
+            if (more_concerns) {
+                for (std::string& more : more_concerns()) worries.push_back(std::move(more));
+            }
             const HealthReport report =
                 health_report(readiness.load(), *models(), to_seconds(clock.now() - started),
                               inflight.load(std::memory_order_relaxed), append_fleet, worries,
@@ -304,6 +310,12 @@ void Frontend::Impl::answer_plain(net::HttpExchange& exchange, const RouteMatch&
             codec::JsonWriter w(body);
             append_router(w);
             return exchange.respond(200, kJson, body);
+        }
+        case Route::kPlanner: {
+            const auto answer = ask_planner(exchange.request().target);
+            if (!answer) return respond_error(exchange, answer.error());
+            const bool text = exchange.request().target.find("format=text") != std::string::npos;
+            return exchange.respond(200, text ? "text/plain; charset=utf-8" : kJson, *answer);
         }
         case Route::kRouterAction: {
             const auto answer = act_on_router(match.model, exchange.take_body(), trusts(record));
@@ -588,6 +600,14 @@ void Frontend::observe_router(std::function<void(codec::JsonWriter&)> append_val
                               RouterAction act) {
     impl_->append_router = std::move(append_value);
     impl_->act_on_router = std::move(act);
+}
+
+void Frontend::observe_concerns(std::function<std::vector<std::string>()> more) {
+    impl_->more_concerns = std::move(more);
+}
+
+void Frontend::observe_planner(std::function<Result<std::string>(std::string_view)> get) {
+    impl_->ask_planner = std::move(get);
 }
 
 std::vector<protocol::DemandTotals> Frontend::demand() const { return impl_->metrics.demand(); }

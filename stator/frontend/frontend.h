@@ -124,6 +124,11 @@ class Frontend {
     /// What GET /router answers, and POST /router/{action}; without it the paths are unknown.
     /// Thread-safe; before the server listens.
     void observe_router(std::function<void(codec::JsonWriter&)> append_value, RouterAction act);
+    /// More concerns, beside those of observe_fleet(). Thread-safe; before the server listens.
+    void observe_concerns(std::function<std::vector<std::string>()> more);
+    /// What GET /planner and GET /planner/decisions answer, by path and query: JSON. Without it the
+    /// paths are unknown. Thread-safe; before the server listens.
+    void observe_planner(std::function<Result<std::string>(std::string_view target)> get);
     /// What was asked for of each model so far. Thread-safe.
     [[nodiscard]] std::vector<protocol::DemandTotals> demand() const;
     /// Requests for models that no pool or engine here serves go there, if it serves them. Before

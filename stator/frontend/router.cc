@@ -64,6 +64,8 @@ std::string_view label(Route route) {
             return "/router";
         case Route::kRouterAction:
             return "/router/{action}";
+        case Route::kPlanner:
+            return "/planner";
         case Route::kNotServed:
             return "not_served";
         case Route::kUnknown:
@@ -84,6 +86,7 @@ std::string_view allowed_methods(Route route) {
         case Route::kLive:
         case Route::kMetrics:
         case Route::kRouter:
+        case Route::kPlanner:
             return "GET, HEAD";
         case Route::kNotServed:
         case Route::kUnknown:
@@ -109,6 +112,7 @@ RouteMatch match_route(std::string_view path) {
     if (path == "/health") return {Route::kHealth, false, {}};
     if (path == "/live") return {Route::kLive, false, {}};
     if (path == "/metrics") return keyed(Route::kMetrics);
+    if (path == "/planner" || path == "/planner/decisions") return keyed(Route::kPlanner);
     if (path == "/router") return keyed(Route::kRouter);
     if (path.starts_with(kRouterPrefix) && path.size() > kRouterPrefix.size()) {
         return {Route::kRouterAction, true, std::string(path.substr(kRouterPrefix.size()))};

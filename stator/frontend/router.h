@@ -18,10 +18,11 @@ enum class Route : std::uint8_t {
     kMetrics,
     kRouter,        ///< what the router knows, for people
     kRouterAction,  ///< /router/{action}
+    kPlanner,       ///< what the planner sees and decides
     kNotServed,     ///< a route of OpenAI's that is not served here
     kUnknown,
 };
-inline constexpr std::size_t kRouteCount = 11;
+inline constexpr std::size_t kRouteCount = 12;
 
 /// "/v1/chat/completions", …; "not_served" and "unknown" for the last two. Static storage.
 [[nodiscard]] std::string_view label(Route route);

@@ -18,6 +18,8 @@ constexpr std::size_t kExpectedPeers = 8;
 /// A peer that says nothing for so long gives its place to another where there are too many: files
 /// are left behind by those that were killed.
 constexpr std::chrono::seconds kSilent{10};
+constexpr std::chrono::milliseconds kTellEvery{900};  // a timer's jitter less than a second
+constexpr std::chrono::seconds kTellAgain{5};
 
 }  // namespace
 
@@ -73,6 +75,7 @@ void ReplicaPlane::stop() {
         self->timers_->tick.cancel();
         self->followed_.clear();
         self->pools_.clear();
+        self->told_.clear();
         done->set_value();
     });
     if (posted) done->get_future().wait();
@@ -93,6 +96,25 @@ void ReplicaPlane::add(const std::string& pool, const std::shared_ptr<PoolRouter
     });
 }
 
+void ReplicaPlane::tell(std::string topic, std::function<std::string()> now) {
+    (void)loop_.post(
+        [self = shared_from_this(), topic = std::move(topic), now = std::move(now)]() mutable {
+            if (!self->stopped_) self->told_.push_back({std::move(topic), std::move(now)});
+        });
+}
+
+void ReplicaPlane::tell_all() {
+    const TimePoint now = clock_.now();
+    for (Told& told : told_) {
+        if (now - told.at < kTellEvery) continue;
+        std::string payload = told.now();
+        if (payload == told.last && now - told.at < kTellAgain) continue;
+        told.at = now;
+        told.last = payload;
+        publisher_->publish(told.topic, 0, std::move(payload));
+    }
+}
+
 void ReplicaPlane::wake() {
     if (armed_.exchange(true)) return;
     (void)loop_.post([self = shared_from_this()] {
@@ -110,6 +132,7 @@ void ReplicaPlane::arm_tick() {
     timers_->tick.async_wait([self = shared_from_this()](const boost::system::error_code& ec) {
         if (ec || self->stopped_) return;
         self->tick();
+        self->tell_all();
         self->arm_tick();
     });
 }

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -52,6 +53,9 @@ class ReplicaPlane : public std::enable_shared_from_this<ReplicaPlane> {
     /// From now on the pool's bookings are shared, as long as the router lives. Before it has
     /// traffic.
     void add(const std::string& pool, const std::shared_ptr<PoolRouter>& router);
+    /// From now on what this returns (a MessagePack value) is told on `topic`, every second while
+    /// it changes, every five otherwise. Called on the loop.
+    void tell(std::string topic, std::function<std::string()> now);
     /// Ends it; not on the loop, which must still run.
     void stop();
 
@@ -97,6 +101,14 @@ class ReplicaPlane : public std::enable_shared_from_this<ReplicaPlane> {
     std::unique_ptr<Timers> timers_;
     std::map<std::string, std::weak_ptr<PoolRouter>> pools_;
     std::map<std::string, Followed> followed_;  ///< by address
+    struct Told {
+        std::string topic;
+        std::function<std::string()> now;
+        std::string last = {};
+        TimePoint at = {};
+    };
+    void tell_all();
+    std::vector<Told> told_;
     bool stopped_ = false;
 };
 

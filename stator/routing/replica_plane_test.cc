@@ -105,6 +105,33 @@ TEST_F(ReplicaPlaneTest, BookingsAreKnownToTheOtherUntilTheyEnd) {
     EXPECT_EQ(b.router->state().peers.front().id.value, 1U);
 }
 
+TEST_F(ReplicaPlaneTest, WhatChangesIsToldToWhoListens) {
+    std::atomic<int> state{0};
+    Front a(1, workers_);
+    a.plane->tell("demand", [&state] { return std::string(1, static_cast<char>(state.load())); });
+    auto host = events::start_subscribers({}, 1);
+    ASSERT_TRUE(host) << host.error().message;
+    std::atomic<int> heard{-1};
+    std::atomic<bool> strange{false};
+    auto listening =
+        (*host)->listen(a.plane->endpoint(), {"demand"}, [&](const events::Message& m) {
+            if (m.heartbeat) return;
+            if (m.topic != "demand" || m.payload.size() != 1) {
+                strange = true;
+            } else {
+                heard = m.payload[0];
+            }
+        });
+    ASSERT_TRUE(listening) << listening.error().message;
+    // Told again though nothing changed: who came late hears it too.
+    EXPECT_TRUE(soon([&] { return heard == 0; }));
+    state = 7;
+    EXPECT_TRUE(soon([&] { return heard == 7; }));
+    EXPECT_FALSE(strange);
+    a.stop();
+    listening->reset();
+}
+
 TEST_F(ReplicaPlaneTest, OneThatFallsSilentIsDropped) {
     Front b(2, workers_);
     auto a = std::make_unique<Front>(1, workers_);
