@@ -111,6 +111,7 @@ ExitCode run(const config::Settings& settings) {
         if (!found) return give_up_engine(found.error());
         for (worker::WorkerOptions& o : *options) {
             o.ranks = found->found.ranks;
+            o.media_objects = !found->options.media.kinds.empty();
             add_media_role(found->options, o.roles);
         }
         group.attach(std::move(*found), [&changed](const std::string& why) {

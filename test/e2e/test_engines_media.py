@@ -88,7 +88,7 @@ def test_a_picture_to_vllm(vllm, serve):  # noqa: F811
     assert tokens_of(chat(server, part(BLUE), "What is this?")[1]) != tokens_of(answer)
     assert tokens_of(chat(server, part(RED), "What is this?")[1]) == tokens_of(answer)
     asked = [r["path"] for r in engine.state["requests"]]
-    assert asked.count("/v1/chat/completions/render") == 3  # the probe, and one for each
+    assert asked.count("/v1/chat/completions/render") == 4  # two probes, and one for each
 
 
 def test_two_pictures_keep_their_order(vllm, serve):  # noqa: F811

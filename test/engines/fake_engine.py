@@ -83,10 +83,11 @@ MOST_REQUESTS_KEPT = 10_000
 def tokens_after(ids, count, adapter=""):
     """What the engine gives: each token is a function of all before it, so that a request that is
     resumed elsewhere goes on as it would have. Ordinary ones of small vocabularies."""
-    total, out = sum(ids) + sum(adapter.encode()), []
+    total = sum(t * (at % 61 + 1) for at, t in enumerate(ids)) + sum(adapter.encode())
+    out = []
     for length in range(len(ids), len(ids) + count):
         out.append(300 + (total * 31 + length * 7) % 199)
-        total += out[-1]
+        total += out[-1] * (length % 61 + 1)
     return out
 
 
@@ -145,7 +146,10 @@ class Engine:
         settings = {}
         for text in args.set:
             name, _, value = text.partition("=")
-            settings[name] = json.loads(value) if value[:1] not in "abcdefghijklmnop" else value
+            try:
+                settings[name] = json.loads(value)
+            except ValueError:
+                settings[name] = value
         self.traits = traits_of(args.kind, args.version, args.quirk, settings)
         self.model = args.served_model_name
         self.root = args.model_dir
