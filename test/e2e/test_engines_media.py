@@ -14,7 +14,7 @@ import pytest
 import stator_process
 from conftest import wait_until
 from pictures import clip, data_url, png
-from test_engine_quirks import fakes  # noqa: F401
+from test_engine_quirks import ENGINES, fakes  # noqa: F401
 from test_engines import FAST, run, serve  # noqa: F401
 from test_model_folders import write_folder
 from test_serve_workers import SupervisedServer
@@ -182,6 +182,10 @@ def worker(fleet, name, engine, role, **options):
     )
 
 
+def quirks():
+    return json.loads((ENGINES / "quirks.json").read_text())["quirks"]
+
+
 @pytest.fixture
 def epd(fleet, vllm, tmp_path):
     """Encoders, and one that computes the prompts; or with `split` one for each half."""
@@ -254,10 +258,10 @@ def test_items_are_encoded_by_several(epd):
     assert sum(made) >= 6 and all(made), made
 
 
-@pytest.mark.parametrize("how", ["500", "die"])
-def test_an_encoder_that_fails_is_replaced(epd, how):
+@pytest.mark.parametrize("quirk", ["encoder_500", "encoder_dies"])
+def test_an_encoder_that_fails_is_replaced(epd, quirk):
     front, engines = epd(encoders=2)
-    engines["e0"].set(fail_encode=how)
+    engines["e0"].set(**quirks()[quirk])
     for n in range(4):
         status, answer = chat(front, part((84, 84 + 28 * n, lambda x, y: (x, y, 5))))
         assert status == 200, answer
@@ -265,11 +269,11 @@ def test_an_encoder_that_fails_is_replaced(epd, how):
     assert engines["whole"].state["encodings"]["here"] == 0
 
 
-@pytest.mark.parametrize("how", ["500", "die"])
-def test_without_an_encoder_who_computes_the_prompt_encodes(epd, vllm, serve, how):  # noqa: F811
+@pytest.mark.parametrize("quirk", ["encoder_500", "encoder_dies"])
+def test_without_an_encoder_who_computes_the_prompt_encodes(epd, vllm, serve, quirk):  # noqa: F811
     alone = serve(vllm())
     front, engines = epd()
-    engines["e0"].set(fail_encode=how)
+    engines["e0"].set(**quirks()[quirk])
     status, answer = chat(front, part(RED), "What is this?")
     assert status == 200, answer
     assert tokens_of(answer) == tokens_of(chat(alone, part(RED), "What is this?")[1])
@@ -279,7 +283,7 @@ def test_without_an_encoder_who_computes_the_prompt_encodes(epd, vllm, serve, ho
 def test_an_encoder_that_says_nothing(epd, vllm, serve):  # noqa: F811
     """As versions before 0.3x: embeddings are found by their name."""
     alone = serve(vllm())
-    front, engines = epd(encoder={"ec_params": False})
+    front, engines = epd(encoder=quirks()["silent_encoder"])
     status, answer = chat(front, part(RED))
     assert status == 200, answer
     assert tokens_of(answer) == tokens_of(chat(alone, part(RED))[1])
@@ -288,7 +292,7 @@ def test_an_encoder_that_says_nothing(epd, vllm, serve):  # noqa: F811
 
 
 def test_a_client_that_leaves_ends_all_encode_legs(epd):
-    front, engines = epd(encoder={"fail_encode": "stall"})
+    front, engines = epd(encoder=quirks()["encoder_stalls"])
     pictures = [part((84, 56 + 28 * n, lambda x, y: (x, y, 5))) for n in range(3)]
     body = {"model": "tiny", "messages": [{"role": "user", "content": pictures}]}
     connection = http.client.HTTPConnection(front.host, front.port, timeout=60)

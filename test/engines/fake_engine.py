@@ -779,15 +779,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """SGLang's: one placeholder for each picture, which takes its rows' place."""
         urls = body.get("image_data") or []
         mark = self.engine.traits["image_token"]
-        if not urls and not self.engine.traits["vision"]:
-            return ids  # a token like others
-        if len(urls) != ids.count(mark) or (urls and not self.engine.traits["vision"]):
+        if not urls:
+            return ids
+        if len(urls) != ids.count(mark) or not self.engine.traits["vision"]:
             raise Refused(400, f"{len(urls)} pictures at {ids.count(mark)} places")
-        if urls and self.engine.traits["language_only"] and not self.engine.encoder_urls:
+        if self.engine.traits["language_only"] and not self.engine.encoder_urls:
             raise Refused(500, "No encoder is there", "InternalServerError")
         out, left = [], list(urls)
         for token in ids:
-            if token != mark or not urls:
+            if token != mark:
                 out.append(token)
                 continue
             try:

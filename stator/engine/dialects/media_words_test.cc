@@ -5,7 +5,7 @@
 
 #include "stator/engine/dialects/picture_url.h"
 #include "stator/engine/dialects/recordings_fixture.h"
-#include "stator/tokens/token.h"
+#include "stator/tokens/hash.h"
 
 namespace stator::engine {
 namespace {
@@ -194,9 +194,10 @@ TEST(MediaWords, WhoHasNoWordsForMediaRefusesThem) {
     ASSERT_TRUE(media);
     for (const Dialect d : {Dialect::kVllmCompletions, Dialect::kTrtllm, Dialect::kVllmGenerate}) {
         std::string body;
+        DialectOptions options;
+        options.dialect = d;
         const bool with = d != Dialect::kVllmGenerate;
-        const auto done =
-            append_request_body(body, r, {.dialect = d}, "n", {}, with ? &*media : nullptr);
+        const auto done = append_request_body(body, r, options, "n", {}, with ? &*media : nullptr);
         ASSERT_FALSE(done);
         EXPECT_EQ(done.error().code, ErrorCode::kUnsupported);
         EXPECT_EQ(body, "");

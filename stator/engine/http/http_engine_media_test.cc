@@ -1,6 +1,6 @@
 #include "stator/engine/dialects/media_words.h"
 #include "stator/engine/http/http_engine_fixture.h"
-#include "stator/tokens/token.h"
+#include "stator/tokens/hash.h"
 
 namespace stator::engine {
 namespace {
