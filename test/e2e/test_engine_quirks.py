@@ -210,7 +210,7 @@ def test_an_engine_that_goes_wrong_is_no_end(fakes, serve, quirk, stream):  # no
 def test_streams_that_engines_drop_are_resumed(fakes, serve, others):  # noqa: F811
     """Each connection ends behind two tokens; clients get the whole all the same."""
     engines = [fakes(quirks=["drops"]), *(fakes() for _ in range(others))]
-    server = serve(*engines)
+    server = serve(*engines, router_policy="round-robin")
     for seed in range(6):
         ids = prompt(seed)
         assert tokens_of(complete(server, ids)) == expected(ids)
