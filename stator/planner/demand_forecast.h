@@ -26,9 +26,10 @@ class DemandForecast {
     struct Demand {
         double requests = 0;
         double prompt_tokens = 0;
+        double output_tokens = 0;  ///< that came, of what was served
         double images = 0;
     };
-    /// The greatest of the windows until `horizon_s` from now; no quantile is taken to be above
+    /// The greatest of the windows until `horizon_s` from now; no quantile is taken to be far above
     /// both the forecast's mean and everything that was seen in the last half hour.
     [[nodiscard]] Demand sized(double horizon_s, double quantile) const;
     [[nodiscard]] std::vector<ForecastView> views(double horizon_s, double quantile) const;
@@ -48,6 +49,7 @@ class DemandForecast {
     double interval_s_;
     std::unique_ptr<forecast::Predictor> requests_;
     std::unique_ptr<forecast::Predictor> prompt_tokens_;
+    std::unique_ptr<forecast::Predictor> output_tokens_;
     std::unique_ptr<forecast::Predictor> images_;
     DemandWindow collected_;
     Demand last_;

@@ -215,7 +215,7 @@ RoleLoad Planner::Impl::load_of(Role role, const DemandForecast::Demand& asked) 
     RoleLoad load;
     load.requests = asked.requests * margin;
     load.prefill_tokens = asked.prompt_tokens * computed * margin;
-    load.decode_tokens = asked.requests * std::max(1.0, demand->osl()) * margin;
+    load.decode_tokens = std::max(asked.requests, asked.output_tokens) * margin;
     load.images = asked.images * margin;
     load.prompt = std::max(1.0, demand->isl() * computed);
     load.context = demand->isl() + 0.5 * demand->osl();
@@ -250,9 +250,10 @@ void Planner::Impl::plan(Role role, RoleDecision& r) {
     state.keep = enough().workers;
     r.utilization = n.expected.utilization;
     r.because = fmt::format(
-        "{:.2f} requests/s and {:.0f} prompt tokens/s at the {:.0f} % quantile, "
+        "{:.2f} requests/s, {:.0f} prompt and {:.0f} output tokens/s at the {:.0f} % quantile, "
         "margin {:.2f}",
-        asked.requests, asked.prompt_tokens, 100 * options.quantile, state.margin.value());
+        asked.requests, asked.prompt_tokens, asked.output_tokens, 100 * options.quantile,
+        state.margin.value());
     if (!n.reachable) {
         r.bound = Bound::kUnreachable;
         r.because += "; the SLO is not met by any number of workers";
