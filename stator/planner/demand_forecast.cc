@@ -99,6 +99,16 @@ int DemandForecast::steps(double horizon_s) const {
 }
 
 DemandForecast::Demand DemandForecast::sized(double horizon_s, double quantile) const {
+    const int last = steps(horizon_s);
+    return greatest({1, (last + 1) / 2, last}, quantile);
+}
+
+DemandForecast::Demand DemandForecast::sized_at(double horizon_s, double quantile) const {
+    return greatest({steps(horizon_s)}, quantile);
+}
+
+DemandForecast::Demand DemandForecast::greatest(std::initializer_list<int> steps,
+                                                double quantile) const {
     Demand seen;
     for (const Demand& w : recent_) {
         seen.requests = std::max(seen.requests, w.requests);
@@ -107,7 +117,6 @@ DemandForecast::Demand DemandForecast::sized(double horizon_s, double quantile) 
         seen.images = std::max(seen.images, w.images);
     }
     Demand most;
-    const int last = steps(horizon_s);
     const auto look = [&](const forecast::Predictor& predictor, int step, double ever,
                           double& value) {
         const forecast::Forecast f = predictor.forecast(step);
@@ -115,7 +124,7 @@ DemandForecast::Demand DemandForecast::sized(double horizon_s, double quantile) 
                                        std::max(kBelieved * ever, f.mean / interval_s_));
         value = std::max(value, fine(capped));
     };
-    for (const int step : {1, (last + 1) / 2, last}) {
+    for (const int step : steps) {
         look(*requests_, step, seen.requests, most.requests);
         look(*prompt_tokens_, step, seen.prompt_tokens, most.prompt_tokens);
         look(*output_tokens_, step, seen.output_tokens, most.output_tokens);

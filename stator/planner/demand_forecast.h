@@ -1,6 +1,7 @@
 #pragma once
 
 #include <deque>
+#include <initializer_list>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,8 @@ class DemandForecast {
     /// The greatest of the windows until `horizon_s` from now; no quantile is taken to be far above
     /// both the forecast's mean and everything that was seen in the last half hour.
     [[nodiscard]] Demand sized(double horizon_s, double quantile) const;
+    /// The same of the window that ends `horizon_s` from now alone.
+    [[nodiscard]] Demand sized_at(double horizon_s, double quantile) const;
     [[nodiscard]] std::vector<ForecastView> views(double horizon_s, double quantile) const;
 
     [[nodiscard]] bool any() const { return windows_ > 0; }
@@ -45,6 +48,7 @@ class DemandForecast {
     static double ratio(double a, double b) { return b > 0 ? a / b : 0; }
     void take(const DemandWindow& window, double windows);
     [[nodiscard]] int steps(double horizon_s) const;
+    [[nodiscard]] Demand greatest(std::initializer_list<int> steps, double quantile) const;
 
     double interval_s_;
     std::unique_ptr<forecast::Predictor> requests_;
