@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Worker-hours at one SLO: the planner, a reactive policy of +-1, and a fleet for the peak.
 
-    STATOR_BIN=… STATOR_DATA=… bench/planner_fleet/run.py [--quick] [--only PART …] [--seeds N]
+    STATOR_BIN=… STATOR_DATA=… bench/planner_fleet/run.py [--quick] [--only PART …]
 
 See bench/README.md.
 """
@@ -220,18 +220,21 @@ def say(name, outcome):
     print(f"  {name}: {outcome}", flush=True)
 
 
-def tune_reactive(args, trace, initial):
+def tune_reactive(args, trace, most):
     """Sweeps its knobs on the first seed's trace: what is measured later is the cheapest that
-    keeps the SLO there."""
+    keeps the SLO there. `most`: workers of the smallest static fleet that does."""
+    pairs = ((0.5, 0.8), (0.25, 0.5), (0.15, 0.6))  # limit of its own, sensitivity
+    mins = sorted({1, most // 2, max(1, most - 2), max(1, most - 1)})
+    if args.quick:
+        pairs, mins = pairs[1:2], mins[-2:]
     knobs = [
         (ttft, sensitivity, waits, least)
-        for ttft in ((0.5, 0.25) if args.quick else (1.0, 0.5, 0.25, 0.15))
-        for sensitivity in ((0.8,) if args.quick else (0.8, 0.5))
+        for ttft, sensitivity in pairs
         for waits in (True, False)
-        for least in ((1,) if args.quick else (1, 6, 8))
+        for least in mins
     ]
     outcomes = pooled(
-        args, [(k, simulate, trace, reactive(*k), max(initial, k[3]), 1) for k in knobs]
+        args, [(k, simulate, trace, reactive(*k), max(most // 2, k[3]), 1) for k in knobs]
     )
     for k, o in outcomes.items():
         say(f"reactive ttft {k[0]} s, sensitivity {k[1]}, waits {k[2]}, min {k[3]}", o)
@@ -265,7 +268,7 @@ def fleet(args, kinds):
             print(f"  seed {seed}: {n} requests in {args.length} s", flush=True)
         most, _ = tune_static(args, traces[1])
         initial = max(1, most // 2)
-        knobs = tune_reactive(args, traces[1], initial)
+        knobs = tune_reactive(args, traces[1], most)
         jobs = []
         for seed, trace in traces.items():
             jobs.append((("planned", seed), simulate, trace, PLANNED, initial, seed))
@@ -301,7 +304,8 @@ def fleet(args, kinds):
         for figure in ("ttft", "itl"):
             share = statistics.mean(getattr(o, figure) for o in all_of)
             goal = f">= {SHARE}" if policy == "planned" else None
-            rows.append(Row(f"{name}: {figure.upper()} kept, {policy}", share, "share", target=goal))
+            label = f"{name}: {figure.upper()} kept, {policy}"
+            rows.append(Row(label, share, "share", target=goal))
     failed = sum(o.failed for o in by["planned"])
     rows.append(Row(f"{name}: requests that failed, planned", failed, "requests", target="<= 0"))
     return rows
@@ -336,9 +340,10 @@ def arguments():
     parser.add_argument("--only", nargs="+", choices=PARTS, help="only these parts")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--output", type=pathlib.Path, default=results.RESULTS / "planner_fleet.json")
-    parser.add_argument("--no-output", dest="output", action="store_const", const=None)
+    parser.add_argument("--output", type=pathlib.Path, help="default: bench/results/…")
     args = parser.parse_args()
+    if args.output is None and not args.quick and not args.only:
+        args.output = results.RESULTS / "planner_fleet.json"
     args.length = DAY_S // 2 if args.quick else DAY_S * DAYS
     if args.quick:
         args.seeds = 1

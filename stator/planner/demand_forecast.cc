@@ -10,6 +10,7 @@ namespace {
 constexpr double kFade = 0.97;  ///< a window, of the means of a request
 constexpr double kMost = 1e15;
 constexpr double kRecent_s = 1800;
+constexpr double kBelieved = 1.25;  ///< times the most that was seen lately
 constexpr double kMostWindows = 100;
 
 double fine(double v) { return std::isfinite(v) ? std::clamp(v, 0.0, kMost) : 0.0; }
@@ -26,11 +27,13 @@ Result<std::unique_ptr<DemandForecast>> DemandForecast::make(const PlannerOption
     auto images = forecast::make_predictor(options.predictor, o);
     o.counts = false;
     auto tokens = forecast::make_predictor(options.predictor, o);
-    for (auto* made : {&requests, &images, &tokens}) {
+    auto output = forecast::make_predictor(options.predictor, o);
+    for (auto* made : {&requests, &images, &tokens, &output}) {
         if (!*made) return tl::unexpected(std::move(made->error()));
     }
     f->requests_ = std::move(*requests);
     f->images_ = std::move(*images);
+    f->output_tokens_ = std::move(*output);
     f->prompt_tokens_ = std::move(*tokens);
     return f;
 }
@@ -53,12 +56,13 @@ void DemandForecast::take(const DemandWindow& w, double windows) {
     for (double i = 0; i < windows; ++i) {
         requests_->observe(std::round(fine(w.offered) * scale));
         prompt_tokens_->observe(fine(w.prompt_tokens) * scale);
+        output_tokens_->observe(fine(w.output_tokens) * scale);
         images_->observe(std::round(fine(w.media_items) * scale));
     }
     windows_ += static_cast<std::uint64_t>(windows);
     any_images_ = any_images_ || fine(w.media_items) > 0;
     last_ = {fine(w.offered) / w.seconds, fine(w.prompt_tokens) / w.seconds,
-             fine(w.media_items) / w.seconds};
+             fine(w.output_tokens) / w.seconds, fine(w.media_items) / w.seconds};
     recent_.push_back(last_);
     while (static_cast<double>(recent_.size()) * interval_s_ > kRecent_s) recent_.pop_front();
     const auto fade = [&](double& sum, double value) { sum = sum * kFade + fine(value); };
@@ -81,6 +85,7 @@ void DemandForecast::observe_missing(std::size_t windows) {
     for (std::size_t i = 0; i < windows; ++i) {
         requests_->observe_missing();
         prompt_tokens_->observe_missing();
+        output_tokens_->observe_missing();
         images_->observe_missing();
     }
 }
@@ -94,24 +99,39 @@ int DemandForecast::steps(double horizon_s) const {
 }
 
 DemandForecast::Demand DemandForecast::sized(double horizon_s, double quantile) const {
+    const int last = steps(horizon_s);
+    return greatest({1, (last + 1) / 2, last}, quantile);
+}
+
+DemandForecast::Demand DemandForecast::sized_at(double horizon_s, double quantile) const {
+    return greatest({steps(horizon_s)}, quantile);
+}
+
+DemandForecast::Demand DemandForecast::greatest(std::initializer_list<int> steps,
+                                                double quantile) const {
     Demand seen;
     for (const Demand& w : recent_) {
         seen.requests = std::max(seen.requests, w.requests);
         seen.prompt_tokens = std::max(seen.prompt_tokens, w.prompt_tokens);
+        seen.output_tokens = std::max(seen.output_tokens, w.output_tokens);
         seen.images = std::max(seen.images, w.images);
     }
     Demand most;
-    const int last = steps(horizon_s);
     const auto look = [&](const forecast::Predictor& predictor, int step, double ever,
                           double& value) {
         const forecast::Forecast f = predictor.forecast(step);
-        const double capped =
-            std::min(f.at(quantile) / interval_s_, std::max(ever, f.mean / interval_s_));
+        const double capped = std::min(f.at(quantile) / interval_s_,
+                                       std::max(kBelieved * ever, f.mean / interval_s_));
         value = std::max(value, fine(capped));
     };
-    for (const int step : {1, (last + 1) / 2, last}) {
+    for (const int step : steps) {
         look(*requests_, step, seen.requests, most.requests);
         look(*prompt_tokens_, step, seen.prompt_tokens, most.prompt_tokens);
+        look(*output_tokens_, step, seen.output_tokens, most.output_tokens);
+        // Where not all is served yet, more would come. The mean: a burst of requests need not be
+        // one of output.
+        most.output_tokens = std::max(most.output_tokens,
+                                      fine(requests_->forecast(step).mean / interval_s_) * osl());
         if (any_images_) look(*images_, step, seen.images, most.images);
     }
     return most;
@@ -126,6 +146,7 @@ std::vector<ForecastView> DemandForecast::views(double horizon_s, double quantil
     };
     for (const Figure& f : {Figure{"requests", requests_.get(), last_.requests},
                             Figure{"prompt tokens", prompt_tokens_.get(), last_.prompt_tokens},
+                            Figure{"output tokens", output_tokens_.get(), last_.output_tokens},
                             Figure{"images", images_.get(), last_.images}}) {
         if (f.of == "images" && !any_images_) continue;
         const int last = steps(horizon_s);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <deque>
+#include <initializer_list>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -26,11 +27,14 @@ class DemandForecast {
     struct Demand {
         double requests = 0;
         double prompt_tokens = 0;
+        double output_tokens = 0;  ///< that came, of what was served
         double images = 0;
     };
-    /// The greatest of the windows until `horizon_s` from now; no quantile is taken to be above
+    /// The greatest of the windows until `horizon_s` from now; no quantile is taken to be far above
     /// both the forecast's mean and everything that was seen in the last half hour.
     [[nodiscard]] Demand sized(double horizon_s, double quantile) const;
+    /// The same of the window that ends `horizon_s` from now alone.
+    [[nodiscard]] Demand sized_at(double horizon_s, double quantile) const;
     [[nodiscard]] std::vector<ForecastView> views(double horizon_s, double quantile) const;
 
     [[nodiscard]] bool any() const { return windows_ > 0; }
@@ -44,10 +48,12 @@ class DemandForecast {
     static double ratio(double a, double b) { return b > 0 ? a / b : 0; }
     void take(const DemandWindow& window, double windows);
     [[nodiscard]] int steps(double horizon_s) const;
+    [[nodiscard]] Demand greatest(std::initializer_list<int> steps, double quantile) const;
 
     double interval_s_;
     std::unique_ptr<forecast::Predictor> requests_;
     std::unique_ptr<forecast::Predictor> prompt_tokens_;
+    std::unique_ptr<forecast::Predictor> output_tokens_;
     std::unique_ptr<forecast::Predictor> images_;
     DemandWindow collected_;
     Demand last_;

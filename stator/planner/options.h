@@ -46,7 +46,7 @@ struct PlannerOptions {
     SloTarget slo;
     double interval_s = 10;   ///< between ticks; a window of the predictors
     double start_up_s = 120;  ///< until a new worker is ready, before that was observed
-    std::string predictor = "ewma";
+    std::string predictor = "mix";
     double quantile = 0.9;            ///< of the forecast, that the fleet is sized for
     double season_s = 86'400;         ///< of the seasonal predictor
     std::uint32_t device_budget = 0;  ///< 0: none
@@ -73,8 +73,8 @@ struct PlannerOptions {
     double stale_after_s = 60;         ///< without demand data: nothing is taken away
 
     /// How strongly missed and kept limits change the margin: see Margin.
-    double margin_gain = 0.1;
-    double least_margin = 0.7;
+    double margin_gain = 0.15;
+    double least_margin = 0.5;
     double most_margin = 3.0;
     ReactiveOptions reactive;
     Profile profile;              ///< may be empty: everything is learned then

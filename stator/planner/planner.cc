@@ -21,6 +21,8 @@ namespace {
 
 constexpr double kLongestGap = 10;       ///< intervals; a longer step of the clock is a jump
 constexpr double kBacklogWithin_s = 60;  ///< so soon what waits now should be gone
+/// More only if they were needed so long: a burst that is over when they are ready is none.
+constexpr double kUpAfter_s = 30;
 constexpr double kContradicts = 1.5;
 constexpr double kFullest = 0.9;  ///< of KV memory and sequences
 constexpr std::size_t kMostHistory = 4096;
@@ -35,6 +37,7 @@ struct RoleState {
     RoleProfile profile;
     StepCostModel model;
     Margin margin{0.1, 0.5, 2};
+    std::deque<std::pair<double, std::uint32_t>> needs;  ///< time, need
     std::deque<std::pair<double, std::uint32_t>> wants;  ///< time, what would have been enough
     double last_up_s = -1e18;
     double last_order_s = -1e18;
@@ -61,7 +64,9 @@ struct Planner::Impl {
     std::deque<Decision> decisions;
     Totals totals;
     std::vector<std::string> refusals;  ///< since the last tick
-    DemandForecast::Demand sized;       ///< of this tick
+    // Of this tick: until a worker that is started now is ready, and then.
+    DemandForecast::Demand sized;
+    DemandForecast::Demand later;
 
     bool ticked = false;
     TimePoint last;
@@ -215,7 +220,7 @@ RoleLoad Planner::Impl::load_of(Role role, const DemandForecast::Demand& asked) 
     RoleLoad load;
     load.requests = asked.requests * margin;
     load.prefill_tokens = asked.prompt_tokens * computed * margin;
-    load.decode_tokens = asked.requests * std::max(1.0, demand->osl()) * margin;
+    load.decode_tokens = std::max(asked.requests, asked.output_tokens) * margin;
     load.images = asked.images * margin;
     load.prompt = std::max(1.0, demand->isl() * computed);
     load.context = demand->isl() + 0.5 * demand->osl();
@@ -233,7 +238,7 @@ void Planner::Impl::plan(Role role, RoleDecision& r) {
         r.because = "nothing is known yet of what steps take";
         return;
     }
-    DemandForecast::Demand asked = sized;
+    DemandForecast::Demand asked = later;
     if (role == Role::kAggregated || role == Role::kPrefill) {
         asked.prompt_tokens += state.waiting_tokens / kBacklogWithin_s;
     }
@@ -244,15 +249,18 @@ void Planner::Impl::plan(Role role, RoleDecision& r) {
     };
     const Need n = enough();
     r.need = n.workers;
+    // Those that are there are kept for what comes sooner, too.
+    load = load_of(role, sized);
     for (double* v : {&load.requests, &load.prefill_tokens, &load.decode_tokens, &load.images}) {
         *v *= 1 + options.hysteresis;
     }
     state.keep = enough().workers;
     r.utilization = n.expected.utilization;
     r.because = fmt::format(
-        "{:.2f} requests/s and {:.0f} prompt tokens/s at the {:.0f} % quantile, "
+        "{:.2f} requests/s, {:.0f} prompt and {:.0f} output tokens/s at the {:.0f} % quantile, "
         "margin {:.2f}",
-        asked.requests, asked.prompt_tokens, 100 * options.quantile, state.margin.value());
+        asked.requests, asked.prompt_tokens, asked.output_tokens, 100 * options.quantile,
+        state.margin.value());
     if (!n.reachable) {
         r.bound = Bound::kUnreachable;
         r.because += "; the SLO is not met by any number of workers";
@@ -331,7 +339,14 @@ void Planner::Impl::constrain(Role role, RoleDecision& r, bool known) {
         r.target = target;
         r.bound = bound;
     };
+    state.needs.emplace_back(now_s, r.need);
+    while (state.needs.front().first < now_s - kUpAfter_s) state.needs.pop_front();
     r.target = r.need;
+    if (options.policy == PolicyKind::kPlanned && there > 0 && r.need > there) {
+        for (const auto& [at, need] : state.needs) r.target = std::min(r.target, need);
+        r.target = std::max(r.target, there);
+        if (r.target < r.need) bind(Bound::kHysteresis, r.target);
+    }
     const bool zero = o.min == 0 && options.allow_zero && r.need == 0;
     const std::uint32_t least = zero ? 0 : std::max(1U, o.min);
     if (r.target < least) bind(Bound::kMin, least);
@@ -566,6 +581,7 @@ const Decision& Planner::tick(const Observation& observation, TimePoint now) {
     if (i.demand->any()) {
         d.forecasts = i.demand->views(i.horizon_s(), i.options.quantile);
         i.sized = i.demand->sized(i.horizon_s(), i.options.quantile);
+        i.later = i.demand->sized_at(i.horizon_s(), i.options.quantile);
     }
     const bool known = observation.workers_known;
     for (const RoleOptions& role : i.options.roles) {

@@ -127,7 +127,7 @@ TEST(Planner, SeveralAtOnceWhenTheLoadJumps) {
     for (int i = 0; i < 30; ++i) w.tick(20);
     const std::size_t before = w.ready();
     const Decision* first = nullptr;
-    for (int i = 0; i < 3 && first == nullptr; ++i) {
+    for (int i = 0; i < 8 && first == nullptr; ++i) {
         const Decision& d = w.tick(300);
         if (!d.actions.empty()) first = &d;
     }
