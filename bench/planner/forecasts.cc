@@ -10,12 +10,27 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "stator/base/clock.h"
 #include "stator/estimate/forecast/predictor.h"
+
+namespace {
+
+/// VmHWM of /proc/self/status; 0 if it can't be read.
+long peak_kib() {
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);) {
+        if (line.starts_with("VmHWM:")) return std::atol(line.c_str() + 6);
+    }
+    return 0;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
     if (argc < 5) {
@@ -58,6 +73,7 @@ int main(int argc, char** argv) {
         }
         std::cout << out << '\n';
     }
-    fmt::print(stderr, "{:.3f} {:.3f}\n", windows > 0 ? sum_us / windows : 0.0, most_us);
+    fmt::print(stderr, "{:.3f} {:.3f} {}\n", windows > 0 ? sum_us / windows : 0.0, most_us,
+               peak_kib());
     return 0;
 }
