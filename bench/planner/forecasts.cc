@@ -1,7 +1,8 @@
 // What a predictor says of a series, window by window. Reads a value a line from stdin, `-` for a
 // missing one; behind each writes a line with, for every horizon asked for, the mean and the
 // quantiles of stator/estimate/forecast. Nothing is read ahead of what is written. At its end
-// writes to stderr the mean and the largest time of observing and of forecasting, in microseconds.
+// writes to stderr the mean and the largest CPU time of observing and of forecasting, in
+// microseconds.
 //
 //     bench_forecasts PREDICTOR WINDOW_S counts|values HORIZON… < SERIES
 
@@ -9,12 +10,27 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "stator/base/clock.h"
 #include "stator/estimate/forecast/predictor.h"
+
+namespace {
+
+/// VmHWM of /proc/self/status; 0 if it can't be read.
+long peak_kib() {
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);) {
+        if (line.starts_with("VmHWM:")) return std::atol(line.c_str() + 6);
+    }
+    return 0;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
     if (argc < 5) {
@@ -31,14 +47,13 @@ int main(int argc, char** argv) {
     std::vector<int> horizons;
     for (int i = 4; i < argc; ++i) horizons.push_back(std::max(1, std::atoi(argv[i])));
 
-    const auto& clock = stator::Clock::real();
     double sum_us = 0;
     double most_us = 0;
     double windows = 0;
     std::string line;
     std::string out;
     while (std::getline(std::cin, line)) {
-        const auto start = clock.now();
+        const double start = stator::thread_cpu_seconds();
         if (line == "-") {
             (*made)->observe_missing();
         } else {
@@ -46,7 +61,7 @@ int main(int argc, char** argv) {
         }
         std::vector<stator::forecast::Forecast> said;
         for (const int steps : horizons) said.push_back((*made)->forecast(steps));
-        const double us = stator::to_ms(clock.now() - start) * 1000;
+        const double us = 1e6 * (stator::thread_cpu_seconds() - start);
         sum_us += us;
         most_us = std::max(most_us, us);
         windows += 1;
@@ -58,6 +73,7 @@ int main(int argc, char** argv) {
         }
         std::cout << out << '\n';
     }
-    fmt::print(stderr, "{:.3f} {:.3f}\n", windows > 0 ? sum_us / windows : 0.0, most_us);
+    fmt::print(stderr, "{:.3f} {:.3f} {}\n", windows > 0 ? sum_us / windows : 0.0, most_us,
+               peak_kib());
     return 0;
 }

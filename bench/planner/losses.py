@@ -59,12 +59,9 @@ def reference_loss(said, came):
         for share, value, length in ((0.4, isl, actual_isl), (0.4, osl, actual_osl)):
             total += share * abs(math.log1p(n * value) - math.log1p(actual * (length or 0)))
         for value, length in ((isl, actual_isl), (osl, actual_osl)):
-            if length is not None or ZERO_LENGTHS:
-                total += 0.1 * abs(math.log1p(value) - math.log1p(length or 0))
+            if length is not None:
+                total += 0.1 * abs(math.log1p(value) - math.log1p(length))
     return total / len(came)
-
-
-ZERO_LENGTHS = False
 
 
 def wape(said, came):

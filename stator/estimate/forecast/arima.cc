@@ -14,7 +14,7 @@ void Arima::skip() {
 }
 
 void Arima::append(double root) {
-    if (roots_.size() == kHistory) roots_.erase(roots_.begin());
+    if (roots_.size() == history_) roots_.erase(roots_.begin());
     roots_.push_back(root);
     // Often while little is known, later every kRefit windows.
     if (++since_fit_ >= std::min(kRefit, 1 + roots_.size() / 8)) {

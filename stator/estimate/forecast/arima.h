@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <vector>
 
 #include "stator/estimate/forecast/autoregression.h"
@@ -15,6 +17,10 @@ class Arima final : public Model {
     static constexpr std::size_t kHistory = 360;
     static constexpr std::size_t kRefit = 15;
 
+    /// Keeps `history` windows if that is less than kHistory.
+    explicit Arima(std::size_t history = kHistory)
+        : history_(std::clamp<std::size_t>(history, 1, kHistory)) {}
+
     void observe(double value) override;
     void skip() override;
     [[nodiscard]] double point(int steps) const override;
@@ -23,6 +29,7 @@ class Arima final : public Model {
   private:
     void append(double root);
 
+    std::size_t history_;
     std::vector<double> roots_;  ///< the oldest first
     std::vector<double> ahead_;  ///< the next windows' square roots
     Autoregression fitted_;

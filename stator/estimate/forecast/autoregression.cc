@@ -80,7 +80,7 @@ Autoregression fit_autoregression(std::span<const double> series, std::size_t la
     out.variance = squares / n;
     const double parameters = static_cast<double>(out.lags) + (differenced ? 0 : 1);
     const double k = parameters + 1;
-    out.aic =
+    out.aicc =
         n * std::log(out.variance + 1e-12) + 2 * k + 2 * k * (k + 1) / std::max(n - k - 1, 1.0);
     return out;
 }
@@ -90,7 +90,7 @@ Autoregression choose_autoregression(std::span<const double> series) {
     for (const bool differenced : {false, true}) {
         for (std::size_t lags = 0; lags <= kMost; ++lags) {
             const auto one = fit_autoregression(series, lags, differenced);
-            if (one.aic < best.aic) best = one;
+            if (one.aicc < best.aicc) best = one;
         }
     }
     return best;

@@ -16,9 +16,10 @@ struct Autoregression {
     double constant = 0;
     std::array<double, kMostLags> coefficients{};
     double variance = 0;  ///< of the residuals: their mean square
-    /// n·ln(variance) + 2·(lags + 1), n the number of equations: up to what all have in common,
-    /// Akaike's criterion of normal noise.
-    double aic = 0;
+    /// n·ln(variance) + 2k + 2k(k + 1)/(n − k − 1), n the number of equations and k that of the
+    /// parameters, the variance among them: up to what all orders have in common, Akaike's
+    /// criterion of normal noise with the correction for few values (Hurvich and Tsai, 1989).
+    double aicc = 0;
 
     /// What comes after `series`, the oldest first, so many steps on, appended to `out`.
     void continue_series(std::span<const double> series, std::size_t steps,

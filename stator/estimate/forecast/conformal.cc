@@ -9,9 +9,9 @@ void Conformal::learn(const Quantiles& said, double actual) {
         const double want = kQuantiles[q];
         const double below = actual < said[q] ? 1.0 : actual > said[q] ? 0.0 : 0.5;
         const double tail = std::min(want, 1 - want);
-        // Bounded: never beyond half way to certainty, nor past the neighbours for long.
+        // Bounded: never quite to certainty, from where news of it would come late.
         levels_[q] =
-            std::clamp(levels_[q] + rate_ * (want - below), want - 0.75 * tail, want + 0.75 * tail);
+            std::clamp(levels_[q] + rate_ * (want - below), want - 0.95 * tail, want + 0.95 * tail);
     }
     for (std::size_t q = 1; q < said.size(); ++q) levels_[q] = std::max(levels_[q], levels_[q - 1]);
 }

@@ -8,7 +8,7 @@ namespace stator::forecast {
 
 /// The horizons at which forecasts are made, kept and held against what came, in windows. What lies
 /// between is interpolated; beyond the last it stays.
-inline constexpr std::array<int, 12> kHorizons{1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64};
+inline constexpr std::array<int, 10> kHorizons{1, 2, 3, 4, 6, 8, 12, 16, 24, 48};
 
 /// A ring of what was said at one horizon, as long as the horizon, so that its oldest is about the
 /// window that comes next.

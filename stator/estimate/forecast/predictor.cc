@@ -38,7 +38,7 @@ std::unique_ptr<Model> make_model(std::string_view name, const PredictorOptions&
     if (name == "constant") return std::make_unique<Constant>();
     if (name == "ewma") return std::make_unique<Ewma>();
     if (name == "kalman") return std::make_unique<Kalman>();
-    if (name == "arima") return std::make_unique<Arima>();
+    if (name == "arima") return std::make_unique<Arima>(options.history);
     if (name == "seasonal") {
         return std::make_unique<Seasonal>(options.window_s, options.season_s);
     }

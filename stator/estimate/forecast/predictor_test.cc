@@ -85,5 +85,138 @@ TEST(Predictors, WhateverComesForecastsAreFiniteAndInOrder) {
     }
 }
 
+int poisson(std::mt19937_64& random, double mean) {
+    double left = std::exp(-mean);
+    int out = -1;
+    for (double product = 1; product > left; ++out) {
+        product *= static_cast<double>((random() >> 11) + 1) * 0x1p-53;
+    }
+    return out;
+}
+
+TEST(Forecasts, AreLinearBetweenTheirQuantilesAndStayBeyondThem) {
+    Forecast forecast;
+    for (std::size_t q = 0; q < kQuantiles.size(); ++q) forecast.quantiles[q] = double(q);
+    EXPECT_EQ(forecast.at(0.5), 4);
+    EXPECT_DOUBLE_EQ(forecast.at(0.6), 4.4);
+    EXPECT_EQ(forecast.at(0), 0);
+    EXPECT_EQ(forecast.at(1), 10);
+    EXPECT_NEAR(forecast.interval(0.9).low, 1, 1e-9);
+    EXPECT_NEAR(forecast.interval(0.9).high, 7, 1e-9);
+    EXPECT_EQ(forecast.interval(0.99).low, 0);  // nothing can lie below: all the rest lies above
+    EXPECT_EQ(forecast.interval(0.99).high, forecast.at(0.99));
+}
+
+TEST(Predictors, WithoutTrafficForetellNone) {
+    for (const auto name : predictor_names()) {
+        const auto predictor = made(name, {.counts = true});
+        for (int i = 0; i < 200; ++i) predictor->observe(0);
+        EXPECT_EQ(predictor->forecast(12).at(0.5), 0) << name;
+        EXPECT_LE(predictor->forecast(1).at(0.995), 4) << name;
+        predictor->observe(1);
+        predictor->observe(0);
+        predictor->observe(0);
+        EXPECT_LE(predictor->forecast(1).at(0.5), 1) << name;
+    }
+}
+
+TEST(Mix, ForgetsASpike) {
+    std::mt19937_64 random(5);
+    const auto mix = made("mix", {.counts = true});
+    for (int i = 0; i < 100; ++i) mix->observe(poisson(random, 20));
+    mix->observe(2000);
+    EXPECT_LE(mix->forecast(12).at(0.995), 1e6);
+    for (int i = 0; i < 6; ++i) mix->observe(poisson(random, 20));
+    EXPECT_NEAR(mix->forecast(1).at(0.5), 20, 15);
+    for (int i = 0; i < 30; ++i) mix->observe(poisson(random, 20));
+    EXPECT_NEAR(mix->forecast(12).at(0.5), 20, 6);
+}
+
+TEST(Mix, GoesOnThroughMissingWindows) {
+    std::mt19937_64 random(6);
+    const auto mix = made("mix", {.counts = true});
+    for (int i = 0; i < 100; ++i) mix->observe(poisson(random, 50));
+    for (int i = 0; i < 500; ++i) mix->observe_missing();
+    EXPECT_NEAR(mix->forecast(1).at(0.5), 50, 20);
+    mix->observe(50);
+    EXPECT_NEAR(mix->forecast(12).at(0.5), 50, 20);
+}
+
+/// Share of the values in the intervals said `steps` before.
+double covered(Predictor& predictor, const std::vector<double>& values, std::size_t steps) {
+    std::vector<Forecast::Interval> said;
+    int inside = 0;
+    int scored = 0;
+    for (std::size_t t = 0; t < values.size(); ++t) {
+        if (t >= values.size() / 5) {
+            const auto& interval = said[t - steps];
+            ++scored;
+            if (values[t] >= interval.low && values[t] <= interval.high) ++inside;
+        }
+        predictor.observe(values[t]);
+        said.push_back(predictor.forecast(static_cast<int>(steps)).interval(0.9));
+    }
+    return static_cast<double>(inside) / scored;
+}
+
+TEST(Mix, NineOfTenValuesLieInNineOfTenIntervals) {
+    for (const std::size_t steps : {1U, 12U}) {
+        std::mt19937_64 random(11);
+        std::vector<double> still;
+        std::vector<double> bursts;
+        double rate = 50;
+        for (int i = 0; i < 500; ++i) {
+            still.push_back(poisson(random, 30));
+            if (random() % 8 == 0) rate = random() % 2 == 0 ? 0.2 : 60;
+            bursts.push_back(poisson(random, rate));
+        }
+        const auto of_still = made("mix", {.counts = true});
+        EXPECT_NEAR(covered(*of_still, still, steps), 0.9, 0.05) << steps;
+        if (steps > 1) continue;  // bursts as long as the horizon: nobody knows
+        const auto of_bursts = made("mix", {.counts = true});
+        EXPECT_NEAR(covered(*of_bursts, bursts, steps), 0.9, 0.05);
+    }
+}
+
+/// Mean |Δ ln| of the medians of the next window, over the second half.
+double lost(std::string_view name, const std::vector<double>& values) {
+    const auto predictor = made(name, {.window_s = 600});
+    double sum = 0;
+    int scored = 0;
+    for (std::size_t t = 0; t < values.size(); ++t) {
+        if (t >= values.size() / 2) {
+            sum += std::abs(std::log(values[t] + 1) - std::log(predictor->forecast(1).at(0.5) + 1));
+            ++scored;
+        }
+        predictor->observe(values[t]);
+    }
+    return sum / scored;
+}
+
+TEST(Mix, IsNearTheBestWhicheverThatIs) {
+    std::mt19937_64 random(13);
+    std::vector<double> walk;
+    std::vector<double> noise;
+    std::vector<double> days;
+    std::vector<double> alternating;
+    double level = 1000;
+    for (int i = 0; i < 432; ++i) {
+        level = std::max(100.0, level + poisson(random, 25) * 4 - 100);
+        walk.push_back(level);
+        noise.push_back(poisson(random, 40));
+        const bool at_work = i % 144 > 50 && i % 144 < 100;
+        days.push_back(poisson(random, at_work ? 80 : 15));
+        alternating.push_back(poisson(random, i % 3 == 0 ? 60 : 20));
+    }
+    for (const auto& series : {walk, noise, days, alternating}) {
+        double best = 1e9;
+        for (const auto name : {"constant", "ewma", "arima", "seasonal"}) {
+            best = std::min(best, lost(name, series));
+        }
+        EXPECT_LE(lost("mix", series), 1.06 * best);
+    }
+    EXPECT_LE(lost("mix", alternating), 0.7 * lost("ewma", alternating));
+}
+
 }  // namespace
 }  // namespace stator::forecast

@@ -17,7 +17,7 @@ using Quantiles = std::array<double, kQuantiles.size()>;
 /// Younger and nearer ones count more. Bounded: the last kKept.
 class Residuals {
   public:
-    static constexpr std::size_t kKept = 160;
+    static constexpr std::size_t kKept = 128;
 
     /// `counts`: at least Poisson noise is expected until errors tell more.
     explicit Residuals(bool counts) : counts_(counts) {}

@@ -24,7 +24,7 @@ Seasonal::Seasonal(double window_s, double season_s) {
 
 double Seasonal::profile(std::size_t window) const {
     // Linear between the middles of bins.
-    const double at = static_cast<double>(window % season_) * static_cast<double>(bins_) /
+    const double at = (static_cast<double>(window % season_) + 0.5) * static_cast<double>(bins_) /
                       static_cast<double>(season_);
     const auto here = std::min(static_cast<std::size_t>(at), bins_ - 1);
     const double off = at - static_cast<double>(here) - 0.5;
