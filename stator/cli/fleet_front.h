@@ -31,6 +31,7 @@ namespace stator::cli {
 
 /// How a fleet is found and spoken to: `sources` and those of the settings; where neither names
 /// one, the user's run-time folder. `role` begins this process's name in the workers' logs.
+[[nodiscard]] kube::AccessOptions kube_access_of(const config::KubeSettings& settings);
 [[nodiscard]] Result<fleet::FleetOptions> fleet_options_of(
     const config::Settings& settings, std::vector<std::string> sources,
     const std::shared_ptr<LinkSecurity>& security, std::string_view role);

@@ -113,7 +113,7 @@ Result<std::shared_ptr<ReplicaFront>> ReplicaFront::start(const config::Settings
             [weak = made->weak_from_this(), i](std::vector<discovery::Candidate> candidates) {
                 if (const auto self = weak.lock()) self->on_candidates(i, std::move(candidates));
             },
-            discovery::FileKind::kFrontend);
+            {.of = discovery::FileKind::kFrontend, .kube = kube_access_of(settings.kube)});
         if (!source) {
             made->stop();
             return tl::unexpected(source.error());

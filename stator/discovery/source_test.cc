@@ -256,7 +256,7 @@ TEST_F(Sources, ADnsNameIsAskedAgainAndAFailureKeepsTheLastSet) {
             EXPECT_EQ(host, "workers.test");
             loop_.post([&, done] { done(answers[std::min(asked++, answers.size() - 1)]); });
         },
-        loop_, told_.changed());
+        loop_, whole_sets(told_.changed()));
     source_ = source;
     on_loop([&] { source->start(); });
     ASSERT_TRUE(told_.wait({at("10.0.0.3:7")}));
@@ -291,8 +291,8 @@ TEST_F(Sources, MoreCandidatesThanAreTakenAreLeftOut) {
         addresses.push_back(*net::parse_socket_address("h" + std::to_string(i) + ":1"));
     }
     std::size_t taken = 0;
-    const auto source = make_static_source(
-        "many", addresses, loop_, [&](const std::vector<Candidate>& set) { taken = set.size(); });
+    const auto source = make_static_source("many", addresses, loop_,
+                                           [&](const Difference& all) { taken = all.put.size(); });
     on_loop([&] { source->start(); });
     EXPECT_EQ(taken, kMaxCandidates);
 }
