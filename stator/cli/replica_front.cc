@@ -11,6 +11,7 @@
 
 #include "stator/base/log.h"
 #include "stator/cli/curve_keys.h"
+#include "stator/cli/fleet_front.h"
 #include "stator/cli/worker_processes.h"
 #include "stator/net/socket_address.h"
 

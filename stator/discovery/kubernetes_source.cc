@@ -74,12 +74,11 @@ class KubernetesSource final : public SourceBase {
             selection_.in_namespace == "." ? access_.own_namespace : selection_.in_namespace);
         options.label_selector = selection_.selector;
         options.random_seed = std::random_device{}();
-        watcher_ = std::make_shared<kube::Watcher>(
-            client_, std::move(options), set_, [weak = weak_from_this()] {
-                if (const auto self = weak.lock()) {
-                    std::static_pointer_cast<KubernetesSource>(self)->turn();
-                }
-            });
+        watcher_ = kube::make_watcher(client_, std::move(options), set_, [weak = weak_from_this()] {
+            if (const auto self = weak.lock()) {
+                std::static_pointer_cast<KubernetesSource>(self)->turn();
+            }
+        });
         watcher_->start();
     }
 

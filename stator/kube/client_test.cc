@@ -1,5 +1,6 @@
 #include "stator/kube/client.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -9,6 +10,7 @@
 #include <fstream>
 #include <future>
 #include <map>
+#include <mutex>
 #include <set>
 
 #include "stator/kube/elector.h"
@@ -28,6 +30,8 @@ using net::ScriptedConnection;
 using net::ScriptedServer;
 using testing::ElementsAre;
 using testing::HasSubstr;
+
+const Request kAsk{"GET", "/x", "", ""};
 
 void write(const std::string& path, const std::string& text) { std::ofstream(path) << text; }
 
@@ -194,7 +198,7 @@ TEST_F(Clients, ABusyServerIsAskedOnceMore) {
 TEST_F(Clients, NobodyThereIsAnError) {
     const net::RefusingPort port;
     connect(port.url());
-    const auto answer = call({});
+    const auto answer = call(kAsk);
     ASSERT_FALSE(answer);
     EXPECT_EQ(answer.error().code, ErrorCode::kUnavailable);
 }
@@ -229,7 +233,7 @@ TEST_F(Clients, AWatchFollowsAServerThatCutsAndGoes) {
             for (const char byte : line) {
                 if (!c.send("1\r\n" + std::string(1, byte) + "\r\n")) return;
             }
-            if (n == 1) return c.reset();
+            if (n == 1) return;  // within an answer
             c.await_end();
             return;
         }
@@ -243,7 +247,7 @@ TEST_F(Clients, AWatchFollowsAServerThatCutsAndGoes) {
         ReflectorOptions options;
         options.collection = "/things";
         options.backoff_min = 5ms;
-        watcher = std::make_shared<Watcher>(client_, options, names, [&] {
+        watcher = make_watcher(client_, options, names, [&] {
             if (names.names.size() == 3 && !std::exchange(told, true)) done.set_value();
         });
         watcher->start();
@@ -255,6 +259,123 @@ TEST_F(Clients, AWatchFollowsAServerThatCutsAndGoes) {
         watcher->stop();
         watcher.reset();
     });
+}
+
+TEST_F(Clients, AHalfOpenWatchIsBegunAgainWhereItStood) {
+    std::atomic<int> watches = 0;
+    std::string second;
+    ScriptedServer server([&](ScriptedConnection& c) {
+        while (true) {
+            const std::string request = c.read_request();
+            if (request.empty()) return;
+            if (!request.contains("watch=1")) {
+                c.answer(R"({"metadata":{"resourceVersion":"1"},"items":[]})");
+                continue;
+            }
+            c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            const std::string line =
+                ++watches == 1
+                    ? R"({"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9"}}})"
+                    : R"({"type":"ADDED","object":{"metadata":{"name":"a","resourceVersion":"10"}}})";
+            if (watches == 2) second = request;
+            c.send(fmt::format("{:x}\r\n{}\n\r\n", line.size() + 1, line));
+            c.await_end();  // and nothing ever again
+            return;
+        }
+    });
+    connect(server.url());
+    Names names;
+    std::promise<void> done;
+    bool told = false;
+    std::shared_ptr<Watcher> watcher;
+    on_loop(loop_, [&] {
+        ReflectorOptions options;
+        options.collection = "/things";
+        options.watch_silence = 100ms;
+        watcher = make_watcher(client_, options, names, [&] {
+            if (!names.names.empty() && !std::exchange(told, true)) done.set_value();
+        });
+        watcher->start();
+    });
+    EXPECT_EQ(done.get_future().wait_for(net::kPatience), std::future_status::ready);
+    on_loop(loop_, [&] {
+        EXPECT_EQ(watcher->reflector().counts().lists, 1U);
+        EXPECT_EQ(watcher->reflector().trouble(), "");
+        EXPECT_THAT(second, HasSubstr("resourceVersion=9"));
+        watcher->stop();
+        watcher.reset();
+    });
+}
+
+TEST_F(Clients, OneOfTwoLeads) {
+    // A Lease kept by the script: the second election's reads find the first's.
+    std::mutex mutex;
+    std::string held;
+    int version = 0;
+    ScriptedServer server([&](ScriptedConnection& c) {
+        while (true) {
+            const std::string request = c.read_request();
+            if (request.empty()) return;
+            const std::scoped_lock lock(mutex);
+            if (request.starts_with("GET") && held.empty()) {
+                c.answer("{}", "404 Not Found");
+                continue;
+            }
+            if (!request.starts_with("GET")) {
+                EXPECT_THAT(request, HasSubstr("Content-Type: application/json\r\n"));
+                std::string body = request.substr(request.find("\r\n\r\n") + 4);
+                const std::string mine = fmt::format(R"("resourceVersion":"{}")", version);
+                if (!held.empty() && !body.contains(mine)) {
+                    c.answer("{}", "409 Conflict");
+                    continue;
+                }
+                const std::string next = fmt::format(R"("resourceVersion":"{}")", ++version);
+                if (const auto at = body.find(mine); at != std::string::npos) {
+                    body.replace(at, mine.size(), next);
+                } else {
+                    body.insert(body.find("\"name\""), next + ",");
+                }
+                held = body;
+            }
+            c.answer(held);
+        }
+    });
+    connect(server.url());
+    std::promise<void> first;
+    std::promise<void> second;
+    std::vector<std::shared_ptr<Elector>> both;
+    std::vector<std::string> told;
+    on_loop(loop_, [&] {
+        for (const std::string self : {"a", "b"}) {
+            ElectionOptions options;
+            options.in_namespace = "n";
+            options.lease = "l";
+            options.self = self;
+            options.retry_every = 20ms;
+            both.push_back(make_elector(client_, options, [&, self](bool leading) {
+                told.push_back(self + (leading ? " leads" : " does not"));
+                (told.size() == 1 ? first : second).set_value();
+            }));
+        }
+        both[0]->start();
+    });
+    ASSERT_EQ(first.get_future().wait_for(net::kPatience), std::future_status::ready);
+    on_loop(loop_, [&] { both[1]->start(); });
+    std::promise<void> gone;
+    on_loop(loop_, [&] {
+        EXPECT_FALSE(both[1]->leading());
+        both[0]->stop([&] { gone.set_value(); });
+    });
+    ASSERT_EQ(gone.get_future().wait_for(net::kPatience), std::future_status::ready);
+    ASSERT_EQ(second.get_future().wait_for(net::kPatience), std::future_status::ready);
+    std::promise<void> over;
+    on_loop(loop_, [&] {
+        EXPECT_THAT(told, ElementsAre("a leads", "b leads"));
+        EXPECT_EQ(both[1]->holder(), "b");
+        both[1]->stop([&] { over.set_value(); });
+    });
+    ASSERT_EQ(over.get_future().wait_for(net::kPatience), std::future_status::ready);
+    on_loop(loop_, [&] { both.clear(); });
 }
 
 class TlsClients : public Clients {
@@ -295,12 +416,12 @@ TEST_F(TlsClients, AServerOfAnotherAuthorityIsNotSpokenToUntilTheFileHasItsAutho
     const std::string ca = folder_.file("ca.pem");
     std::filesystem::copy_file(wrong.file(), ca);
     connect("https://127.0.0.1:" + std::to_string(listener->address().port), ca);
-    const auto refused = call({});
+    const auto refused = call(kAsk);
     ASSERT_FALSE(refused);
     EXPECT_THAT(refused.error().message, HasSubstr("certificate"));
     std::filesystem::copy_file(right.file(), ca, std::filesystem::copy_options::overwrite_existing);
-    EXPECT_FALSE(call({})) << "this is when it is seen that the file is another one";
-    const auto answer = call({});
+    EXPECT_FALSE(call(kAsk)) << "this is when it is seen that the file is another one";
+    const auto answer = call(kAsk);
     ASSERT_TRUE(answer) << answer.error().message;
     EXPECT_EQ(answer->status, 200);
     on_loop(loop_, [&] { client_->stop(); });

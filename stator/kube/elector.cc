@@ -1,6 +1,7 @@
 #include "stator/kube/elector.h"
 
 #include <algorithm>
+#include <boost/asio/steady_timer.hpp>
 #include <utility>
 
 #include "stator/base/log.h"
@@ -9,20 +10,39 @@
 namespace stator::kube {
 namespace {
 constexpr std::chrono::milliseconds kLook{200};  // how late the end of leading may be told
-}
 
-Elector::Elector(std::shared_ptr<Client> client, ElectionOptions options,
-                 std::function<void(bool leading)> changed)
-    : client_(std::move(client)),
-      election_(std::move(options)),
-      changed_(std::move(changed)),
-      timer_(runtime::asio_context(client_->loop())) {}
+class LoopElector final : public Elector, public std::enable_shared_from_this<LoopElector> {
+  public:
+    LoopElector(std::shared_ptr<Client> client, ElectionOptions options,
+                std::function<void(bool leading)> changed)
+        : client_(std::move(client)),
+          lease_(options.lease),
+          election_(std::move(options)),
+          changed_(std::move(changed)),
+          timer_(runtime::asio_context(client_->loop())) {}
 
-bool Elector::leading() const { return !stopped_ && election_.leading(client_->clock().now()); }
+    void start() override { step(); }
+    void stop(std::function<void()> done) override;
+    [[nodiscard]] bool leading() const override {
+        return !stopped_ && election_.leading(client_->clock().now());
+    }
+    [[nodiscard]] const std::string& holder() const override { return election_.holder(); }
 
-void Elector::start() { step(); }
+  private:
+    void step();
+    void tell();
+    void send(Election::Call call, std::function<void(Result<Answer>)> done);
 
-void Elector::send(Election::Call call, std::function<void(Result<Answer>)> done) {
+    const std::shared_ptr<Client> client_;
+    const std::string lease_;
+    Election election_;
+    std::function<void(bool)> changed_;
+    boost::asio::steady_timer timer_;
+    bool told_ = false;
+    bool stopped_ = false;
+};
+
+void LoopElector::send(Election::Call call, std::function<void(Result<Answer>)> done) {
     Request request;
     request.method = std::move(call.method);
     request.path = std::move(call.path);
@@ -31,7 +51,7 @@ void Elector::send(Election::Call call, std::function<void(Result<Answer>)> done
     client_->call(std::move(request), std::move(done));
 }
 
-void Elector::step() {
+void LoopElector::step() {
     if (stopped_) return;
     const TimePoint now = client_->clock().now();
     if (auto call = election_.take_call(now, client_->clock().unix_seconds())) {
@@ -58,18 +78,19 @@ void Elector::step() {
     });
 }
 
-void Elector::tell() {
+void LoopElector::tell() {
     const bool now = leading();
     if (std::exchange(told_, now) == now) return;
     if (now) {
-        log_info("This process leads.", {{"lease", election_.holder()}});
+        log_info("This process leads.", {{"lease", lease_}, {"as", election_.holder()}});
     } else {
-        log_warn("This process does not lead any more.", {{"holder", election_.holder()}});
+        log_warn("This process does not lead any more.",
+                 {{"lease", lease_}, {"holder", election_.holder()}});
     }
     changed_(now);
 }
 
-void Elector::stop(std::function<void()> done) {
+void LoopElector::stop(std::function<void()> done) {
     if (std::exchange(stopped_, true)) {
         done();
         return;
@@ -81,6 +102,13 @@ void Elector::stop(std::function<void()> done) {
         return;
     }
     send(*std::move(call), [done = std::move(done)](const Result<Answer>&) { done(); });
+}
+
+}  // namespace
+
+std::shared_ptr<Elector> make_elector(std::shared_ptr<Client> client, ElectionOptions options,
+                                      std::function<void(bool leading)> changed) {
+    return std::make_shared<LoopElector>(std::move(client), std::move(options), std::move(changed));
 }
 
 }  // namespace stator::kube

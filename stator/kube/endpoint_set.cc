@@ -32,7 +32,7 @@ bool is_host_name(std::string_view text) {
 
 bool is_address(std::string_view text, Family family) {
     if (family == Family::kName) return is_host_name(text);
-    if (text.empty() || text.size() > INET6_ADDRSTRLEN) return false;
+    if (text.empty() || text.size() > INET6_ADDRSTRLEN || text.contains('\0')) return false;
     std::array<char, INET6_ADDRSTRLEN + 1> ended{};
     std::ranges::copy(text, ended.begin());
     std::array<unsigned char, sizeof(in6_addr)> bytes{};

@@ -1,6 +1,7 @@
 #include "stator/kube/watcher.h"
 
 #include <algorithm>
+#include <boost/asio/steady_timer.hpp>
 #include <string>
 #include <utility>
 
@@ -8,11 +9,40 @@
 #include "stator/runtime/asio.h"
 
 namespace stator::kube {
+namespace {
+
+class LoopWatcher final : public Watcher, public std::enable_shared_from_this<LoopWatcher> {
+  public:
+    LoopWatcher(std::shared_ptr<Client> client, ReflectorOptions options, ObjectSink& sink,
+                std::function<void()> turn)
+        : client_(std::move(client)),
+          reflector_(std::move(options), sink),
+          turn_(std::move(turn)),
+          timer_(runtime::asio_context(client_->loop())) {}
+
+    void start() override { step(); }
+    void stop() override;
+    [[nodiscard]] const Reflector& reflector() const override { return reflector_; }
+
+  private:
+    class Call;
+    void step();
+    void turn_later();
+
+    const std::shared_ptr<Client> client_;
+    Reflector reflector_;
+    std::function<void()> turn_;
+    boost::asio::steady_timer timer_;
+    std::shared_ptr<net::HttpCall> call_;
+    std::shared_ptr<Call> handler_;  ///< of the present call
+    bool stopped_ = false;
+    bool turn_asked_ = false;
+};
 
 /// Hands on what comes, as long as it is the watcher's present call.
-class Watcher::Call final : public net::HttpCallHandler {
+class LoopWatcher::Call final : public net::HttpCallHandler {
   public:
-    explicit Call(const std::shared_ptr<Watcher>& watcher) : watcher_(watcher) {}
+    explicit Call(const std::shared_ptr<LoopWatcher>& watcher) : watcher_(watcher) {}
 
     void on_head(const net::HttpResponseHead& head) override {
         if (const auto w = present()) {
@@ -40,30 +70,21 @@ class Watcher::Call final : public net::HttpCallHandler {
     }
 
   private:
-    [[nodiscard]] std::shared_ptr<Watcher> present() const {
+    [[nodiscard]] std::shared_ptr<LoopWatcher> present() const {
         auto w = watcher_.lock();
         return w && !w->stopped_ && w->handler_.get() == this ? w : nullptr;
     }
-    const std::weak_ptr<Watcher> watcher_;
+    const std::weak_ptr<LoopWatcher> watcher_;
 };
 
-Watcher::Watcher(std::shared_ptr<Client> client, ReflectorOptions options, ObjectSink& sink,
-                 std::function<void()> turn)
-    : client_(std::move(client)),
-      reflector_(std::move(options), sink),
-      turn_(std::move(turn)),
-      timer_(runtime::asio_context(client_->loop())) {}
-
-void Watcher::start() { step(); }
-
-void Watcher::stop() {
+void LoopWatcher::stop() {
     if (std::exchange(stopped_, true)) return;
     timer_.cancel();
     handler_.reset();
     if (const auto call = std::exchange(call_, nullptr)) call->cancel();
 }
 
-void Watcher::step() {
+void LoopWatcher::step() {
     if (stopped_) return;
     const TimePoint now = client_->clock().now();
     if (reflector_.take_drop()) {
@@ -91,7 +112,7 @@ void Watcher::step() {
     turn_later();
 }
 
-void Watcher::turn_later() {
+void LoopWatcher::turn_later() {
     if (std::exchange(turn_asked_, true)) return;
     client_->loop().at_turn_end([weak = weak_from_this()] {
         const auto self = weak.lock();
@@ -99,6 +120,14 @@ void Watcher::turn_later() {
         self->turn_asked_ = false;
         if (!self->stopped_) self->turn_();
     });
+}
+
+}  // namespace
+
+std::shared_ptr<Watcher> make_watcher(std::shared_ptr<Client> client, ReflectorOptions options,
+                                      ObjectSink& sink, std::function<void()> turn) {
+    return std::make_shared<LoopWatcher>(std::move(client), std::move(options), sink,
+                                         std::move(turn));
 }
 
 }  // namespace stator::kube

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <boost/asio/steady_timer.hpp>
 #include <functional>
 #include <memory>
 
@@ -9,30 +8,20 @@
 
 namespace stator::kube {
 
-/// Carries out what a Reflector wants: its calls, its timers. On the client's loop. Told to `sink`
-/// as they come; `turn` after each turn in which something may have changed, trouble included.
-class Watcher : public std::enable_shared_from_this<Watcher> {
+/// Carries out what a Reflector wants: its calls, its timers. On the client's loop.
+class Watcher {
   public:
-    Watcher(std::shared_ptr<Client> client, ReflectorOptions options, ObjectSink& sink,
-            std::function<void()> turn);
-    void start();
+    virtual ~Watcher() = default;
+    virtual void start() = 0;
     /// Afterwards neither `sink` nor `turn` is called any more.
-    void stop();
-    [[nodiscard]] const Reflector& reflector() const { return reflector_; }
-
-  private:
-    class Call;
-    void step();
-    void turn_later();
-
-    const std::shared_ptr<Client> client_;
-    Reflector reflector_;
-    std::function<void()> turn_;
-    boost::asio::steady_timer timer_;
-    std::shared_ptr<net::HttpCall> call_;
-    std::shared_ptr<Call> handler_;  ///< of the present call
-    bool stopped_ = false;
-    bool turn_asked_ = false;
+    virtual void stop() = 0;
+    [[nodiscard]] virtual const Reflector& reflector() const = 0;
 };
+
+/// Tells `sink` as things come, and `turn` after each turn of the loop in which something may have
+/// changed, trouble included. `sink` must live until stop().
+[[nodiscard]] std::shared_ptr<Watcher> make_watcher(std::shared_ptr<Client> client,
+                                                    ReflectorOptions options, ObjectSink& sink,
+                                                    std::function<void()> turn);
 
 }  // namespace stator::kube

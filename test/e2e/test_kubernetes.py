@@ -2,10 +2,14 @@
 goes wrong in every way there is; no request may fail for it."""
 
 import concurrent.futures
+import json
+import os
+import pathlib
 import subprocess
 import threading
 
 import pytest
+import stator_process
 from answers import stream_completion
 from conftest import read_metrics, wait_until
 from fake_kube_api import FakeKubeApi
@@ -286,16 +290,12 @@ def test_ipv6_endpoints_and_a_label_selector(fleet, api):
     ],
 )
 def test_sources_that_are_none_are_refused_at_start(fleet, source, said):
-    import stator_process
-
     with pytest.raises(stator_process.StartError) as refused:
         fleet.frontend(discover=source)
     assert said in str(refused.value)
 
 
 def test_the_pods_own_account_is_used_and_its_absence_said(fleet):
-    import stator_process
-
     with pytest.raises(stator_process.StartError) as refused:
         fleet.frontend(discover=SOURCE)
     assert "--kube-api" in str(refused.value)
@@ -311,3 +311,36 @@ def test_its_memory_stays_bounded_while_slices_churn(fleet, api):
     api.delete_slice("workers-w1")
     wait_until(lambda: not frontend.states(), "all events have been read")
     assert read_metrics(frontend) is not None
+
+
+def check_client(url, token, namespace):
+    script = pathlib.Path(__file__).parents[1] / "support" / "kube_client_check.mjs"
+    done = subprocess.run(
+        ["node", script, url, token, namespace],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(
+    not os.environ.get("STATOR_KUBERNETES_CLIENT"),
+    reason="needs npm's Kubernetes client: ./dev test sets STATOR_KUBERNETES_CLIENT where npm is "
+    "installed",
+)
+def test_the_scripted_server_is_what_an_independent_client_expects():
+    with FakeKubeApi(tokens=["t"]) as server:
+        for i in range(5):
+            server.put_slice(f"s{i}", [("10.0.0.1", 7000, READY)])
+        seen = check_client(server.url, "t", "default")
+    assert seen["names"] == [f"s{i}" for i in range(5)]
+    assert seen["events"] == [
+        ["ADDED", "made-here", True],
+        ["MODIFIED", "made-here", False],
+        ["DELETED", "made-here", False],
+    ]
+    assert (seen["conflict"], seen["twice"], seen["missing"]) == (409, 409, 404)
+    assert seen["lease"] == "node"
