@@ -148,12 +148,14 @@ Result<KubernetesSelection> parse_kubernetes(std::string_view text) {
         !std::ranges::all_of(selector, [](char c) { return c >= ' ' && c < 0x7f; })) {
         return wrong("it has no Service's name or label selector behind the '/'");
     }
-    if (selector.find_first_of("=!,() ") == std::string_view::npos) {
+    if (selector.find_first_of("=!,&() ") == std::string_view::npos) {
         if (!is_dns_label(selector, 63))
             return wrong("what it has behind the '/' is no Service's name");
         out.selector = fmt::format("kubernetes.io/service-name={}", selector);
     } else {
         out.selector = selector;
+        // On a command line a comma ends one source and begins the next.
+        std::ranges::replace(out.selector, '&', ',');
     }
     return out;
 }

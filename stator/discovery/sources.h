@@ -71,7 +71,8 @@ struct KubernetesSelection {
     std::string selector;      ///< of labels of EndpointSlices
     kube::PortChoice port;
 };
-/// What follows "kubernetes:"; the message of a failure says what is wrong with it.
+/// What follows "kubernetes:" ('&' in a selector is a comma); the message of a failure says what is
+/// wrong with it.
 [[nodiscard]] Result<KubernetesSelection> parse_kubernetes(std::string_view text);
 [[nodiscard]] std::shared_ptr<SourceBase> make_kubernetes_source(std::string name,
                                                                  KubernetesSelection selection,

@@ -89,6 +89,7 @@ TEST(Token, IsReadAgainEachMinuteAndWhenItIsRefused) {
 TEST(Statuses, AreReadWhateverTheyAre) {
     EXPECT_EQ(describe(read_status("", 502)), "the API server answered 502");
     EXPECT_EQ(describe(read_status("<html>\n", 502)), "the API server answered 502: <html> ");
+    EXPECT_EQ(describe(read_status("\xff\xfe\x01", 500)), "the API server answered 500: ?? ");
     const auto s = read_status(
         R"({"code":429,"reason":"TooMany","message":"m","details":{"retryAfterSeconds":5}})", 500);
     EXPECT_EQ(describe(s), "the API server answered 429 (TooMany): m");

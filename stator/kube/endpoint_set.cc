@@ -8,6 +8,8 @@
 #include <tuple>
 #include <utility>
 
+#include "stator/kube/status.h"
+
 namespace stator::kube {
 namespace {
 
@@ -59,7 +61,7 @@ std::uint16_t EndpointSet::port_of(codec::JsonView slice) {
         any = port_number(port);
         const std::string_view name = string_of(port.find("name"));
         if (name == wanted) by_name = any;
-        if (i < 8) names += fmt::format("{}'{}'", i == 0 ? "" : ", ", name.substr(0, 63));
+        if (i < 8) names += fmt::format("{}'{}'", i == 0 ? "" : ", ", plain(name, 63));
         return by_name == 0;
     });
     if (by_name != 0) return by_name;
@@ -67,7 +69,7 @@ std::uint16_t EndpointSet::port_of(codec::JsonView slice) {
     ++counts_.bad_slices;
     complaint_ = fmt::format(
         "the EndpointSlice '{}' has no port named '{}' (it has: {}); say which with ?port=",
-        string_of(slice.find("metadata").find("name")).substr(0, 253), wanted,
+        plain(string_of(slice.find("metadata").find("name")), 253), wanted,
         names.empty() ? "none" : names);
     return 0;
 }

@@ -12,15 +12,17 @@ constexpr std::int64_t kMostSeconds = 600;
 
 std::string_view string_of(codec::JsonView v) { return v.as_string().value_or(""); }
 
-/// For a log: no control characters, not too long.
+}  // namespace
+
 std::string plain(std::string_view text, std::size_t most) {
     std::string out(text.substr(0, most));
-    std::ranges::replace_if(
-        out, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
+    for (char& c : out) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte < 0x20 || byte == 0x7f) c = ' ';
+        if (byte >= 0x80) c = '?';
+    }
     return out;
 }
-
-}  // namespace
 
 Status read_status(codec::JsonView object, int http_status) {
     Status s;

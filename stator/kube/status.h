@@ -32,6 +32,10 @@ struct Status {
 /// "the API server answered 403 (Forbidden): endpointslices is forbidden"
 [[nodiscard]] std::string describe(const Status& status);
 
+/// What somebody else has written, for logs and /health: at most so many bytes, ASCII alone, no
+/// control characters.
+[[nodiscard]] std::string plain(std::string_view text, std::size_t most);
+
 /// "%20" and so on: what may stand in a query's value.
 [[nodiscard]] std::string query_escape(std::string_view text);
 

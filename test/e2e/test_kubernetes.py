@@ -11,7 +11,7 @@ import threading
 import pytest
 import stator_process
 from answers import stream_completion
-from conftest import read_metrics, wait_until
+from conftest import wait_until
 from fake_kube_api import FakeKubeApi
 
 SOURCE = "kubernetes:default/workers"
@@ -200,20 +200,19 @@ def test_without_the_api_server_the_last_fleet_serves_and_says_so(fleet, api):
 
 def test_an_expired_token_is_replaced_by_the_one_in_the_file(fleet, tmp_path):
     token = tmp_path / "token"
-    token.write_text("first\n")
-    with FakeKubeApi(tokens=["first"]) as api:
+    token.write_text("token-one\n")
+    with FakeKubeApi(tokens=["token-one"]) as api:
         one, two = workers_of(fleet, "w1", "w2")
         put(api, one)
         frontend = frontend_of(fleet, api, kube_token_file=token).wait_workers("w1")
-        api.tokens = {"second"}
+        api.tokens = {"token-two"}
         api.cut()
         wait_until(lambda: "401" in str(frontend.health()), "the refusal is seen")
-        token.write_text("second\n")
+        token.write_text("token-two\n")
         put(api, two)
         frontend.wait_workers("w1", "w2")
         wait_until(lambda: frontend.health()["status"] == "ready", "all is well again")
-    assert "first" not in frontend.log().replace("the first", "")
-    assert "second" not in frontend.log()
+    assert "token-" not in frontend.log()
 
 
 def certificate(folder, name):
@@ -274,7 +273,7 @@ def test_ipv6_endpoints_and_a_label_selector(fleet, api):
     put(api, one, service="a")
     put(api, other, service="b")
     frontend = frontend_of(
-        fleet, api, source="kubernetes:default/kubernetes.io/service-name in (a, c)"
+        fleet, api, source="kubernetes:default/kubernetes.io/service-name in (a & c)&!absent"
     )
     frontend.wait_workers("w1")
 
@@ -306,11 +305,12 @@ def test_its_memory_stays_bounded_while_slices_churn(fleet, api):
     put(api, one)
     frontend = frontend_of(fleet, api).wait_workers("w1")
     endpoints = [(f"10.1.0.{i}", 7000, UNREADY) for i in range(100)]
-    for _ in range(300):
+    before = stator_process.resident_mib(frontend.pid)
+    for _ in range(500):
         api.put_slice("churning", endpoints)
     api.delete_slice("workers-w1")
     wait_until(lambda: not frontend.states(), "all events have been read")
-    assert read_metrics(frontend) is not None
+    assert stator_process.resident_mib(frontend.pid) < before + 64
 
 
 def check_client(url, token, namespace):
