@@ -20,6 +20,7 @@ constexpr std::string_view kTopic = "demand";
 }  // namespace
 
 Result<std::shared_ptr<DemandWatch>> DemandWatch::start(const std::vector<std::string>& sources,
+                                                        const kube::AccessOptions& kube,
                                                         events::SubscriberHostOptions options,
                                                         runtime::Loop& loop,
                                                         control::DemandFeed& feed) {
@@ -34,7 +35,7 @@ Result<std::shared_ptr<DemandWatch>> DemandWatch::start(const std::vector<std::s
             [weak = made->weak_from_this(), i](std::vector<discovery::Candidate> candidates) {
                 if (const auto self = weak.lock()) self->on_candidates(i, std::move(candidates));
             },
-            discovery::FileKind::kFrontend);
+            {.of = discovery::FileKind::kFrontend, .kube = kube});
         if (!source) {
             made->stop();
             return tl::unexpected(source.error());

@@ -21,8 +21,8 @@ class DemandWatch : public std::enable_shared_from_this<DemandWatch> {
     /// `feed` must outlive stop(). `own_key`: this process's public CURVE key, for publishers that
     /// no file tells the key of.
     [[nodiscard]] static Result<std::shared_ptr<DemandWatch>> start(
-        const std::vector<std::string>& sources, events::SubscriberHostOptions options,
-        runtime::Loop& loop, control::DemandFeed& feed);
+        const std::vector<std::string>& sources, const kube::AccessOptions& kube,
+        events::SubscriberHostOptions options, runtime::Loop& loop, control::DemandFeed& feed);
     /// Not on the loop, which must still run.
     void stop();
 

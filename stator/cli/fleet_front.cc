@@ -284,6 +284,10 @@ Result<void> check_fleet_settings(const config::FleetSettings& settings) {
     return {};
 }
 
+kube::AccessOptions kube_access_of(const config::KubeSettings& settings) {
+    return {.api = settings.api, .token_file = settings.token_file, .ca_file = settings.ca_file};
+}
+
 Result<fleet::FleetOptions> fleet_options_of(const config::Settings& settings,
                                              std::vector<std::string> sources,
                                              const std::shared_ptr<LinkSecurity>& security,
@@ -297,6 +301,7 @@ Result<fleet::FleetOptions> fleet_options_of(const config::Settings& settings,
         if (!folder) return tl::unexpected(folder.error());
         o.sources.push_back("dir:" + *folder);
     }
+    o.kube = kube_access_of(settings.kube);
     o.link.name = fmt::format("{}-{}", role, ::getpid());
     o.link.incarnation = protocol::Incarnation(random_number());
     o.link.silent_after = settings.link.silent_after;
@@ -372,7 +377,13 @@ Result<std::unique_ptr<FleetFront>> FleetFront::start(
             frontend::append_fleet_json(w, *fleet.view(), models->routers());
         },
         [&fleet = *made->fleet_, models = made->models_.get()] {
-            std::vector<std::string> concerns = frontend::pools_without_answer(*fleet.view());
+            const auto view = fleet.view();
+            std::vector<std::string> concerns = frontend::pools_without_answer(*view);
+            for (const auto& [source, reason] : view->failing_sources) {
+                if (!source.starts_with("kubernetes:")) continue;
+                concerns.push_back(fmt::format(
+                    "The workers known last are used as they were: {} fails: {}", source, reason));
+            }
             for (const auto& served : models->routers()) {
                 for (std::string& concern : served.router->concerns()) {
                     concerns.push_back(std::move(concern));

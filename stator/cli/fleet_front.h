@@ -15,6 +15,7 @@
 #include "stator/fleet/fleet.h"
 #include "stator/frontend/pools/pool_models.h"
 #include "stator/frontend/pools/router_api.h"
+#include "stator/kube/access.h"
 #include "stator/metrics/registry.h"
 #include "stator/routing/remote_router.h"
 #include "stator/transfer/transfer.h"
@@ -29,6 +30,7 @@ namespace stator::cli {
 /// "nobody", "local", "everybody".
 [[nodiscard]] std::optional<frontend::TrustHints> trust_of(std::string_view hints);
 
+[[nodiscard]] kube::AccessOptions kube_access_of(const config::KubeSettings& settings);
 /// How a fleet is found and spoken to: `sources` and those of the settings; where neither names
 /// one, the user's run-time folder. `role` begins this process's name in the workers' logs.
 [[nodiscard]] Result<fleet::FleetOptions> fleet_options_of(

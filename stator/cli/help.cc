@@ -163,8 +163,9 @@ std::string frontend_help(const Style& style) {
         "  stator frontend --discover dns:workers.internal:7000 --alias "
         "fast=smollm2-135m-instruct\n";
     append_general(out, style);
-    append_sections(out, {"server", "auth", "fleet", "router", "link", "sampling", "limits", "log"},
-                    style);
+    append_sections(
+        out, {"server", "auth", "fleet", "kube", "router", "link", "sampling", "limits", "log"},
+        style);
     return out;
 }
 
@@ -178,7 +179,8 @@ std::string router_help(const Style& style) {
         "  stator router --port 8001\n"
         "  curl localhost:8001/router/select -d '{\"model\":\"mock\",\"tokens\":[1,2,3]}'\n";
     append_general(out, style);
-    append_sections(out, {"server", "auth", "fleet", "router", "link", "limits", "log"}, style);
+    append_sections(out, {"server", "auth", "fleet", "kube", "router", "link", "limits", "log"},
+                    style);
     return out;
 }
 
@@ -248,7 +250,7 @@ std::string events_help(const Style& style) {
     out += help_entry("--events-key-file FILE",
                       "Our own CURVE keys, where the workers' events are encrypted.");
     append_general(out, style);
-    append_sections(out, {"fleet", "link", "log"}, style);
+    append_sections(out, {"fleet", "kube", "link", "log"}, style);
     return out;
 }
 

@@ -211,7 +211,8 @@ ExitCode plan(const config::Settings& settings) {
     auto started = fleet::start_fleet(std::move(*fleet_options), loops, registry);
     if (!started) return fail_late(started.error());
     fleet = std::move(*started);
-    auto watching = DemandWatch::start(*sources, std::move(*events_options), loops.at(0), feed);
+    auto watching = DemandWatch::start(*sources, kube_access_of(settings.kube),
+                                       std::move(*events_options), loops.at(0), feed);
     if (!watching) return fail_late(watching.error());
     demand = std::move(*watching);
     control::DemandScrape scrape(*std::move(targets));

@@ -11,6 +11,7 @@
 
 #include "stator/base/log.h"
 #include "stator/cli/curve_keys.h"
+#include "stator/cli/fleet_front.h"
 #include "stator/cli/frontend_peers.h"
 #include "stator/cli/worker_processes.h"
 #include "stator/net/socket_address.h"
@@ -103,7 +104,7 @@ Result<std::shared_ptr<ReplicaFront>> ReplicaFront::start(const config::Settings
             [weak = made->weak_from_this(), i](std::vector<discovery::Candidate> candidates) {
                 if (const auto self = weak.lock()) self->on_candidates(i, std::move(candidates));
             },
-            discovery::FileKind::kFrontend);
+            {.of = discovery::FileKind::kFrontend, .kube = kube_access_of(settings.kube)});
         if (!source) {
             made->stop();
             return tl::unexpected(source.error());

@@ -29,13 +29,34 @@ void add_supervisor(std::vector<Option>& t) {
                     .range(1, kDay_ms));
 }
 
+void add_kube(std::vector<Option>& t) {
+    using S = Settings;
+    using K = KubeSettings;
+    t.push_back(option<&S::kube, &K::api>(
+                    "kube.api", "--kube-api",
+                    "Kubernetes API server (https://HOST:PORT). If empty: the one of the cluster "
+                    "in which this is a pod, with the pod's service account.")
+                    .in("url"));
+    t.push_back(option<&S::kube, &K::token_file>(
+                    "kube.token_file", "--kube-token-file",
+                    "File with the bearer token for the Kubernetes API; read again each minute and "
+                    "when it is refused.")
+                    .in("file"));
+    t.push_back(option<&S::kube, &K::ca_file>(
+                    "kube.ca_file", "--kube-ca",
+                    "PEM file of who may sign the Kubernetes API server's certificate. If empty: "
+                    "in a pod the cluster's, else the system's authorities.")
+                    .in("file"));
+}
+
 void add_fleet(std::vector<Option>& t) {
     using S = Settings;
     using F = FleetSettings;
     t.push_back(option<&S::fleet, &F::discover>(
                     "fleet.discover", "--discover",
                     "Where workers are: HOST:PORT, unix:/PATH, static:A,B, dir:/FOLDER (files that "
-                    "workers write) or dns:NAME:PORT. If empty: the user's run-time folder.")
+                    "workers write), dns:NAME:PORT or kubernetes:NAMESPACE/SERVICE. If empty: the "
+                    "user's run-time folder.")
                     .in("source"));
     t.push_back(option<&S::fleet, &F::upstreams>(
                     "fleet.upstreams", "--upstream",
@@ -407,6 +428,7 @@ void add_link(std::vector<Option>& t) {
 void add_fleet_options(std::vector<Option>& t) {
     add_supervisor(t);
     add_fleet(t);
+    add_kube(t);
     add_router(t);
     add_worker(t);
     add_transfer(t);

@@ -314,7 +314,7 @@ std::vector<Option> make_options() {
     return all;
 }
 
-constexpr std::array<Section, 17> kSections{{
+constexpr std::array<Section, 18> kSections{{
     {"model", "Model", ""},
     {"server", "Server", ""},
     {"auth", "Access", ""},
@@ -327,6 +327,7 @@ constexpr std::array<Section, 17> kSections{{
     {"mock", "Mock engine", "Only with --engine mock; docs/mock-engine.md."},
     {"supervisor", "Worker processes", "Only for `stator serve`."},
     {"fleet", "Fleet", "How a frontend finds and uses workers."},
+    {"kube", "Kubernetes", "For kubernetes: in --discover; docs/discovery.md."},
     {"router", "Router", "How a frontend chooses among them."},
     {"worker", "Worker", "Only for `stator worker`."},
     {"transfer", "Handoffs", "Between workers: KV of prompts, embeddings of images."},

@@ -179,6 +179,14 @@ struct LinkSettings {
     bool operator==(const LinkSettings&) const = default;
 };
 
+/// How a cluster's API server is reached.
+struct KubeSettings {
+    std::string api;
+    std::string token_file;
+    std::string ca_file;
+    bool operator==(const KubeSettings&) const = default;
+};
+
 /// What a frontend does to find and use workers.
 struct FleetSettings {
     std::vector<std::string> discover;
@@ -314,6 +322,7 @@ struct Settings {
     MockSettings mock;
     LinkSettings link;
     FleetSettings fleet;
+    KubeSettings kube;
     RouterSettings router;
     WorkerSettings worker;
     TransferSettings transfer;

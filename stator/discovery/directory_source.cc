@@ -70,8 +70,8 @@ Result<Candidate> read_worker_file(int folder, const std::string& name) {
 
 class DirectorySource final : public SourceBase {
   public:
-    DirectorySource(const std::string& folder, FileKind of, runtime::Loop& loop, Changed changed)
-        : SourceBase("directory:" + folder, loop, std::move(changed)),
+    DirectorySource(const std::string& folder, FileKind of, runtime::Loop& loop, Changes changes)
+        : SourceBase("directory:" + folder, loop, std::move(changes)),
           folder_(folder),
           ending_(file_ending(of)),
           inotify_(runtime::asio_context(loop)),
@@ -220,8 +220,8 @@ void DirectorySource::read_entry(int folder, const std::string& name,
 }  // namespace
 
 std::shared_ptr<SourceBase> make_directory_source(std::string folder, FileKind of,
-                                                  runtime::Loop& loop, Source::Changed changed) {
-    return std::make_shared<DirectorySource>(folder, of, loop, std::move(changed));
+                                                  runtime::Loop& loop, Source::Changes changes) {
+    return std::make_shared<DirectorySource>(folder, of, loop, std::move(changes));
 }
 
 }  // namespace stator::discovery

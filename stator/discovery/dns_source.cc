@@ -14,8 +14,8 @@ namespace asio = boost::asio;
 class DnsSource final : public SourceBase {
   public:
     DnsSource(std::string host, std::uint16_t port, std::chrono::milliseconds every,
-              Resolve resolve, runtime::Loop& loop, Changed changed)
-        : SourceBase("dns:" + host + ":" + std::to_string(port), loop, std::move(changed)),
+              Resolve resolve, runtime::Loop& loop, Changes changes)
+        : SourceBase("dns:" + host + ":" + std::to_string(port), loop, std::move(changes)),
           host_(std::move(host)),
           port_(port),
           every_(every),
@@ -92,9 +92,9 @@ Resolve system_resolver(runtime::Loop& loop) {
 
 std::shared_ptr<SourceBase> make_dns_source(std::string host, std::uint16_t port,
                                             std::chrono::milliseconds every, Resolve resolve,
-                                            runtime::Loop& loop, Source::Changed changed) {
+                                            runtime::Loop& loop, Source::Changes changes) {
     return std::make_shared<DnsSource>(std::move(host), port, every, std::move(resolve), loop,
-                                       std::move(changed));
+                                       std::move(changes));
 }
 
 }  // namespace stator::discovery

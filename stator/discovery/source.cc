@@ -14,13 +14,14 @@ constexpr std::chrono::seconds kAskAgain{5};
 constexpr std::size_t kMaxText = 1024 * 1024;
 constexpr std::string_view kForms =
     R"(a source is an address ("tcp://host:port", "host:port", "unix:/path"), "static:A,B,C", )"
-    R"("dir:/path" or "dns:name:port")";
+    R"("dir:/path", "dns:name:port" or "kubernetes:namespace/service?port=name")";
 
 struct Parsed {
-    enum class Kind : std::uint8_t { kStatic, kDirectory, kDns };
+    enum class Kind : std::uint8_t { kStatic, kDirectory, kDns, kKubernetes };
     Kind kind = Kind::kStatic;
     std::vector<net::SocketAddress> addresses;  ///< DNS: one, whose host is the name
     std::string folder;
+    KubernetesSelection selection;
 };
 
 tl::unexpected<Error> bad(const std::string& text, std::string_view what) {
@@ -54,6 +55,13 @@ Result<Parsed> parse_source(const std::string& text) {
         if (parsed.folder.contains('\0')) return bad(text, "the folder has a zero byte");
         return parsed;
     }
+    if (view.starts_with("kubernetes:")) {
+        parsed.kind = Parsed::Kind::kKubernetes;
+        auto selection = parse_kubernetes(view.substr(11));
+        if (!selection) return bad(text, selection.error().message);
+        parsed.selection = *std::move(selection);
+        return parsed;
+    }
     const bool dns = view.starts_with("dns:");
     auto address = net::parse_socket_address(dns ? view.substr(4) : view);
     if (!address) return bad(text, address.error().message);
@@ -69,8 +77,8 @@ Result<Parsed> parse_source(const std::string& text) {
 class StaticSource final : public SourceBase {
   public:
     StaticSource(std::string name, std::vector<net::SocketAddress> addresses, runtime::Loop& loop,
-                 Changed changed)
-        : SourceBase(std::move(name), loop, std::move(changed)), addresses_(std::move(addresses)) {}
+                 Changes changes)
+        : SourceBase(std::move(name), loop, std::move(changes)), addresses_(std::move(addresses)) {}
 
     void start() override {
         std::vector<Candidate> candidates;
@@ -110,9 +118,28 @@ void SourceBase::tell(std::vector<Candidate> candidates) {
         }
         candidates.resize(kMaxCandidates);
     }
-    if (std::exchange(told_, true) && candidates == last_) return;
+    Difference difference;
+    auto was = last_.begin();
+    auto is = candidates.begin();
+    while (was != last_.end() || is != candidates.end()) {
+        if (is == candidates.end() || (was != last_.end() && was->address < is->address)) {
+            difference.gone.push_back((was++)->address);
+        } else if (was == last_.end() || is->address < was->address) {
+            difference.put.push_back(*is++);
+        } else {
+            if (was->labels != is->labels) difference.put.push_back(*is);
+            ++was;
+            ++is;
+        }
+    }
     last_ = std::move(candidates);
-    changed_(last_);
+    tell(std::move(difference));
+}
+
+void SourceBase::tell(Difference difference) {
+    if (stopped_) return;
+    if (std::exchange(told_, true) && difference.put.empty() && difference.gone.empty()) return;
+    changes_(std::move(difference));
 }
 
 void SourceBase::succeeded() {
@@ -140,9 +167,21 @@ void SourceBase::failed(const std::string& reason) {
 
 std::shared_ptr<SourceBase> make_static_source(std::string name,
                                                std::vector<net::SocketAddress> addresses,
-                                               runtime::Loop& loop, Source::Changed changed) {
+                                               runtime::Loop& loop, Source::Changes changes) {
     return std::make_shared<StaticSource>(std::move(name), std::move(addresses), loop,
-                                          std::move(changed));
+                                          std::move(changes));
+}
+
+Source::Changes whole_sets(Source::Changed changed) {
+    auto set = std::make_shared<std::map<net::SocketAddress, std::map<std::string, std::string>>>();
+    return [set, changed = std::move(changed)](Difference difference) {
+        for (const auto& address : difference.gone) set->erase(address);
+        for (auto& c : difference.put) set->insert_or_assign(c.address, std::move(c.labels));
+        std::vector<Candidate> whole;
+        whole.reserve(set->size());
+        for (const auto& [address, labels] : *set) whole.push_back({address, labels});
+        changed(std::move(whole));
+    };
 }
 
 Result<void> check_source(const std::string& text) {
@@ -152,28 +191,44 @@ Result<void> check_source(const std::string& text) {
 }
 
 Result<std::shared_ptr<Source>> make_source(const std::string& text, runtime::Loop& loop,
-                                            Source::Changed changed, FileKind of) {
+                                            Source::Changes changes, const SourceOptions& options) {
     auto parsed = parse_source(text);
     if (!parsed) return tl::unexpected<Error>(std::move(parsed.error()));
     std::shared_ptr<SourceBase> source;
     switch (parsed->kind) {
         case Parsed::Kind::kStatic:
             source =
-                make_static_source(text, std::move(parsed->addresses), loop, std::move(changed));
+                make_static_source(text, std::move(parsed->addresses), loop, std::move(changes));
             break;
         case Parsed::Kind::kDirectory:
-            source = make_directory_source(std::move(parsed->folder), of, loop, std::move(changed));
+            source = make_directory_source(std::move(parsed->folder), options.of, loop,
+                                           std::move(changes));
             break;
         case Parsed::Kind::kDns:
             source = make_dns_source(parsed->addresses[0].host, parsed->addresses[0].port,
-                                     kAskAgain, system_resolver(loop), loop, std::move(changed));
+                                     kAskAgain, system_resolver(loop), loop, std::move(changes));
             break;
+        case Parsed::Kind::kKubernetes: {
+            auto access = kube::find_access(options.kube);
+            if (!access) {
+                return error(ErrorCode::kInvalidArgument, "the source '{}' can't be used: {}",
+                             text.substr(0, 128), access.error().message);
+            }
+            source = make_kubernetes_source(text, std::move(parsed->selection), *std::move(access),
+                                            loop, std::move(changes));
+            break;
+        }
     }
     if (!loop.post([source] { source->start(); })) {
         return error(ErrorCode::kUnavailable, "the source '{}' can't start: its loop has ended",
                      text.substr(0, 128));
     }
     return source;
+}
+
+Result<std::shared_ptr<Source>> make_source(const std::string& text, runtime::Loop& loop,
+                                            Source::Changed changed, const SourceOptions& options) {
+    return make_source(text, loop, whole_sets(std::move(changed)), options);
 }
 
 }  // namespace stator::discovery

