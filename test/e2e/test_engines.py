@@ -356,7 +356,15 @@ def test_a_sidecar_shows_how_its_engine_is(engines, fleet):
         return status, json.loads(body)
 
     wait_until(lambda: health()[1]["status"] == "ready", "all is well")
+
+    def followed(state):
+        _, _, text = door.request("GET", "/metrics")
+        line = f'stator_engine_kv_source_state{{engine="{engine.url}",rank="0",state="{state}"}} 1'
+        return line in text.decode()
+
+    wait_until(lambda: followed("live"), "its events are followed")
     engine.stop()
+    wait_until(lambda: followed("gone"), "their end is shown")
     status, body = wait_until(
         lambda: health() if health()[0] == 503 else None, "the engine is missed"
     )
