@@ -37,7 +37,12 @@ struct RoleState {
     RoleProfile profile;
     StepCostModel model;
     Margin margin{0.1, 0.5, 2};
-    std::deque<std::pair<double, std::uint32_t>> needs;  ///< time, need
+    struct Asked {
+        double at_s = 0;
+        std::uint32_t need = 0;
+        std::uint32_t keep = 0;
+    };
+    std::deque<Asked> asked;                             ///< of the last kUpAfter_s
     std::deque<std::pair<double, std::uint32_t>> wants;  ///< time, what would have been enough
     double last_up_s = -1e18;
     double last_order_s = -1e18;
@@ -339,13 +344,16 @@ void Planner::Impl::constrain(Role role, RoleDecision& r, bool known) {
         r.target = target;
         r.bound = bound;
     };
-    state.needs.emplace_back(now_s, r.need);
-    while (state.needs.front().first < now_s - kUpAfter_s) state.needs.pop_front();
+    // Neither more nor to be kept: what a burst asks for that is over before it could be helped.
+    state.asked.push_back({now_s, r.need, state.keep});
+    while (state.asked.front().at_s < now_s - kUpAfter_s) state.asked.pop_front();
     r.target = r.need;
-    if (options.policy == PolicyKind::kPlanned && there > 0 && r.need > there) {
-        for (const auto& [at, need] : state.needs) r.target = std::min(r.target, need);
-        r.target = std::max(r.target, there);
-        if (r.target < r.need) bind(Bound::kHysteresis, r.target);
+    if (options.policy == PolicyKind::kPlanned && there > 0) {
+        for (const auto& asked : state.asked) {
+            r.target = std::min(r.target, asked.need);
+            state.keep = std::min(state.keep, asked.keep);
+        }
+        if (r.target < r.need && r.need > there) bind(Bound::kHysteresis, r.target);
     }
     const bool zero = o.min == 0 && options.allow_zero && r.need == 0;
     const std::uint32_t least = zero ? 0 : std::max(1U, o.min);
