@@ -311,10 +311,11 @@ std::vector<Option> make_options() {
     add_mock_options(all);
     add_fleet_options(all);
     add_planner_options(all);
+    add_gateway_options(all);
     return all;
 }
 
-constexpr std::array<Section, 17> kSections{{
+constexpr std::array<Section, 18> kSections{{
     {"model", "Model", ""},
     {"server", "Server", ""},
     {"auth", "Access", ""},
@@ -331,6 +332,7 @@ constexpr std::array<Section, 17> kSections{{
     {"worker", "Worker", "Only for `stator worker`."},
     {"transfer", "Handoffs", "Between workers: KV of prompts, embeddings of images."},
     {"planner", "Planner", "How many workers there should be; docs/planner.md."},
+    {"gateway", "Gateway", "Only for `stator epp`; docs/gateway.md."},
     {"link", "Links", "Between frontends and workers."},
 }};
 
