@@ -17,11 +17,11 @@ std::string quoted(std::string_view text) {
 
 /// Behind the string that begins at `at`, which is a quotation mark; npos where it does not end.
 std::size_t end_of_string(std::string_view text, std::size_t at) {
-    for (++at; at < text.size(); ++at) {
-        at = text.find_first_of("\"\\", at);
-        if (at == std::string_view::npos) return at;
+    ++at;
+    while ((at = text.find_first_of("\"\\", at)) != std::string_view::npos) {
         if (text[at] == '"') return at + 1;
-        ++at;  // and what is escaped
+        at += 2;  // and what is escaped
+        if (at >= text.size()) break;
     }
     return std::string_view::npos;
 }
