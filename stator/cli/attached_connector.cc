@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "stator/base/log.h"
+#include "stator/cli/attached_media.h"
 #include "stator/config/value.h"
 #include "stator/engine/probe/engine_client.h"
 #include "stator/net/socket_address.h"
@@ -50,7 +51,9 @@ Result<engine::MeetingPlace> meeting_place(const config::EngineSettings& s,
     return out;
 }
 
-Result<std::string> mooncake_engine(const engine::MeetingPlace& place) {
+/// By rank.
+Result<std::vector<std::string>> mooncake_engines(const engine::MeetingPlace& place,
+                                                  std::uint32_t ranks) {
     const bool v6 = place.host.find(':') != std::string::npos;
     const std::string url = v6 ? fmt::format("http://[{}]:{}", place.host, place.port)
                                : fmt::format("http://{}:{}", place.host, place.port);
@@ -65,14 +68,21 @@ Result<std::string> mooncake_engine(const engine::MeetingPlace& place) {
                      "--engine-bootstrap HOST:PORT.",
                      url, answer.status == 0 ? answer.body : std::to_string(answer.status));
     }
-    return engine::read_mooncake_engine(answer.body, 0);
+    std::vector<std::string> out;
+    for (std::uint32_t rank = 0; rank < ranks; ++rank) {
+        auto id = engine::read_mooncake_engine(answer.body, rank);
+        if (!id) return tl::unexpected(id.error());
+        out.push_back(std::move(*id));
+    }
+    return out;
 }
 
 }  // namespace
 
 Result<KvConnector> connector_of(const config::Settings& settings) {
     const config::EngineSettings& s = settings.engine;
-    if (s.kind != config::EngineKind::kAttached || s.attached.size() != 1) {
+    if (s.kind != config::EngineKind::kAttached || s.attached.size() != 1 ||
+        only_encodes(settings)) {
         return KvConnector::kNone;
     }
     const auto kind = engine::engine_kind(s.attached.front().kind);
@@ -116,9 +126,9 @@ Result<void> set_connector(const config::Settings& settings, const engine::Found
     auto place = meeting_place(settings.engine, found, options);
     if (!place) return tl::unexpected(place.error());
     if (*connector == KvConnector::kVllmMooncake) {
-        auto id = mooncake_engine(*place);
-        if (!id) return tl::unexpected(id.error());
-        place->engine_id = std::move(*id);
+        auto ids = mooncake_engines(*place, found.ranks);
+        if (!ids) return tl::unexpected(ids.error());
+        options.meeting_ids = std::move(*ids);
     }
     options.meeting = std::move(*place);
     return {};

@@ -11,6 +11,7 @@
 #include "stator/base/clock.h"
 #include "stator/base/log.h"
 #include "stator/cli/attached_connector.h"
+#include "stator/cli/attached_media.h"
 #include "stator/cli/model_parts.h"
 #include "stator/cli/text_file.h"
 #include "stator/codec/json.h"
@@ -62,6 +63,7 @@ Result<engine::AttachOptions> attach_options(const config::EngineSettings& s) {
     o.max_waiting = s.max_waiting.value_or(kUsualWaiting);
     o.canary_every = s.canary;
     o.canary_within = s.canary_within;
+    o.priorities = s.priority;
     return o;
 }
 
@@ -117,6 +119,7 @@ void compare_tokenizers(const FoundAttached& attached, const text::Tokenizer& ou
 }  // namespace
 
 Result<FoundAttached> find_attached(const config::Settings& settings) {
+    if (auto ok = check_encoder(settings); !ok) return tl::unexpected(ok.error());
     auto options = attach_options(settings.engine);
     if (!options) return tl::unexpected(options.error());
     auto client = engine::EngineClient::open(options->url, options->key);
@@ -130,7 +133,11 @@ Result<FoundAttached> find_attached(const config::Settings& settings) {
             log_found(*options, *found);
             auto set = set_connector(settings, *found, *options);
             if (!set) return tl::unexpected(set.error());
-            return FoundAttached{std::move(*options), std::move(*found)};
+            FoundAttached out{std::move(*options), std::move(*found)};
+            if (auto media = find_media(settings, out); !media) {
+                return tl::unexpected(media.error());
+            }
+            return out;
         }
         if (found.error().code != ErrorCode::kUnavailable) return tl::unexpected(found.error());
         const TimePoint now = Clock::real().now();
@@ -172,6 +179,7 @@ Result<ServedEngine> text_of_attached(const config::Settings& settings, FoundAtt
                                : use_model_folder(folder, settings, out);
     if (!used) return tl::unexpected(used.error());
     compare_tokenizers(attached, *out.tokenizer);
+    out.media_mark = media_mark_of(attached.options.media, *out.tokenizer, out.template_source);
     if (settings.model.served_name.empty()) out.id = found.model.name;
     out.title = found.model.name;
     out.attached = true;

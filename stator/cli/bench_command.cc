@@ -21,6 +21,7 @@
 #include "stator/cli/text_file.h"
 #include "stator/loadgen/load_run.h"
 #include "stator/loadgen/server.h"
+#include "stator/planner/profile_fit.h"
 #include "stator/report/compare.h"
 #include "stator/report/figure.h"
 #include "stator/report/knee.h"
@@ -70,6 +71,8 @@ class Bench {
                 return find_knee();
             case BenchOptions::Mode::kCompare:
                 return compare();
+            case BenchOptions::Mode::kProfile:
+                return profile();
         }
         return ExitCode::kFailed;
     }
@@ -286,6 +289,94 @@ class Bench {
         return write(exit);
     }
 
+    /// Requests one after the other, or `at_a_time`, of one shape.
+    std::optional<report::Report> measure_shape(const loadgen::Server& server, std::uint32_t isl,
+                                                std::uint32_t osl, std::uint32_t at_a_time,
+                                                std::uint64_t requests) {
+        workload::WorkloadOptions w = options_.workload;
+        w.kind = workload::Kind::kFixed;
+        w.arrivals = workload::Arrivals::kClosed;
+        w.requests = requests;
+        w.duration_s = 0;
+        w.rate_end = 0;
+        w.isl = isl;
+        w.osl = osl;
+        loadgen::RunOptions run = options_.run;
+        run.concurrency = at_a_time;
+        const std::string name = fmt::format("{} in, {} out, {} at a time", isl, osl, at_a_time);
+        const Measured m = measure(server, w, profile_seed_++, name, run);
+        exit_ = outcome_of(m);
+        if (exit_ != ExitCode::kDone) return std::nullopt;
+        results_.reports.push_back(m.report);
+        return m.report;
+    }
+
+    ExitCode profile() {
+        const auto role = profile_role_of(options_.profile_role);
+        if (!role) {
+            print_problem("--profile-role must be aggregated, prefill, decode or encode.");
+            return ExitCode::kUsage;
+        }
+        auto file = read_profile_file(options_.profile);
+        if (!file) return fail(file.error()) ? ExitCode::kDone : ExitCode::kUsage;
+        const auto server = find(options_.server.url);
+        if (!server) return exit_;
+        profile_seed_ = options_.seed;
+        std::vector<planner::PromptPoint> prompts;
+        constexpr std::uint64_t kEach = 8;
+        for (const std::uint32_t isl : {64U, 256U, 1024U, 4096U}) {
+            const auto report = measure_shape(*server, isl, 2, 1, kEach);
+            if (!report && prompts.size() >= 2) break;  // longer than the model's context
+            if (!report) return exit_;
+            const double tokens = static_cast<double>(report->input_tokens) /
+                                  static_cast<double>(report->count(report::Outcome::kOk));
+            prompts.push_back({tokens, report->ttft.p50 / 1e3});
+            print_err(fmt::format("{:.0f} prompt tokens: {:.1f} ms to the first one\n", tokens,
+                                  report->ttft.p50));
+        }
+        std::vector<planner::DecodePoint> decodes;
+        for (const std::uint32_t at_a_time : {1U, 4U, 16U, 64U}) {
+            constexpr std::uint32_t kOut = 48;
+            const auto report = measure_shape(*server, 256, kOut, at_a_time, 2ULL * at_a_time);
+            if (!report && !decodes.empty()) break;
+            if (!report) return exit_;
+            decodes.push_back({static_cast<double>(at_a_time), report->itl.p50 / 1e3});
+            print_err(fmt::format("{} sequences: {:.2f} ms between tokens\n", at_a_time,
+                                  report->itl.p50));
+        }
+        const auto cost = planner::fit_step_cost(prompts, decodes);
+        if (!cost) return fail(cost.error()) ? ExitCode::kDone : ExitCode::kFailed;
+        planner::RoleProfile& of_role =
+            file->roles[*role] ? *file->roles[*role] : file->roles[*role].emplace();
+        of_role.cost = *cost;
+        file->engine = server->dialect.model;
+        file->source = fmt::format("stator bench {} --profile, {}", version(), server->name);
+        const auto written =
+            write_file_at_once("The profile", options_.profile, planner::write_profile(*file));
+        if (!written) return fail(written.error()) ? ExitCode::kDone : ExitCode::kFailed;
+        show(
+            fmt::format("A step takes {:.3g} ms, {:.3g} µs for each prompt token and {:.3g} µs for "
+                        "each sequence; written to {}.\n",
+                        cost->base_s * 1e3, cost->prefill_token_s * 1e6, cost->decode_token_s * 1e6,
+                        options_.profile));
+        return write(ExitCode::kDone);
+    }
+
+    static std::optional<planner::Role> profile_role_of(std::string_view name) {
+        for (const planner::Role role : planner::kRoles) {
+            if (to_string(role) == name) return role;
+        }
+        return std::nullopt;
+    }
+
+    /// What is in the file already, of other roles; nothing where there is no file.
+    static Result<planner::Profile> read_profile_file(const std::string& path) {
+        if (::access(path.c_str(), F_OK) != 0) return planner::Profile{};
+        const auto text = read_text_file("--profile", path, planner::kMaxProfileBytes);
+        if (!text) return tl::unexpected(text.error());
+        return planner::read_profile(*text);
+    }
+
     ExitCode draw() {
         for (const std::string& path : options_.words) {
             auto text = read_text_file("The report", path, kMaxResultBytes);
@@ -339,6 +430,7 @@ class Bench {
     LoopThread loop_;
     BenchResults results_;
     ExitCode exit_ = ExitCode::kFailed;
+    std::uint64_t profile_seed_ = 1;
 };
 
 }  // namespace

@@ -184,6 +184,10 @@ std::vector<Flag> measuring_flags() {
         {kRunning, "--pairs", "NUMBER", "How many times --compare runs both servers. (default: 5)",
          number(1, 1000, true,
                 [](BenchOptions& o, double n) { o.pairs = static_cast<std::uint32_t>(n); })},
+        {kRunning, "--profile-role", "ROLE",
+         "Of which role's workers --profile writes: aggregated, prefill, decode or encode. A file "
+         "that is there keeps its other roles. (default: aggregated)",
+         text(&BenchOptions::profile_role)},
         {kOutput, "--name", "TEXT", "What the run is called in its report.",
          text(&BenchOptions::name)},
         {kOutput, "--json", "FILE", "All figures for programs; - is standard output.",
@@ -212,6 +216,7 @@ struct Targets {
     std::string trace;
     bool strict = false;
     bool find_knee = false;
+    std::string profile;
     bool compare = false;
     bool draw = false;
 };
@@ -270,14 +275,19 @@ Result<void> set_headers(BenchOptions& o, const std::vector<std::string>& header
 }
 
 Result<void> set_mode(BenchOptions& o, const Targets& given) {
-    if (given.find_knee + given.compare + given.draw > 1) {
+    const int profile = given.profile.empty() ? 0 : 1;
+    if (given.find_knee + given.compare + given.draw + profile > 1) {
         return error(ErrorCode::kInvalidArgument,
-                     "--find-knee, --compare and --draw don't go together");
+                     "--find-knee, --compare, --draw and --profile don't go together");
     }
     using Mode = BenchOptions::Mode;
     if (given.find_knee) o.mode = Mode::kKnee;
     if (given.compare) o.mode = Mode::kCompare;
     if (given.draw) o.mode = Mode::kDraw;
+    if (profile != 0) {
+        o.mode = Mode::kProfile;
+        o.profile = given.profile;
+    }
     if (o.mode == Mode::kCompare && o.words.size() != 2) {
         return error(ErrorCode::kInvalidArgument,
                      "--compare needs two URLs: --compare URL_A URL_B");
@@ -286,7 +296,7 @@ Result<void> set_mode(BenchOptions& o, const Targets& given) {
         return error(ErrorCode::kInvalidArgument,
                      "--draw needs files and a page: --draw A.json B.json --html PAGE.html");
     }
-    if ((o.mode == Mode::kRun || o.mode == Mode::kKnee) && !o.words.empty()) {
+    if (o.mode != Mode::kCompare && o.mode != Mode::kDraw && !o.words.empty()) {
         return error(ErrorCode::kInvalidArgument, "{} is not expected here; see --help",
                      config::in_quotes(o.words.front()));
     }
@@ -341,6 +351,7 @@ Result<std::optional<BenchOptions>> parse_bench_options(const std::vector<std::s
     line.add_value("--trace", given.trace);
     line.add_switch("--strict", given.strict);
     line.add_switch("--find-knee", given.find_knee);
+    line.add_value("--profile", given.profile);
     line.add_switch("--compare", given.compare);
     line.add_switch("--draw", given.draw);
     line.add_words(o.words);
@@ -380,12 +391,16 @@ std::string bench_help(const Style& style) {
         "  stator bench --kind chat --turns 5 --rate 0.5 --slo-ttft 2s --slo-itl 50ms\n"
         "  stator bench --kind mooncake --trace conversation_trace.jsonl --speed 2 --json "
         "out.json\n"
+        "  stator bench --profile engine.json\n"
         "  stator bench --find-knee --slo-ttft 2s --slo-itl 50ms --isl 2000 --osl 200\n"
         "  stator bench --compare http://a:8000 http://b:8000 --rate 4 --pairs 5\n"
         "  stator bench --draw monday.json tuesday.json --html both.html\n";
     out += fmt::format("\n{}What to do{}\n", style.bold, style.reset);
     out += help_entry("", "Without one of these: one run.");
     out += help_entry("--find-knee", "Search the highest rate that meets the SLO, from --rate on.");
+    out += help_entry("--profile FILE",
+                      "Measure what steps of the engine cost, at several lengths of prompts and "
+                      "numbers of sequences, and write it for --planner-profile.");
     out += help_entry("--compare URL_A URL_B",
                       "Run two servers alternately; ratios with confidence intervals.");
     out += help_entry("--draw FILE…", "A page from the JSON of earlier runs.");

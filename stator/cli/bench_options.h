@@ -21,6 +21,7 @@ struct BenchOptions {
         kKnee,     ///< search the highest rate that meets the SLO
         kCompare,  ///< two servers, alternately
         kDraw,     ///< a page from earlier runs
+        kProfile,  ///< what steps of an engine cost, for the planner
     };
     Mode mode = Mode::kRun;
     std::vector<std::string> words;  ///< kCompare: two URLs; kDraw: JSON files
@@ -38,6 +39,8 @@ struct BenchOptions {
     double knee_duration_s = 30;
     double knee_share = 0.9;
     std::uint32_t pairs = 5;
+    std::string profile;  ///< kProfile: the file to write
+    std::string profile_role = "aggregated";
     std::vector<std::string> warnings;  ///< sentences for the terminal
 };
 

@@ -18,6 +18,7 @@ struct Invocation {
 [[nodiscard]] ExitCode run_serve(const Invocation& invocation);
 [[nodiscard]] ExitCode run_frontend(const Invocation& invocation);
 [[nodiscard]] ExitCode run_router(const Invocation& invocation);
+[[nodiscard]] ExitCode run_planner(const Invocation& invocation);
 [[nodiscard]] ExitCode run_worker(const Invocation& invocation);
 [[nodiscard]] ExitCode run_epp(const Invocation& invocation);
 [[nodiscard]] ExitCode run_events(const Invocation& invocation);

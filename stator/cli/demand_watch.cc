@@ -53,14 +53,14 @@ void DemandWatch::on_candidates(std::size_t place, std::vector<discovery::Candid
         for (const discovery::Candidate& c : p.candidates) {
             if (!there.insert(c.address).second || followed_.contains(c.address)) continue;
             if (followed_.size() >= kMostFrontends) continue;
-            auto made = host_->listen(
-                publisher_of(c, own_key_), {std::string(kTopic)},
-                [&feed = feed_](const events::Message& m) {
-                    if (m.heartbeat || m.topic != kTopic) return;
-                    if (auto totals = events::decode_demand(m.payload)) {
-                        feed.tell(m.incarnation.value, std::move(*totals), Clock::real().now());
-                    }
-                });
+            auto made = host_->listen(publisher_of(c, own_key_), {std::string(kTopic)},
+                                      [&feed = feed_](const events::Message& m) {
+                                          if (m.heartbeat || m.topic != kTopic) return;
+                                          if (auto totals = events::decode_demand(m.payload)) {
+                                              feed.tell(m.incarnation.value, std::move(*totals),
+                                                        Clock::real().now());
+                                          }
+                                      });
             if (!made) {
                 log_warn("What a frontend is asked for can't be followed.",
                          {{"address", to_string(c.address)}, {"reason", made.error().message}});

@@ -11,8 +11,8 @@ std::string publisher_in_file(const std::string& address) {
 protocol::EventEndpoint publisher_of(const discovery::Candidate& candidate,
                                      const std::string& own_key) {
     const std::string text = to_string(candidate.address);
-    protocol::EventEndpoint endpoint{
-        text.starts_with("unix:") ? "ipc://" + text.substr(5) : text, {}};
+    protocol::EventEndpoint endpoint{text.starts_with("unix:") ? "ipc://" + text.substr(5) : text,
+                                     {}};
     const auto key = candidate.labels.find(std::string(kPublisherKeyLabel));
     if (key != candidate.labels.end()) {
         endpoint.curve_public_key = key->second;

@@ -199,6 +199,35 @@ std::string epp_help(const Style& style) {
     return out;
 }
 
+std::string planner_help(const Style& style) {
+    std::string out =
+        "stator planner: says how many workers a fleet should have, ahead of its load, until\n"
+        "Ctrl-C. It hears of demand from frontends and of loads from workers, foretells what will\n"
+        "be asked for when a worker started now would be ready, and orders by a webhook; without\n"
+        "one it only says what it would do. `stator serve --planner act` has it built in and\n"
+        "starts and ends worker processes itself.\n";
+    out += heading("Usage", style);
+    out += help_entry("stator planner", "watch a fleet and decide");
+    out += help_entry("stator planner explain", "what was decided last, and why");
+    out += heading("Examples", style);
+    out +=
+        "  stator planner --planner-workers aggregated=1-16    workers of this user, advice only\n"
+        "  stator planner --discover dns:workers.internal:7000 --router-peers dns:fronts:7100 \\\n"
+        "                 --planner-webhook http://scaler.internal/orders\n"
+        "  stator planner explain --url http://127.0.0.1:8000 --last 5\n";
+    out += heading("Options of explain", style);
+    out += help_entry("--url URL",
+                      "The server with the planner. (default: http://127.0.0.1:8000, where `stator "
+                      "serve` is; `stator planner` shows itself on port 8002)");
+    out += help_entry("--last N", "So many decisions. (default: 1)");
+    out += help_entry("--json", "For programs.");
+    out += help_entry("--api-key-file FILE", "A key, where the server asks for one.");
+    append_general(out, style);
+    append_sections(out, {"planner", "fleet", "link", "log"}, style);
+    out += "\n--router-peers, --events-key-file and --allow-unauthenticated are taken too.\n";
+    return out;
+}
+
 std::string worker_help(const Style& style) {
     std::string out =
         "stator worker: one model for frontends to find, until Ctrl-C; then it takes no new\n"

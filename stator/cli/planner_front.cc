@@ -54,7 +54,7 @@ Result<planner::PlannerOptions> PlannerFront::check(const config::Settings& sett
                      "--planner needs worker processes to size: --workers N, or --topology FILE.");
     }
     options->roles = std::move(*roles);
-    if (auto ok = planner::check(*options); !ok) return tl::unexpected(ok.error());
+    if (auto ok = planner::Planner::make(*options); !ok) return tl::unexpected(ok.error());
     if (auto ok = scrape_targets(settings.planner); !ok) return tl::unexpected(ok.error());
     return options;
 }
@@ -75,18 +75,17 @@ Result<std::unique_ptr<PlannerFront>> PlannerFront::start(
 
     std::unique_ptr<PlannerFront> made(new PlannerFront);
     made->window_ = &window;
-    made->watch_ = std::make_unique<control::FleetWatch>(host ? std::move(*host) : nullptr,
-                                                         Clock::real());
+    made->watch_ =
+        std::make_unique<control::FleetWatch>(host ? std::move(*host) : nullptr, Clock::real());
     std::vector<control::WorkerGroup> groups;
     for (std::size_t kind = 0; kind < commands.kinds().size(); ++kind) {
         const WorkerKind& k = commands.kinds()[kind];
         for (const planner::RoleOptions& role : options.roles) {
             if (k.roles.empty() || to_string(role.role) != k.roles.front()) continue;
-            groups.push_back({.role = role.role,
-                              .name = k.name,
-                              .child = [&commands, kind](std::uint32_t i) {
-                                  return commands.child(kind, i);
-                              }});
+            groups.push_back(
+                {.role = role.role, .name = k.name, .child = [&commands, kind](std::uint32_t i) {
+                     return commands.child(kind, i);
+                 }});
         }
     }
     control::PlannerServiceOptions o;
@@ -104,10 +103,10 @@ Result<std::unique_ptr<PlannerFront>> PlannerFront::start(
     });
     if (!targets->empty()) {
         made->scrape_ = std::make_unique<control::DemandScrape>(std::move(*targets));
-        o.ask_demand.push_back([scrape = made->scrape_.get()](control::DemandFeed& feed,
-                                                             TimePoint now) {
-            scrape->ask(feed, now);
-        });
+        o.ask_demand.push_back(
+            [scrape = made->scrape_.get()](control::DemandFeed& feed, TimePoint now) {
+                scrape->ask(feed, now);
+            });
     }
     auto service = control::PlannerService::start(std::move(o), *made->watch_, made->feed_,
                                                   std::move(actuator), registry);

@@ -11,6 +11,7 @@
 #include "stator/cli/http_door.h"
 #include "stator/cli/worker_processes.h"
 #include "stator/config/settings.h"
+#include "stator/control/planner/demand_scrape.h"
 #include "stator/control/planner/planner_service.h"
 #include "stator/control/supervisor.h"
 #include "stator/metrics/registry.h"

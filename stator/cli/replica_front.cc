@@ -86,8 +86,8 @@ Result<std::shared_ptr<ReplicaFront>> ReplicaFront::start(const config::Settings
     }
     std::shared_ptr<ReplicaFront> made(new ReplicaFront(file_name(port), own_key, loop));
     made->plane_ = std::move(*plane);
-    const std::string address =
-        publisher_in_file(s.events_advertise.empty() ? made->plane_->endpoint().address : s.events_advertise);
+    const std::string address = publisher_in_file(
+        s.events_advertise.empty() ? made->plane_->endpoint().address : s.events_advertise);
     auto parsed = net::parse_socket_address(address);
     if (!parsed) return tl::unexpected(parsed.error());
     made->own_.address = std::move(*parsed);

@@ -30,6 +30,7 @@
 #include "stator/cli/terminal.h"
 #include "stator/cli/text_file.h"
 #include "stator/cli/thread_plan.h"
+#include "stator/cli/trtllm_store.h"
 #include "stator/cli/worker_processes.h"
 #include "stator/config/topology.h"
 #include "stator/config/yaml_file.h"
@@ -260,6 +261,23 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
         }
         planner = std::move(*made);
     }
+    std::unique_ptr<TrtllmStore> store;  // gone before its children
+    if (!settings.engine.trtllm_store.empty()) {
+        auto opened = TrtllmStore::open(
+            settings.engine.trtllm_store, settings.auth.allow_unauthenticated, **workers,
+            [&](const std::string& name, const std::string& url, const std::string& role) {
+                return registered_command("/proc/self/exe", serving.invocation.args, settings,
+                                          (*folder)->path(), name, url, role);
+            });
+        if (!opened) {
+            print_problem(opened.error());
+            end(Deadline::at({}));
+            (*workers)->stop();
+            return ExitCode::kUsage;
+        }
+        store = std::move(*opened);
+        log_info("TensorRT-LLM workers may register themselves.", {{"port", store->port()}});
+    }
     SettingsReload settings_reload(serving.invocation, settings);
     const auto reload = [&] {
         settings_reload.reload(
@@ -273,6 +291,7 @@ ExitCode serve_with_workers(Serving serving, std::vector<config::TopologyWorker>
     const int signal = watch_signals(stop, **security, **workers, reload);
     log_stopping(signal, settings);
     if (planner) planner->stop();
+    store.reset();
     end(Deadline::after(Clock::real().now(), settings.server.grace));
     (*workers)->stop();
     log_info("The server has stopped.");
@@ -348,6 +367,13 @@ ExitCode run_serve(const Invocation& invocation) {
             "images, "
             "--topology pd is what is meant.");
         return ExitCode::kUsage;
+    }
+    if (ours.planner.mode != config::PlannerMode::kOff && topology->empty() &&
+        ours.engine.kind != config::EngineKind::kAttached && ours.supervisor.workers == 0) {
+        ours.supervisor.workers = 1;
+    }
+    if (!ours.engine.trtllm_store.empty() && ours.engine.kind != config::EngineKind::kAttached) {
+        return serve_with_workers({invocation, ours, std::move(*keys)}, std::move(*topology));
     }
     if (ours.engine.kind == config::EngineKind::kAttached) {
         if (auto ok = place_attached(ours); !ok) {

@@ -26,6 +26,7 @@ struct ServedEngine {
     double load_seconds = 0.0;
     std::optional<model::ModelFacts> facts;  ///< none: a tokenizer of bytes
     bool attached = false;                   ///< the engine is a process of its own
+    std::string media_mark;                  ///< ModelCard::media_mark
     std::string folder;                      ///< a Hugging Face folder; empty = none
     std::shared_ptr<const text::Tokenizer> tokenizer;
     std::shared_ptr<const text::ChatTemplate> chat_template;  ///< null: none that can be used

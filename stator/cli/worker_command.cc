@@ -10,12 +10,14 @@
 
 #include "stator/base/clock.h"
 #include "stator/base/log.h"
+#include "stator/cli/attached_media.h"
 #include "stator/cli/command_settings.h"
 #include "stator/cli/commands.h"
 #include "stator/cli/help.h"
 #include "stator/cli/link_security.h"
 #include "stator/cli/stop_signal.h"
 #include "stator/cli/terminal.h"
+#include "stator/cli/text_file.h"
 #include "stator/cli/thread_plan.h"
 #include "stator/cli/worker_door.h"
 #include "stator/cli/worker_group.h"
@@ -67,6 +69,10 @@ ExitCode run(const config::Settings& settings) {
         loops.stop();
         return ExitCode::kUsage;
     };
+    const auto give_up_engine = [&](const Error& why) {
+        const ExitCode code = give_up(why);
+        return why.code == ErrorCode::kUnavailable ? code : ExitCode::kSetup;
+    };
     const bool attached = settings.engine.kind == config::EngineKind::kAttached;
     protocol::WorkerInfo before;
     before.name = options->front().name;
@@ -81,10 +87,20 @@ ExitCode run(const config::Settings& settings) {
         if (auto ok = start(); !ok) return give_up(ok.error());
     }
     if (!settings.worker.http.empty()) {
+        std::shared_ptr<EncoderRegistry> encoders;
+        if (attached && settings.engine.attached.size() == 1 &&
+            settings.engine.attached.front().kind == "sglang") {
+            const auto url = net::parse_http_url(settings.engine.attached.front().url);
+            const auto key = read_key_line("--engine-key-file", settings.engine.key_file);
+            encoders = std::make_shared<EncoderRegistry>(
+                std::chrono::seconds(5), EncoderRegistry::Alive{},
+                url && key ? tell_engine(*url, *key) : EncoderRegistry::Tell{});
+        }
         auto opened = WorkerDoor::open(
             settings.worker.http, settings.auth.allow_unauthenticated,
             [&group, &started, before] { return started ? group.info() : before; }, registry, loops,
-            [&group, &started] { return started ? group.concerns() : std::vector<std::string>{}; });
+            [&group, &started] { return started ? group.concerns() : std::vector<std::string>{}; },
+            std::move(encoders));
         if (!opened) return give_up(opened.error());
         door = std::move(*opened);
         log_info("Health and metrics are shown.", {{"port", door->port()}});
@@ -92,8 +108,12 @@ ExitCode run(const config::Settings& settings) {
     if (attached) {
         // How many ranks the worker has is for the engine to tell.
         auto found = find_attached(settings);
-        if (!found) return give_up(found.error());
-        for (worker::WorkerOptions& o : *options) o.ranks = found->found.ranks;
+        if (!found) return give_up_engine(found.error());
+        for (worker::WorkerOptions& o : *options) {
+            o.ranks = found->found.ranks;
+            o.media_objects = !found->options.media.kinds.empty();
+            add_media_role(found->options, o.roles);
+        }
         group.attach(std::move(*found), [&changed](const std::string& why) {
             log_error("The engine is another one than it was: this worker ends, to begin anew.",
                       {{"reason", why}});
@@ -103,7 +123,9 @@ ExitCode run(const config::Settings& settings) {
         if (auto ok = start(); !ok) return give_up(ok.error());
     }
     const ThreadPlan threads = plan_threads(runtime::usable_cores(), settings.engine.threads, 1);
-    if (auto ok = group.load(threads.engine); !ok) return give_up(ok.error());
+    if (auto ok = group.load(threads.engine); !ok) {
+        return attached ? give_up_engine(ok.error()) : give_up(ok.error());
+    }
     stop.begin_serving();
     // A supervisor's terminal is the frontend's.
     const bool supervised = std::getenv("STATOR_READY_FD") != nullptr;

@@ -36,8 +36,9 @@ std::string health_json(const protocol::WorkerInfo& info, std::string_view statu
 
 void answer(net::HttpExchange& exchange, const protocol::WorkerInfo& info,
             const std::function<std::vector<std::string>()>& ask_concerns,
-            metrics::Registry& registry) {
+            metrics::Registry& registry, EncoderRegistry* encoders) {
     const net::HttpRequest& request = exchange.request();
+    if (encoders != nullptr && encoders->answer(exchange)) return;
     if (request.method != "GET" && request.method != "HEAD") {
         exchange.add_header("Allow", "GET, HEAD");
         return exchange.respond(405, kJson, R"({"error":{"message":"only GET is taken here"}})");
@@ -73,12 +74,13 @@ net::HttpErrorBody error_body() {
 
 WorkerDoor::WorkerDoor(std::function<protocol::WorkerInfo()> info,
                        std::function<std::vector<std::string>()> concerns,
-                       metrics::Registry& registry, runtime::LoopPool& loops)
+                       metrics::Registry& registry, runtime::LoopPool& loops,
+                       std::shared_ptr<EncoderRegistry> encoders)
     : server_(
           loops, net::HttpLimits{},
-          [info = std::move(info), concerns = std::move(concerns),
+          [info = std::move(info), concerns = std::move(concerns), encoders = std::move(encoders),
            &registry](std::shared_ptr<net::HttpExchange> exchange) {
-              answer(*exchange, info(), concerns, registry);
+              answer(*exchange, info(), concerns, registry, encoders.get());
           },
           error_body()) {}
 
@@ -89,7 +91,8 @@ WorkerDoor::~WorkerDoor() {
 Result<std::unique_ptr<WorkerDoor>> WorkerDoor::open(
     const std::string& address, bool allow_unauthenticated,
     std::function<protocol::WorkerInfo()> info, metrics::Registry& registry,
-    runtime::LoopPool& loops, std::function<std::vector<std::string>()> concerns) {
+    runtime::LoopPool& loops, std::function<std::vector<std::string>()> concerns,
+    std::shared_ptr<EncoderRegistry> encoders) {
     auto where = net::parse_socket_address(address);
     if (!where) return tl::unexpected(where.error());
     if (where->kind != net::SocketAddress::Kind::kTcp) {
@@ -103,7 +106,7 @@ Result<std::unique_ptr<WorkerDoor>> WorkerDoor::open(
                      address);
     }
     std::unique_ptr<WorkerDoor> door(
-        new WorkerDoor(std::move(info), std::move(concerns), registry, loops));
+        new WorkerDoor(std::move(info), std::move(concerns), registry, loops, std::move(encoders)));
     if (auto ok = door->server_.listen(where->host, where->port); !ok) {
         return tl::unexpected(ok.error());
     }

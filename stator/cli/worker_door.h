@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "stator/base/error.h"
+#include "stator/cli/encoder_registry.h"
 #include "stator/metrics/registry.h"
 #include "stator/net/http_server.h"
 #include "stator/protocol/worker_info.h"
@@ -19,18 +20,19 @@ class WorkerDoor {
   public:
     /// `address`: HOST:PORT. Beyond this machine only where `allow_unauthenticated` says so: what
     /// it shows needs no key. `info` must be thread-safe, as `concerns`, which tells what is not as
-    /// it should be: then it is degraded.
+    /// it should be: then it is degraded. `encoders`: its routes are answered, too; null: no such.
     [[nodiscard]] static Result<std::unique_ptr<WorkerDoor>> open(
         const std::string& address, bool allow_unauthenticated,
         std::function<protocol::WorkerInfo()> info, metrics::Registry& registry,
-        runtime::LoopPool& loops, std::function<std::vector<std::string>()> concerns = {});
+        runtime::LoopPool& loops, std::function<std::vector<std::string>()> concerns = {},
+        std::shared_ptr<EncoderRegistry> encoders = nullptr);
     ~WorkerDoor();
     [[nodiscard]] std::uint16_t port() const { return server_.port(); }
 
   private:
     WorkerDoor(std::function<protocol::WorkerInfo()> info,
                std::function<std::vector<std::string>()> concerns, metrics::Registry& registry,
-               runtime::LoopPool& loops);
+               runtime::LoopPool& loops, std::shared_ptr<EncoderRegistry> encoders);
     net::HttpServer server_;
 };
 

@@ -6,6 +6,7 @@
 
 #include "stator/base/clock.h"
 #include "stator/base/log.h"
+#include "stator/cli/attached_metrics.h"
 #include "stator/cli/kv_event_metrics.h"
 #include "stator/cli/mock_model.h"
 #include "stator/cli/transfer_setup.h"
@@ -122,6 +123,9 @@ Result<ServedEngine> WorkerGroup::open_attached() {
     served->engine = member.engines.front();
     const std::scoped_lock lock(attached_mutex_);
     attached_ = std::move(*attached);
+    if (!attached_->kv_sources().empty()) {
+        show_kv_sources(registry_, found_->options.probe.url, found_->found.ranks, attached_);
+    }
     return served;
 }
 

@@ -38,6 +38,7 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
     card.name = engine.id;
     card.title = engine.title;
     card.aliases = settings.model.aliases;
+    card.adapters = info.adapters;
     card.vocab_size = engine.tokenizer->vocab_size();
     card.context_tokens = info.context_tokens;
     card.block_tokens = info.block_tokens;
@@ -81,7 +82,11 @@ Result<WorkerModel> describe_model(const config::Settings& settings, const Serve
     card.media = info.media;
     if (!card.media.empty()) {
         card.media_digest = info.kind;
-        if (info.kind != kImitation) {
+        card.media_mark = engine.media_mark;
+        if (engine.attached) {
+            // Its encoders and those that compute prompts have one name for an item.
+            card.media_digest = card.weights_digest;
+        } else if (info.kind != kImitation) {
             auto digest = model::weights_digest(settings.model.mmproj);
             if (!digest) return tl::unexpected(digest.error());
             card.media_digest = std::move(*digest);

@@ -128,6 +128,26 @@ std::vector<control::ChildSpec> WorkerCommands::all() const {
     return out;
 }
 
+control::ChildSpec registered_command(const std::string& program,
+                                      const std::vector<std::string>& our_flags,
+                                      const config::Settings& settings,
+                                      const std::string& announce_folder, const std::string& name,
+                                      const std::string& url, const std::string& role) {
+    control::ChildSpec child;
+    child.name = name;
+    child.command = {program, "worker"};
+    const auto flags = without_engines(our_flags);
+    child.command.insert(child.command.end(), flags.begin(), flags.end());
+    const std::string place = announce_folder + "/" + name + ".%p";
+    child.command.insert(child.command.end(),
+                         {"--engine=trtllm=" + url, "--role=" + role, "--worker-name=" + name,
+                          "--announce=" + announce_folder, "--listen=unix:" + place + ".sock"});
+    if (settings.worker.events.empty()) {
+        child.command.push_back("--events=ipc://" + place + ".events");
+    }
+    return child;
+}
+
 Result<std::string> run_time_folder() {
     auto folder = discovery::default_folder();
     if (!folder) return folder;

@@ -59,6 +59,14 @@ class WorkerCommands {
     std::size_t share_ = 1;
 };
 
+/// The same for one engine that has registered itself: `url` and role of it.
+[[nodiscard]] control::ChildSpec registered_command(const std::string& program,
+                                                    const std::vector<std::string>& our_flags,
+                                                    const config::Settings& settings,
+                                                    const std::string& announce_folder,
+                                                    const std::string& name, const std::string& url,
+                                                    const std::string& role);
+
 /// The user's run-time folder, made (0700) where it is not there.
 [[nodiscard]] Result<std::string> run_time_folder();
 

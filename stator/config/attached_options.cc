@@ -113,6 +113,17 @@ void add_attached_options(std::vector<Option>& t) {
         "How an attached vLLM hands the KV of prompts to others, or takes it, as its "
         "--kv-transfer-config says: nixl, shared (ExampleConnector, LMCache) or mooncake. With "
         "--role prefill or decode; the other engines need none."));
+    t.push_back(option<&S::engine, &E::trtllm_store>(
+                    "engine.trtllm_store", "--trtllm-store",
+                    "stator serve takes the TensorRT-LLM workers that register themselves here: "
+                    "where their disagg_cluster has the cluster_uri http://HOST:PORT. If empty: "
+                    "none do.")
+                    .in("HOST:PORT"));
+    t.push_back(option<&S::engine, &E::priority>(
+        "engine.priority", "--engine-priority",
+        "Requests' priorities are passed on to an attached vLLM, which was started with "
+        "--scheduling-policy priority; without that it refuses them. An SGLang tells by itself "
+        "whether it heeds them."));
     t.push_back(option<&S::engine, &E::bootstrap>(
                     "engine.bootstrap", "--engine-bootstrap",
                     "Where engines that decode meet an attached SGLang, or vLLM with mooncake, "

@@ -15,8 +15,8 @@ Result<void> check_ranges(const std::vector<std::string>& items) {
     for (const std::string& item : items) {
         const auto equals = item.find('=');
         const std::string_view role = std::string_view(item).substr(0, equals);
-        bool right = equals != std::string::npos &&
-                     std::ranges::find(kRoleNames, role) != kRoleNames.end();
+        bool right =
+            equals != std::string::npos && std::ranges::find(kRoleNames, role) != kRoleNames.end();
         if (right) {
             std::uint32_t low = 0;
             std::uint32_t high = 0;
@@ -72,14 +72,13 @@ void add_planner_options(std::vector<Option>& t) {
                     "planner.itl", "--slo-itl",
                     "Mean time between the tokens of an answer that is to be kept.")
                     .range(1, kHour_ms));
-    t.push_back(option<&S::planner, &P::share>(
-                    "planner.share", "--slo-share",
-                    "Of the requests, so large a share is to keep both.")
+    t.push_back(option<&S::planner, &P::share>("planner.share", "--slo-share",
+                                               "Of the requests, so large a share is to keep both.")
                     .range(0.5, 0.9999));
-    t.push_back(option<&S::planner, &P::interval>(
-                    "planner.interval", "--planner-interval",
-                    "Time between two decisions: a window of the forecasts.")
-                    .range(100, kHour_ms));
+    t.push_back(
+        option<&S::planner, &P::interval>("planner.interval", "--planner-interval",
+                                          "Time between two decisions: a window of the forecasts.")
+            .range(100, kHour_ms));
     t.push_back(option<&S::planner, &P::start_up>(
                     "planner.start_up", "--planner-start-up",
                     "How long a worker takes to be ready, as long as none was seen to: how far "

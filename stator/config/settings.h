@@ -65,6 +65,8 @@ struct EngineSettings {
     std::optional<std::uint32_t> dp_ranks;
     std::string connector;
     std::string bootstrap;
+    bool priority = false;
+    std::string trtllm_store;
     std::chrono::milliseconds wait{0};
     std::chrono::milliseconds canary{30'000};
     std::chrono::milliseconds canary_within{30'000};

@@ -53,6 +53,8 @@ struct Slot {
     Deadline start_at;             ///< where nothing runs
     std::uint32_t restarts = 0;
     std::string last_end;
+    std::uint32_t in_vain = 0;  ///< ends in a row that say that another try is of no use
+    bool given_up = false;
     bool removed = false;     ///< ends, and goes away when it has
     bool in_restart = false;  ///< restart_all() looks at it: it may not go away yet
 
@@ -214,6 +216,9 @@ void ThreadSupervisor::look_after(Slot& slot, std::optional<Running>& running, T
     log_warn("A child process has ended.",
              {{"child", slot.spec.name}, {"pid", pid}, {"how", *end}});
     const TimePoint started = running->started;
+    const bool hopeless =
+        !running->ready && *end == "exit status " + std::to_string(options_.hopeless_status);
+    slot.in_vain = hopeless ? slot.in_vain + 1 : 0;
     running.reset();
     if (&running == &slot.next) return;
     if (slot.next) {
@@ -247,6 +252,15 @@ void ThreadSupervisor::lost(Slot& slot, TimePoint lived_from, TimePoint now) {
     if (now - lived_from >= options_.stable_after) slot.delay = options_.restart_min;
     slot.start_at = Deadline::after(now, slot.delay);
     if (stopping_ || slot.removed) return;
+    if (slot.in_vain >= options_.hopeless_tries) {
+        slot.given_up = true;
+        slot.start_at = Deadline::never();
+        log_error(
+            "A child process says that its set-up is wrong, and is not started any more. What it "
+            "found is in its log; once that is put right, restart.",
+            {{"child", slot.spec.name}, {"times", slot.in_vain}});
+        return;
+    }
     log_info("A child process will be started again.",
              {{"child", slot.spec.name}, {"in_ms", slot.delay.count()}});
     slot.delay = std::min(slot.delay * 2, options_.restart_max);
@@ -293,6 +307,8 @@ void ThreadSupervisor::advance_replacement(Slot& slot, TimePoint now) {
     }
     if (slot.replacing == Replacing::kWanted) {
         slot.promoted = false;
+        slot.in_vain = 0;
+        slot.given_up = false;
         slot.next = start(slot, now);
         if (!slot.next) {
             return finish(
@@ -337,6 +353,7 @@ ChildState ThreadSupervisor::state_of(const Slot& slot) const {
     if (slot.removed && !stopping_) return ChildState::kStopping;
     if (stopping_) return slot.empty() ? ChildState::kStopped : ChildState::kStopping;
     if (slot.current) return slot.current->ready ? ChildState::kReady : ChildState::kStarting;
+    if (slot.given_up) return ChildState::kStopped;
     return slot.last_end.empty() ? ChildState::kStarting : ChildState::kBackingOff;
 }
 

@@ -27,6 +27,10 @@ struct SupervisorOptions {
     std::chrono::milliseconds stable_after{30'000};
     std::chrono::milliseconds ready_within{300'000};  ///< for restart_all(): else the restart stops
     std::chrono::milliseconds grace{30'000};          ///< between SIGTERM and SIGKILL
+    /// With this status a child says that another try is of no use. So often in a row, without
+    /// having been ready, and it is not started again, but by restart_all().
+    int hopeless_status = 78;
+    std::uint32_t hopeless_tries = 5;
 };
 
 enum class ChildState : std::uint8_t { kStarting, kReady, kBackingOff, kStopping, kStopped };

@@ -145,6 +145,20 @@ TEST_F(SupervisorTest, BacksOffDoublingUpToTheBound) {
     EXPECT_GE(status().restarts, 6U);
 }
 
+TEST_F(SupervisorTest, OneThatSaysThatItIsOfNoUseIsGivenUp) {
+    options_.restart_min = 1ms;
+    options_.restart_max = 2ms;
+    options_.hopeless_tries = 3;
+    run({shell("a", "echo >> " + file("lives") + "; exit 78")});
+    ASSERT_TRUE(eventually([&] { return status().state == ChildState::kStopped; }));
+    std::this_thread::sleep_for(50ms);
+    EXPECT_EQ(lines(file("lives")), 3U);
+    EXPECT_EQ(status().last_end, "exit status 78");
+    // Asked to, it is tried again.
+    EXPECT_FALSE(supervisor_->restart_all());
+    EXPECT_GE(lines(file("lives")), 4U);
+}
+
 TEST_F(SupervisorTest, TheBoundHolds) {
     options_.restart_min = 1ms;
     options_.restart_max = 2ms;

@@ -39,6 +39,11 @@ struct EngineInfo {
     bool computes_prompts = true;
     /// What its encode legs take: "image", "video"; empty: it has none.
     std::vector<std::string> media = {};
+    /// Its embeddings are an engine's own (Handoff::object): it makes and takes them without a
+    /// transfer plane.
+    bool media_objects = false;
+    /// LoRA adapters that requests may name.
+    std::vector<std::string> adapters = {};
 };
 
 /// Receives what the steps of an engine produced for the requests of one submitter.

@@ -67,6 +67,11 @@ class Worker {
     virtual void cancel(requests::StreamId stream) = 0;
     /// The handoff that this stream has ended with will not be used; best effort.
     virtual void release(requests::StreamId /*stream*/) {}
+    /// `lost` is called on the loop, once, if the early handoff (protocol::LostHandoff) that this
+    /// stream has ended with is lost, or the worker is; not after release(). Best effort: a worker
+    /// remembers a bounded number of them.
+    virtual void watch_handoff(requests::StreamId /*stream*/,
+                               std::function<void(const Error&)> /*lost*/) {}
     /// `done` is called on the loop, once, whatever happens.
     virtual void fetch(const requests::Fetch& what,
                        std::function<void(Result<std::string>)> done) = 0;

@@ -87,7 +87,19 @@ void LinkedWorker::cancel(StreamId stream) {
 }
 
 void LinkedWorker::release(StreamId stream) {
+    watched_.erase(stream.value);
     if (!over_) link_->release(stream);
+}
+
+void LinkedWorker::watch_handoff(StreamId stream, std::function<void(const Error&)> lost) {
+    if (over_) return lost(error(ErrorCode::kUnavailable, "the worker is gone").value());
+    watched_.insert_or_assign(stream.value, std::move(lost));
+    if (watched_.size() > kMostWatched) watched_.erase(watched_.begin());
+}
+
+void LinkedWorker::on_handoff_lost(StreamId stream, const Error& why) {
+    const auto watched = watched_.extract(stream.value);
+    if (!watched.empty()) watched.mapped()(why);
 }
 
 void LinkedWorker::fetch(const requests::Fetch& what,
@@ -218,6 +230,7 @@ void LinkedWorker::finish(MemberEvent event, const Error& why, bool refused) {
     apply(event, why.message);
     lose_streams(why);
     for (auto& [number, done] : std::exchange(fetches_, {})) done(tl::unexpected(why));
+    for (auto& [stream, lost] : std::exchange(watched_, {})) lost(why);
     loop_.at_turn_end([self, link = std::move(link_)] {
         if (link) link->close();
     });

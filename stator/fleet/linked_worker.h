@@ -68,6 +68,7 @@ class LinkedWorker final : public Worker,
         StreamEvents& events, std::uint64_t tag) override;
     void cancel(requests::StreamId stream) override;
     void release(requests::StreamId stream) override;
+    void watch_handoff(requests::StreamId stream, std::function<void(const Error&)> lost) override;
     void fetch(const requests::Fetch& what, std::function<void(Result<std::string>)> done) override;
 
     // From the link.
@@ -78,6 +79,7 @@ class LinkedWorker final : public Worker,
     void on_step(requests::StreamId stream, const protocol::StepEvent& event,
                  std::span<const protocol::TokenOutput> tokens,
                  std::span<const protocol::TokenLogprob> top) override;
+    void on_handoff_lost(requests::StreamId stream, const Error& why) override;
     void on_turn_end() override;
     void on_fetched(std::uint64_t fetch, Result<std::string> body) override;
     void on_lane_wanted(requests::LaneId) override {}
@@ -117,6 +119,8 @@ class LinkedWorker final : public Worker,
     requests::StreamTable<Stream> streams_;
     std::vector<StreamEvents*> touched_;
     std::map<std::uint64_t, std::function<void(Result<std::string>)>> fetches_;
+    static constexpr std::size_t kMostWatched = 1024;
+    std::map<std::uint32_t, std::function<void(const Error&)>> watched_;  ///< by stream
     std::uint64_t booking_ = 0;
     bool over_ = false;
     bool removed_ = false;

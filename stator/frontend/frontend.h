@@ -38,6 +38,8 @@ struct SamplingDefaults {
 struct ServedModel {
     std::string id;  ///< the name clients use
     std::vector<std::string> aliases;
+    /// LoRA adapters, which clients name as they name models.
+    std::vector<std::string> adapters = {};
     std::int64_t created = 0;  ///< Unix seconds
     std::shared_ptr<const text::Tokenizer> tokenizer;
     /// None: chat completions are refused with a hint.

@@ -113,6 +113,7 @@ protocol::GenerateRequest Generation::engine_request(Choice& choice, bool last) 
     r.priority = request_.priority;
     r.tenant = request_.tenant;
     r.cache_salt = request_.cache_salt;
+    r.adapter = request_.adapter;
     return r;
 }
 

@@ -39,6 +39,14 @@ ModelEntry::ModelEntry(ServedModel m, const ModelMetrics* counters)
     }
 }
 
+std::string_view ModelEntry::adapter_of(std::string_view name) const {
+    if (name == model.id || std::ranges::find(model.aliases, name) != model.aliases.end()) {
+        return {};
+    }
+    const auto found = std::ranges::find(model.adapters, name);
+    return found == model.adapters.end() ? std::string_view() : std::string_view(*found);
+}
+
 RequestRules ModelEntry::rules(std::uint32_t max_choices) const {
     RequestRules rules;
     rules.model = model.id;
@@ -85,6 +93,9 @@ ModelDirectory::ModelDirectory(std::vector<ServedModel> models, const ModelDirec
     for (const auto& entry : entries_) {
         for (const std::string& alias : entry->model.aliases) claim(alias, entry);
     }
+    for (const auto& entry : entries_) {
+        for (const std::string& adapter : entry->model.adapters) claim(adapter, entry);
+    }
     const auto list = [this](const std::string& name, const std::string& id) {
         const bool is_new = std::ranges::find(order_, name) == order_.end();
         if (is_new && names_.find(name)->second.id == id) order_.push_back(name);
@@ -92,6 +103,9 @@ ModelDirectory::ModelDirectory(std::vector<ServedModel> models, const ModelDirec
     for (const auto& entry : entries_) {
         list(entry->model.id, entry->model.id);
         for (const std::string& alias : entry->model.aliases) list(alias, entry->model.id);
+    }
+    for (const auto& entry : entries_) {
+        for (const std::string& adapter : entry->model.adapters) list(adapter, entry->model.id);
     }
 }
 
@@ -168,6 +182,7 @@ void ModelDirectory::append_model_json(std::string& out, const ModelEntry& entry
     w.begin_object().key("id").string(name).key("object").string("model");
     w.key("created").number(entry.model.created).key("owned_by").string("stator");
     w.key("root").string(entry.model.id);
+    if (!entry.adapter_of(name).empty()) w.key("parent").string(entry.model.id);
     w.key("max_model_len").number(entry.context_tokens());
     w.key("context_length").number(entry.context_tokens()).end_object();
 }

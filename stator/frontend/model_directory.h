@@ -28,7 +28,9 @@ struct ModelEntry {
     ServedModel model;
     const ModelMetrics* metrics;  ///< null in tests alone
     std::shared_ptr<const text::SpecialGuard> guard;
-    text::TemplateTraits traits;          ///< of the model's chat template
+    text::TemplateTraits traits;  ///< of the model's chat template
+    /// `name` if it is an adapter of it, and not one of the model's own names; else empty.
+    [[nodiscard]] std::string_view adapter_of(std::string_view name) const;
     std::size_t longest_token_bytes = 1;  ///< of all tokens: bounds tokens from below by bytes
 
     [[nodiscard]] std::uint32_t context_tokens() const {
@@ -37,8 +39,8 @@ struct ModelEntry {
     [[nodiscard]] RequestRules rules(std::uint32_t max_choices) const;
 };
 
-/// The models behind the door at one moment, by id and alias. Immutable but for whose turn it is
-/// among the pools of a name; read from any thread.
+/// The models behind the door at one moment, by id, alias and adapter. Immutable but for whose turn
+/// it is among the pools of a name; read from any thread.
 class ModelDirectory {
   public:
     using CountersOf = std::function<const ModelMetrics*(const ServedModel&)>;
@@ -62,7 +64,8 @@ class ModelDirectory {
     /// What the tokenizers together keep on each thread that encodes, in bytes.
     [[nodiscard]] std::size_t bytes_per_thread() const { return bytes_per_thread_; }
 
-    /// OpenAI's list object, aliases included, and `relayed` ones that are not among these.
+    /// OpenAI's list object, aliases and adapters included, and `relayed` ones that are not among
+    /// these.
     void append_list_json(std::string& out, std::span<const std::string> relayed = {}) const;
     /// The model object of one whose facts only its own server knows.
     static void append_relayed_json(std::string& out, std::string_view name);

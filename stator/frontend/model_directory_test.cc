@@ -58,6 +58,24 @@ std::map<std::string, int> chosen(const ModelDirectory& d, std::string_view name
     return out;
 }
 
+TEST(ModelDirectory, AdaptersAreNamesOfTheirModel) {
+    auto m = model("tiny", "p", 1);
+    m.aliases = {"small"};
+    m.adapters = {"fr", "small", "tiny"};
+    const auto d = directory({m});
+    const auto entry = d->find("fr");
+    ASSERT_TRUE(entry);
+    EXPECT_EQ(entry->model.id, "tiny");
+    EXPECT_EQ(entry->adapter_of("fr"), "fr");
+    EXPECT_EQ(entry->adapter_of("tiny"), "") << "its own names are its own";
+    EXPECT_EQ(entry->adapter_of("small"), "");
+    EXPECT_FALSE(d->find("de"));
+    std::string list;
+    d->append_list_json(list);
+    EXPECT_THAT(list, testing::HasSubstr(R"("id":"fr")"));
+    EXPECT_THAT(list, testing::HasSubstr(R"("parent":"tiny")"));
+}
+
 TEST(ModelDirectory, TrafficFollowsTheSharesWithinFewRequests) {
     const auto d = directory({model("m", "old", 90), model("m", "new", 10)});
     const auto got = chosen(*d, "m", 100);

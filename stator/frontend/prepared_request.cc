@@ -164,6 +164,7 @@ Result<PreparedRequest> prepare_request(Api api, std::string_view body,
     PreparedRequest out;
     out.api = api;
     out.entry = *entry;
+    out.adapter = out.entry->adapter_of(*name);
     const RequestRules rules = out.entry->rules(max_choices);
     auto done = api == Api::kChat ? prepare_chat(*root, rules, unix_seconds, abandoned, out)
                                   : prepare_completion(*root, rules, out);

@@ -46,6 +46,7 @@ struct PreparedRequest {
     std::int32_t priority = 0;
     std::string tenant;            ///< of the key or the headers; empty: none
     std::uint64_t cache_salt = 0;  ///< 0 = none
+    std::string adapter;           ///< LoRA adapter; empty: none
 };
 
 /// A request body to what the engine needs: JSON, fields, template, tokens. Pure computing, on any

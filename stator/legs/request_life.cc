@@ -26,6 +26,11 @@ bool clients(const Error& error) {
            error.code == ErrorCode::kDeadlineExceeded || error.code == ErrorCode::kCancelled;
 }
 
+/// Embeddings that an engine keeps by a name: they are not used up.
+bool is_object(const std::shared_ptr<const Handoff>& embeddings) {
+    return embeddings && !embeddings->object.empty();
+}
+
 std::uint32_t size_of(const std::vector<protocol::MediaPiece>& pieces) {
     std::uint32_t n = 0;
     for (const auto& piece : pieces)
@@ -82,6 +87,7 @@ std::shared_ptr<const GenerateRequest> RequestLife::next_request(Leg leg) {
     STATOR_ASSERT(!ended_);
     leg_ = leg;
     leg_first_ = output_.size();
+    if (leg == Leg::kPrefill) split_counted_ = false;
     if (encodes()) return original_;
     STATOR_ASSERT(output_.size() < original_->max_tokens);
     if (leg == Leg::kEncode) return encode_request();
@@ -92,9 +98,11 @@ std::shared_ptr<const GenerateRequest> RequestLife::next_request(Leg leg) {
     next->leg = leg;
     if (leg == Leg::kDecode) next->handoff = handoff_;
     for (std::size_t i = 0; i < next->media.size(); ++i) {
-        // The pixels stay here; a decode leg needs to know no more than where items stand.
-        next->media[i].content = nullptr;
-        next->media[i].embeddings = leg == Leg::kDecode ? nullptr : media_[i];
+        // Engines of others need the pixels beside them, in every leg.
+        const bool engines_own = is_object(media_[i]);
+        // Else they stay here, and a decode leg needs to know no more than where items stand.
+        if (!engines_own) next->media[i].content = nullptr;
+        next->media[i].embeddings = leg == Leg::kDecode && !engines_own ? nullptr : media_[i];
     }
     return next;
 }
@@ -159,16 +167,21 @@ std::optional<RequestLife::Taken> RequestLife::take_failure(StepEvent& event) {
     // A leg that the fleet has made up is the fleet's affair; the whole request may go well.
     const bool ours = leg_ == Leg::kPrefill || leg_ == Leg::kDecode ||
                       (leg_ == Leg::kEncode && event.error->code != ErrorCode::kUnsupported);
-    if (!ours || !refused() || clients(*event.error)) return std::nullopt;
-    whole_only_ = whole_only_ || leg_ != Leg::kEncode;
-    return Taken::kLost;
+    if (clients(*event.error)) return std::nullopt;
+    if (ours && refused()) {
+        if (leg_ != Leg::kEncode) split_failed();
+        return Taken::kLost;
+    }
+    // The rank has failed at it, and another one may not: a move, since it may be the request.
+    if (event.error->retryable) return Taken::kLost;
+    return std::nullopt;
 }
 
 RequestLife::Taken RequestLife::take_end_of_leg(StepEvent& event) {
     HandoffPtr handoff = std::exchange(event.handoff, nullptr);
     if (!fits(handoff)) {
         if (handoff) release(handoff);
-        whole_only_ = whole_only_ || leg_ != Leg::kEncode;
+        if (leg_ != Leg::kEncode) split_failed();
         return Taken::kLost;
     }
     if (leg_ == Leg::kEncode) {
@@ -181,8 +194,10 @@ RequestLife::Taken RequestLife::take_end_of_leg(StepEvent& event) {
         return Taken::kNextLeg;
     }
     used();
-    prompt_tokens_ = usage_of(event);
-    cached_tokens_ = event.cached_tokens;
+    if (output_.empty()) {
+        prompt_tokens_ = usage_of(event);
+        cached_tokens_ = event.cached_tokens;
+    }
     handoff_ = std::move(handoff);
     return Taken::kNextLeg;
 }
@@ -192,7 +207,7 @@ bool RequestLife::fits(const HandoffPtr& handoff) const {
     if (!handoff) return false;
     if (leg_ == Leg::kPrefill) {
         return handoff->kind == Handoff::Kind::kKv &&
-               std::size_t{handoff->tokens} + 1 == original_->prompt.size();
+               std::size_t{handoff->tokens} + 1 == original_->prompt.size() + output_.size();
     }
     if (leg_ != Leg::kEncode || handoff->kind != Handoff::Kind::kEmbeddings) return false;
     if (encodes()) return true;
@@ -206,7 +221,9 @@ void RequestLife::used() {
         handoff_.reset();
         return;
     }
-    for (HandoffPtr& embeddings : media_) embeddings.reset();
+    for (HandoffPtr& embeddings : media_) {
+        if (!is_object(embeddings)) embeddings.reset();
+    }
 }
 
 void RequestLife::release(HandoffPtr& handoff) {
@@ -252,10 +269,15 @@ std::optional<StepEvent> RequestLife::give_up_handoff() {
     return end_without_media();
 }
 
+void RequestLife::split_failed() {
+    whole_only_ = true;
+    if (!std::exchange(split_counted_, true)) ++failed_splits_;
+}
+
 /// Whoever generates next computes the prompt, and without tokens so far it is that one's usage.
 void RequestLife::forget_prefill() {
     release(handoff_);
-    whole_only_ = true;
+    split_failed();
     if (!output_.empty()) return;
     prompt_tokens_.reset();
     cached_tokens_ = 0;

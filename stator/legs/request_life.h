@@ -63,6 +63,9 @@ class RequestLife {
     /// Whether its prompt may be computed by a leg of its own: not once tokens are out, or after
     /// that has failed.
     [[nodiscard]] bool may_split() const { return !whole_only_ && output_.empty(); }
+    /// … and where no rank computes whole requests: again after a handoff has failed, once, and
+    /// after a loss, with the tokens so far as part of the prompt.
+    [[nodiscard]] bool may_split_again() const { return failed_splits_ < kMostSplits; }
     /// Its prompt and limits as of now, for the choice of a rank. Not a leg.
     [[nodiscard]] std::shared_ptr<const protocol::GenerateRequest> to_route() const;
 
@@ -85,7 +88,7 @@ class RequestLife {
         kPassOn,   ///< `event` is for the client; with `finish` the request has ended
         kNextLeg,  ///< nothing for the client: go on with next_step(). Nobody is to be left out.
         kRefused,  ///< the leg has given nothing: ask another rank. Costs no move.
-        kLost,     ///< as if the rank were lost: go on with lost()
+        kLost,     ///< as if the rank were lost, or it has failed: go on with lost()
     };
     /// Takes a rank's share of a step in; `event` is changed to what the client is to see.
     [[nodiscard]] Taken take(protocol::StepEvent& event,
@@ -102,6 +105,7 @@ class RequestLife {
     /// Whether a prefill leg's KV waits to be taken, and until when.
     [[nodiscard]] bool has_handoff() const { return handoff_ != nullptr; }
     [[nodiscard]] Deadline handoff_expires() const { return handoff_->expires; }
+    [[nodiscard]] const protocol::HandoffId& handoff_id() const { return handoff_->id; }
     /// … while its prompt is still being computed.
     [[nodiscard]] bool handoff_is_early() const { return handoff_ && handoff_->early; }
     /// No rank will decode from it, in time: the prompt is computed again by who generates. As
@@ -131,6 +135,7 @@ class RequestLife {
     [[nodiscard]] bool past_prompt() const { return !output_.empty() || handoff_ != nullptr; }
 
   private:
+    static constexpr int kMostSplits = 2;
     using HandoffPtr = std::shared_ptr<const protocol::Handoff>;
 
     [[nodiscard]] bool encodes() const { return original_->leg == protocol::Leg::kEncode; }
@@ -142,6 +147,7 @@ class RequestLife {
     void release(HandoffPtr& handoff);
     void release_media();
     void forget_prefill();
+    void split_failed();
     [[nodiscard]] bool can_encode_again() const;
     [[nodiscard]] std::optional<protocol::StepEvent> end_without_media();
     [[nodiscard]] std::uint32_t usage_of(const protocol::StepEvent& event) const;
@@ -162,6 +168,8 @@ class RequestLife {
     std::vector<HandoffPtr> media_;  ///< embeddings by item, not known to be used; null: none
     std::vector<HandoffPtr> releases_;
     bool whole_only_ = false;
+    int failed_splits_ = 0;
+    bool split_counted_ = false;  ///< the present one is among them
     bool ended_ = false;
 };
 

@@ -206,6 +206,38 @@ TEST(RequestLifeLegs, EmbeddingsAreUsedByTheFirstLegAndMadeAgainForTheNext) {
     EXPECT_EQ(resumed->media[1].embeddings->id[0], 1);
 }
 
+/// Of an engine of others: its items are names there, and their pixels go along.
+GenerateRequest engines_own(std::uint32_t max_tokens, std::size_t items) {
+    GenerateRequest r = request_of(max_tokens, items);
+    for (auto& item : r.media) {
+        auto h = std::make_shared<Handoff>(*item.embeddings);
+        h->object = "{}";
+        item.embeddings = std::move(h);
+    }
+    return r;
+}
+
+TEST(RequestLifeLegs, EnginesOwnEmbeddingsGoWithEveryLegAndTheirPixels) {
+    RequestLife life(engines_own(8, 2), 3);
+    for (const Leg leg : {Leg::kPrefill, Leg::kDecode}) {
+        const auto q = life.next_request(leg);
+        for (const auto& item : q->media) {
+            EXPECT_TRUE(item.embeddings);
+            EXPECT_TRUE(item.content);
+        }
+        if (leg == Leg::kDecode) break;
+        StepEvent end = left(handoff(1, Handoff::Kind::kKv, 3));
+        EXPECT_EQ(life.take(end, {}), Taken::kNextLeg);
+    }
+    // They are not used up: after a loss it is for who takes over to encode, or to find them.
+    EXPECT_EQ(give(life, {5}), Taken::kPassOn);
+    EXPECT_FALSE(life.lost(gone()));
+    EXPECT_EQ(life.next_step({}), Step::kPrompt);
+    EXPECT_TRUE(life.next_request()->media[1].embeddings);
+    (void)life.end(FinishReason::kCancelled);
+    EXPECT_EQ(life.take_releases().size(), 2U);
+}
+
 TEST(RequestLifeLegs, SaysHowTheEmbeddingsOfItsMediaCanBeHad) {
     const auto at = [](std::uint8_t id, const std::vector<std::string>& methods) {
         auto out = std::make_shared<Handoff>(*handoff(id, Handoff::Kind::kEmbeddings, kRows));
@@ -453,6 +485,51 @@ TEST(RequestLifeLegs, RandomHistoriesEndOnceWithEveryTokenAndHandoffAccountedFor
         request.media = request_of(1, items).media;
         History(request).run();
     }));
+}
+
+TEST(RequestLifeLegs, PairsTryAgainWhereNobodyElseCan) {
+    RequestLife life(request_of(8), 3);
+    for (int i = 0; i < 2; ++i) {
+        EXPECT_EQ(life.may_split(), i == 0) << "others are asked first";
+        EXPECT_TRUE(life.may_split_again());
+        (void)life.next_request(Leg::kPrefill);
+        auto done = left(handoff(static_cast<std::uint8_t>(i), Handoff::Kind::kKv, 3));
+        ASSERT_EQ(life.take(done, {}), Taken::kNextLeg);
+        (void)life.next_request(Leg::kDecode);
+        auto failed = failure(error(ErrorCode::kInternal, "its peer has failed").value());
+        ASSERT_EQ(life.take(failed, {}), Taken::kLost);
+        ASSERT_FALSE(life.lost(*failed.error));
+        EXPECT_EQ(life.take_releases().size(), 1U);
+    }
+    EXPECT_FALSE(life.may_split_again());
+}
+
+TEST(RequestLifeLegs, APairGoesOnWithTheTokensThatAreOut) {
+    RequestLife life(request_of(8), 3);
+    (void)life.next_request(Leg::kPrefill);
+    auto done = left(handoff(1, Handoff::Kind::kKv, 3));
+    ASSERT_EQ(life.take(done, {}), Taken::kNextLeg);
+    (void)life.next_request(Leg::kDecode);
+    StepEvent two;
+    two.count = 2;
+    ASSERT_EQ(life.take(two, std::vector<protocol::TokenOutput>{{.token = 8}, {.token = 9}}),
+              Taken::kPassOn);
+    ASSERT_FALSE(life.lost(gone()));
+    EXPECT_FALSE(life.may_split());
+    ASSERT_TRUE(life.may_split_again());
+    EXPECT_EQ(life.next_request(Leg::kPrefill)->prompt.size(), 6U);
+    auto again = left(handoff(2, Handoff::Kind::kKv, 5));
+    again.cached_tokens = 5;
+    ASSERT_EQ(life.take(again, {}), Taken::kNextLeg);
+    const auto last = life.next_request(Leg::kDecode);
+    EXPECT_EQ(last->resumed_tokens, 2U);
+    ASSERT_TRUE(last->handoff);
+    StepEvent end;
+    end.count = 1;
+    end.finish = FinishReason::kLength;
+    ASSERT_EQ(life.take(end, std::vector<protocol::TokenOutput>{{.token = 7}}), Taken::kPassOn);
+    EXPECT_EQ(end.prompt_tokens, 4U);
+    EXPECT_EQ(end.cached_tokens, 2U) << "of the prompt that the client sent";
 }
 
 }  // namespace

@@ -289,6 +289,29 @@ TEST(RequestLife, AnErrorOfTheRequestItselfIsPassedOn) {
     EXPECT_EQ(refusal.prompt_tokens, 3U);
 }
 
+TEST(RequestLife, WhatARankHasFailedAtIsDoneElsewhereAFewTimes) {
+    RequestLife life(request_of(8), 2);
+    for (const ErrorCode code : {ErrorCode::kInternal, ErrorCode::kDataLoss}) {
+        (void)life.next_request();
+        StepEvent failed;
+        failed.finish = FinishReason::kError;
+        failed.error = error(code, "status 500").value();
+        failed.error->retryable = true;
+        EXPECT_EQ(life.take(failed, {}), Taken::kLost);
+        EXPECT_FALSE(life.lost(*failed.error));
+    }
+    (void)life.next_request();
+    StepEvent failed;
+    failed.finish = FinishReason::kError;
+    failed.error = error(ErrorCode::kInternal, "status 500").value();
+    failed.error->retryable = true;
+    EXPECT_EQ(life.take(failed, {}), Taken::kLost);
+    const auto end = life.lost(*failed.error);
+    ASSERT_TRUE(end) << "it may be the request that they fail at";
+    EXPECT_EQ(end->error->code, ErrorCode::kUnavailable);
+    EXPECT_NE(end->error->message.find("status 500"), std::string::npos);
+}
+
 TEST(RequestLife, AWorkerThatGivesUpMidwayIsALoss) {
     RequestLife life(request_of(8), 1);
     (void)life.next_request();

@@ -9,6 +9,7 @@ namespace {
 
 constexpr double kFade = 0.97;  ///< a window, of the means of a request
 constexpr double kMost = 1e15;
+constexpr double kRecent_s = 1800;
 constexpr double kMostWindows = 100;
 
 double fine(double v) { return std::isfinite(v) ? std::clamp(v, 0.0, kMost) : 0.0; }
@@ -58,6 +59,8 @@ void DemandForecast::take(const DemandWindow& w, double windows) {
     any_images_ = any_images_ || fine(w.media_items) > 0;
     last_ = {fine(w.offered) / w.seconds, fine(w.prompt_tokens) / w.seconds,
              fine(w.media_items) / w.seconds};
+    recent_.push_back(last_);
+    while (static_cast<double>(recent_.size()) * interval_s_ > kRecent_s) recent_.pop_front();
     const auto fade = [&](double& sum, double value) { sum = sum * kFade + fine(value); };
     if (fine(w.offered) > 0) {
         fade(offered_sum_, w.offered);
@@ -91,17 +94,26 @@ int DemandForecast::steps(double horizon_s) const {
 }
 
 DemandForecast::Demand DemandForecast::sized(double horizon_s, double quantile) const {
+    Demand seen;
+    for (const Demand& w : recent_) {
+        seen.requests = std::max(seen.requests, w.requests);
+        seen.prompt_tokens = std::max(seen.prompt_tokens, w.prompt_tokens);
+        seen.images = std::max(seen.images, w.images);
+    }
     Demand most;
     const int last = steps(horizon_s);
+    const auto look = [&](const forecast::Predictor& predictor, int step, double ever,
+                          double& value) {
+        const forecast::Forecast f = predictor.forecast(step);
+        const double capped =
+            std::min(f.at(quantile) / interval_s_, std::max(ever, f.mean / interval_s_));
+        value = std::max(value, fine(capped));
+    };
     for (const int step : {1, (last + 1) / 2, last}) {
-        most.requests = std::max(most.requests, requests_->forecast(step).at(quantile));
-        most.prompt_tokens =
-            std::max(most.prompt_tokens, prompt_tokens_->forecast(step).at(quantile));
-        if (any_images_) most.images = std::max(most.images, images_->forecast(step).at(quantile));
+        look(*requests_, step, seen.requests, most.requests);
+        look(*prompt_tokens_, step, seen.prompt_tokens, most.prompt_tokens);
+        if (any_images_) look(*images_, step, seen.images, most.images);
     }
-    most.requests = fine(most.requests) / interval_s_;
-    most.prompt_tokens = fine(most.prompt_tokens) / interval_s_;
-    most.images = fine(most.images) / interval_s_;
     return most;
 }
 

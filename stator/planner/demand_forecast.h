@@ -1,6 +1,6 @@
 #pragma once
 
-#include <functional>
+#include <deque>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -28,7 +28,8 @@ class DemandForecast {
         double prompt_tokens = 0;
         double images = 0;
     };
-    /// The greatest of the windows until `horizon_s` from now.
+    /// The greatest of the windows until `horizon_s` from now; no quantile is taken to be above
+    /// both the forecast's mean and everything that was seen in the last half hour.
     [[nodiscard]] Demand sized(double horizon_s, double quantile) const;
     [[nodiscard]] std::vector<ForecastView> views(double horizon_s, double quantile) const;
 
@@ -51,6 +52,7 @@ class DemandForecast {
     DemandWindow collected_;
     Demand last_;
     std::uint64_t windows_ = 0;
+    std::deque<Demand> recent_;  ///< windows, of the last half hour
     bool any_images_ = false;
     // Faded sums, for means of a request.
     double offered_sum_ = 0;

@@ -73,6 +73,7 @@ Result<void> check(const PlannerOptions& o) {
                            Range{"down_cooldown", o.down_cooldown_s, 0, kLongest_s},
                            Range{"down_after", o.down_after_s, 0, kLongest_s},
                            Range{"deadband", o.deadband, 0, 1},
+                           Range{"hysteresis", o.hysteresis, 0, 10},
                            Range{"appear_within", o.appear_within_s, 0, kLongest_s},
                            Range{"ready_factor", o.ready_factor, 1, 1000},
                            Range{"drain_within", o.drain_within_s, 0, kLongest_s},

@@ -60,6 +60,8 @@ struct PlannerOptions {
     double down_after_s = 180;
     /// What changes of ±n are not worth: a share of the role's workers, rounded down.
     double deadband = 0.0;
+    /// One less only if that would be enough for so much more: against going to and fro.
+    double hysteresis = 0.05;
     std::uint32_t most_at_once =
         0;  ///< workers added in a tick, for each role; 0: as many as needed
 

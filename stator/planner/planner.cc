@@ -35,7 +35,7 @@ struct RoleState {
     RoleProfile profile;
     StepCostModel model;
     Margin margin{0.1, 0.5, 2};
-    std::deque<std::pair<double, std::uint32_t>> wants;  ///< time, clamped need
+    std::deque<std::pair<double, std::uint32_t>> wants;  ///< time, what would have been enough
     double last_up_s = -1e18;
     double last_order_s = -1e18;
     int direction = 0;
@@ -44,6 +44,8 @@ struct RoleState {
     RoleCounts counts;
     double fill = 0;  ///< mean of the ready workers' KV or sequences, whichever is fuller
     double waiting_tokens = 0;
+    std::uint32_t keep = 0;     ///< need, with hysteresis: no fewer than these
+    std::uint32_t movable = 0;  ///< that another role may have
 };
 
 }  // namespace
@@ -59,6 +61,7 @@ struct Planner::Impl {
     std::deque<Decision> decisions;
     Totals totals;
     std::vector<std::string> refusals;  ///< since the last tick
+    DemandForecast::Demand sized;       ///< of this tick
 
     bool ticked = false;
     TimePoint last;
@@ -206,14 +209,14 @@ void Planner::Impl::hear_demand(const Observation& o, Decision& d) {
     }
 }
 
-RoleLoad Planner::Impl::load_of(Role role, const DemandForecast::Demand& sized) const {
+RoleLoad Planner::Impl::load_of(Role role, const DemandForecast::Demand& asked) const {
     const double margin = roles[role].margin.value();
     const double computed = 1 - demand->cached_ratio();
     RoleLoad load;
-    load.requests = sized.requests * margin;
-    load.prefill_tokens = sized.prompt_tokens * computed * margin;
-    load.decode_tokens = sized.requests * std::max(1.0, demand->osl()) * margin;
-    load.images = sized.images * margin;
+    load.requests = asked.requests * margin;
+    load.prefill_tokens = asked.prompt_tokens * computed * margin;
+    load.decode_tokens = asked.requests * std::max(1.0, demand->osl()) * margin;
+    load.images = asked.images * margin;
     load.prompt = std::max(1.0, demand->isl() * computed);
     load.context = demand->isl() + 0.5 * demand->osl();
     return load;
@@ -230,26 +233,33 @@ void Planner::Impl::plan(Role role, RoleDecision& r) {
         r.because = "nothing is known yet of what steps take";
         return;
     }
-    DemandForecast::Demand sized = demand->sized(horizon_s(), options.quantile);
+    DemandForecast::Demand asked = sized;
     if (role == Role::kAggregated || role == Role::kPrefill) {
-        sized.prompt_tokens += state.waiting_tokens / kBacklogWithin_s;
+        asked.prompt_tokens += state.waiting_tokens / kBacklogWithin_s;
     }
-    const RoleLoad load = load_of(role, sized);
-    const Need n = planner::need(role, state.profile, state.model.cost(), load, state.options->max,
-                                 options.slo);
+    RoleLoad load = load_of(role, asked);
+    const auto enough = [&] {
+        return planner::need(role, state.profile, state.model.cost(), load, state.options->max,
+                             options.slo);
+    };
+    const Need n = enough();
     r.need = n.workers;
+    for (double* v : {&load.requests, &load.prefill_tokens, &load.decode_tokens, &load.images}) {
+        *v *= 1 + options.hysteresis;
+    }
+    state.keep = enough().workers;
     r.utilization = n.expected.utilization;
     r.because = fmt::format(
         "{:.2f} requests/s and {:.0f} prompt tokens/s at the {:.0f} % quantile, "
         "margin {:.2f}",
-        sized.requests, sized.prompt_tokens, 100 * options.quantile, state.margin.value());
+        asked.requests, asked.prompt_tokens, 100 * options.quantile, state.margin.value());
     if (!n.reachable) {
         r.bound = Bound::kUnreachable;
         r.because += "; the SLO is not met by any number of workers";
     }
     if (role == Role::kAggregated || role == Role::kDecode) {
         const double now = std::max(1e-9, demand->last().requests);
-        const double growth = std::clamp(sized.requests / now, 1.0, 2.0);
+        const double growth = std::clamp(asked.requests / now, 1.0, 2.0);
         const auto memory = static_cast<std::uint32_t>(
             std::ceil(c.ready * std::min(1.0, state.fill) * growth / kFullest));
         if (memory > r.need && state.fill > 0.5) {
@@ -286,6 +296,7 @@ void Planner::Impl::propose(Role role, const Observation& o, RoleDecision& r) {
     r.role = role;
     r.counts = state.counts;
     r.margin = state.margin.value();
+    state.keep = 0;
     const std::uint32_t there = state.counts.committed();
     if (options.policy == PolicyKind::kStatic) {
         r.need = state.options->initial;
@@ -306,6 +317,7 @@ void Planner::Impl::propose(Role role, const Observation& o, RoleDecision& r) {
     if (options.allow_zero && state.options->min == 0 && idle && state.waiting_tokens <= 0 &&
         options.policy != PolicyKind::kStatic) {
         r.need = 0;
+        state.keep = 0;
         r.because = fmt::format("there was no demand for {:.0f} s", now_s - offered_at_s);
     }
 }
@@ -324,13 +336,23 @@ void Planner::Impl::constrain(Role role, RoleDecision& r, bool known) {
     const std::uint32_t least = zero ? 0 : std::max(1U, o.min);
     if (r.target < least) bind(Bound::kMin, least);
     if (r.target > o.max) bind(Bound::kMax, o.max);
+    state.movable = 0;
     if (!known) return bind(Bound::kInputs, there);
 
-    state.wants.emplace_back(now_s, r.target);
+    const std::uint32_t keep = std::min(std::max(r.target, state.keep), o.max);
+    state.wants.emplace_back(now_s, keep);
     while (!state.wants.empty() && (state.wants.front().first < now_s - options.down_after_s ||
                                     state.wants.size() > kMostHistory)) {
         state.wants.pop_front();
     }
+    std::uint32_t held = 0;
+    std::uint32_t lately = 0;
+    for (const auto& [at, want] : state.wants) {
+        held = std::max(held, want);
+        if (at >= now_s - options.down_after_s / 4) lately = std::max(lately, want);
+    }
+    const bool moves = options.policy == PolicyKind::kPlanned && now_s >= options.down_after_s / 4;
+    state.movable = moves && there > lately ? there - lately : 0;
     if (r.target > there) {
         if (const double s = log.up_blocked_s(role, now_s); s > 0) {
             r.because += fmt::format("; orders had no effect, the next is in {:.0f} s", s);
@@ -344,8 +366,6 @@ void Planner::Impl::constrain(Role role, RoleDecision& r, bool known) {
     }
     if (r.target >= there || options.policy == PolicyKind::kStatic) return;
     if (options.policy == PolicyKind::kPlanned) {
-        std::uint32_t held = 0;
-        for (const auto& [at, want] : state.wants) held = std::max(held, want);
         held = std::min(held, there);
         // Too little was seen so far to say that fewer are enough.
         const bool young = now_s < options.down_after_s;
@@ -444,10 +464,10 @@ void Planner::Impl::order(const Observation& o, Decision& d) {
         spare[r.role] = there > r.target ? there - r.target : 0;
     }
     // A worker that changes its role costs no start.
-    for (const RoleDecision& from : d.roles) {
-        if (spare[from.role] == 0) continue;
+    for (RoleDecision& from : d.roles) {
+        std::uint32_t movable = std::max(spare[from.role], roles[from.role].movable);
         for (RoleDecision& to : d.roles) {
-            while (spare[from.role] > 0 && missing[to.role] > 0) {
+            while (movable > 0 && missing[to.role] > 0) {
                 const auto cannot = [&](const WorkerObservation& w) {
                     return free(w) || w.state != WorkerState::kReady ||
                            std::ranges::find(w.can_be, to.role) == w.can_be.end();
@@ -461,7 +481,12 @@ void Planner::Impl::order(const Observation& o, Decision& d) {
                 a.expects = fmt::format("{} to be a {} worker within {:.0f} s", a.worker,
                                         protocol::to_string(a.to), to_seconds(a.deadline - d.at));
                 taken.push_back(victims[0].worker->name);
-                --spare[from.role];
+                --movable;
+                if (spare[from.role] > 0) {
+                    --spare[from.role];
+                } else {
+                    --from.target;
+                }
                 --missing[to.role];
                 ++totals.moved;
                 note_direction(from.role, -1);
@@ -538,7 +563,10 @@ const Decision& Planner::tick(const Observation& observation, TimePoint now) {
     d.cached_ratio = i.demand->cached_ratio();
     d.isl = i.demand->isl();
     d.osl = i.demand->osl();
-    if (i.demand->any()) d.forecasts = i.demand->views(i.horizon_s(), i.options.quantile);
+    if (i.demand->any()) {
+        d.forecasts = i.demand->views(i.horizon_s(), i.options.quantile);
+        i.sized = i.demand->sized(i.horizon_s(), i.options.quantile);
+    }
     const bool known = observation.workers_known;
     for (const RoleOptions& role : i.options.roles) {
         RoleDecision& r = d.roles.emplace_back();
@@ -554,13 +582,12 @@ const Decision& Planner::tick(const Observation& observation, TimePoint now) {
     }
     i.fit_budget(d.roles);
     if (i.demand->any()) {
-        const auto sized = i.demand->sized(i.horizon_s(), i.options.quantile);
         for (RoleDecision& r : d.roles) {
             const RoleState& state = i.roles[r.role];
             if (!state.model.known() || r.target == 0) continue;
             const Expected e =
                 expect(r.role, state.model.cost(), std::max(1U, state.profile.step_tokens),
-                       i.load_of(r.role, sized), r.target, i.options.slo);
+                       i.load_of(r.role, i.sized), r.target, i.options.slo);
             r.ttft_miss = e.ttft_miss;
             r.itl_s = std::isfinite(e.itl_s) ? e.itl_s : 0;
         }

@@ -248,7 +248,11 @@ TEST(Planner, KeepsTheBudget) {
     o.device_budget = 9;
     World w(o);
     bool bound = false;
-    for (int i = 0; i < 60; ++i) bound = bound || w.tick(500).roles[0].bound == Bound::kBudget;
+    for (int i = 0; i < 60; ++i) {
+        const Decision& d = w.tick(500);
+        bound = bound || d.roles[0].bound == Bound::kBudget;
+    }
+    SCOPED_TRACE(explain(w.planner->decisions().back(), TimePoint{}));
     EXPECT_TRUE(bound);
     EXPECT_EQ(w.ready(), 4U);
 }
@@ -260,9 +264,11 @@ TEST(Planner, MovesWorkersThatCanSwitch) {
     RoleProfile decode;
     decode.cost = {0.02, 0, 2e-3, 0};
     o.profile.roles[Role::kDecode] = decode;
+    o.down_after_s = 1000;
     World w(o);
     for (auto& x : w.workers) x.seen.can_be = {Role::kPrefill, Role::kDecode};
-    for (int i = 0; i < 60; ++i) w.tick(10);
+    for (int i = 0; i < 20; ++i) w.tick(2);
+    for (int i = 0; i < 20; ++i) w.tick(10);
     EXPECT_GT(w.planner->totals().moved, 0U);
 }
 

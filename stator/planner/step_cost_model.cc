@@ -30,6 +30,8 @@ StepCostModel::StepCostModel(const std::optional<RoleProfile>& profile) {
             if (y > 0) add_row({1, prefill, decode}, y, kPriorSeconds / y);
         }
     }
+    std::swap(squares_, prior_squares_);
+    std::swap(products_, prior_products_);
     if (c.image_s > 0) {
         images_ = kPriorSeconds / c.image_s;
         image_seconds_ = kPriorSeconds;
@@ -73,7 +75,11 @@ void StepCostModel::fade() {
     for (Vector& row : squares_) {
         for (double& v : row) v *= kFade;
     }
+    for (Vector& row : prior_squares_) {
+        for (double& v : row) v *= kFade;
+    }
     for (double& v : products_) v *= kFade;
+    for (double& v : prior_products_) v *= kFade;
     images_ *= kFade;
     image_seconds_ *= kFade;
     log_ratio_ *= kFade;
@@ -86,23 +92,30 @@ double StepCostModel::contradiction() const {
 
 /// The subset of factors with the least residual among those whose solution is not negative.
 void StepCostModel::solve() {
+    const double scale = contradiction();
+    std::array<Vector, kFactors> squares = squares_;
+    Vector products = products_;
+    for (std::size_t i = 0; i < kFactors; ++i) {
+        products[i] += scale * prior_products_[i];
+        for (std::size_t k = 0; k < kFactors; ++k) squares[i][k] += prior_squares_[i][k];
+    }
     Vector best{};
     double least = std::numeric_limits<double>::infinity();
     for (unsigned subset = 1; subset < (1U << kFactors); ++subset) {
         std::array<std::size_t, kFactors> used{};
         std::size_t n = 0;
         for (std::size_t i = 0; i < kFactors; ++i) {
-            if ((subset >> i & 1U) != 0 && squares_[i][i] > 0) used[n++] = i;
+            if ((subset >> i & 1U) != 0 && squares[i][i] > 0) used[n++] = i;
         }
         if (n == 0) continue;
         // Gauss with pivots, in units in which each factor's square is 1.
         std::array<std::array<double, kFactors + 1>, kFactors> m{};
-        const auto unit = [&](std::size_t i) { return std::sqrt(squares_[used[i]][used[i]]); };
+        const auto unit = [&](std::size_t i) { return std::sqrt(squares[used[i]][used[i]]); };
         for (std::size_t i = 0; i < n; ++i) {
             for (std::size_t k = 0; k < n; ++k) {
-                m[i][k] = squares_[used[i]][used[k]] / (unit(i) * unit(k)) + (i == k ? kRidge : 0);
+                m[i][k] = squares[used[i]][used[k]] / (unit(i) * unit(k)) + (i == k ? kRidge : 0);
             }
-            m[i][n] = products_[used[i]] / unit(i);
+            m[i][n] = products[used[i]] / unit(i);
         }
         for (std::size_t i = 0; i < n; ++i) {
             std::size_t pivot = i;
@@ -127,8 +140,8 @@ void StepCostModel::solve() {
         if (!good) continue;
         double residual = 0;  // but for a constant
         for (std::size_t i = 0; i < kFactors; ++i) {
-            residual -= 2 * x[i] * products_[i];
-            for (std::size_t k = 0; k < kFactors; ++k) residual += x[i] * x[k] * squares_[i][k];
+            residual -= 2 * x[i] * products[i];
+            for (std::size_t k = 0; k < kFactors; ++k) residual += x[i] * x[k] * squares[i][k];
         }
         if (residual < least) {
             least = residual;

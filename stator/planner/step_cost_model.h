@@ -10,9 +10,9 @@ namespace stator::planner {
 
 /// Learns what steps cost from what a role's workers report of windows: seconds inside the model =
 /// base · steps + prefill · prompt tokens + decode · generated tokens, by least squares with
-/// factors that are not negative. Old windows fade. A profile is a number of observations made
-/// beforehand, which fade too: where observation contradicts it, observation wins within some
-/// minutes. Always finite.
+/// factors that are not negative. Old windows fade. Of a profile the scale is taken from what is
+/// observed at once, the shape counts as observations made beforehand, which fade too. Always
+/// finite.
 class StepCostModel {
   public:
     StepCostModel() : StepCostModel(std::nullopt) {}
@@ -40,6 +40,9 @@ class StepCostModel {
 
     std::array<Vector, kFactors> squares_{};
     Vector products_{};
+    // The profile's points: its shape, at the scale that is observed.
+    std::array<Vector, kFactors> prior_squares_{};
+    Vector prior_products_{};
     double images_ = 0;
     double image_seconds_ = 0;
     double log_ratio_ = 0;

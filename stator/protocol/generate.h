@@ -108,6 +108,9 @@ struct GenerateRequest {
     std::shared_ptr<const HandoffBytes> kv = nullptr;
     /// By position. kEncode: the one item to encode, and the prompt is empty.
     std::vector<MediaItem> media = {};
+    /// LoRA adapter, one of ModelCard::adapters; empty: the model itself. Prefixes are shared among
+    /// equal ones only.
+    std::string adapter = {};
 };
 
 enum class FinishReason : std::uint8_t {
@@ -150,6 +153,13 @@ struct StepEvent {
     std::shared_ptr<const Handoff> handoff = nullptr;  ///< with kHandoff
 };
 
+/// A leg that has ended with a handoff before its prompt was computed (Handoff::early), which has
+/// failed since: whoever waits for its KV waits in vain.
+struct LostHandoff {
+    RequestId id;
+    Error why;
+};
+
 /// Everything one engine step produced for one receiver: flat, so that a step is three allocations,
 /// not three a token. An end-of-generation token is delivered as a token too, with finish = kStop,
 /// unless it was masked.
@@ -157,11 +167,13 @@ struct StepBatch {
     std::vector<StepEvent> events;
     std::vector<TokenOutput> tokens;
     std::vector<TokenLogprob> top;
+    std::vector<LostHandoff> lost_handoffs = {};  ///< behind the events
 
     void clear() {
         events.clear();
         tokens.clear();
         top.clear();
+        lost_handoffs.clear();
     }
 };
 

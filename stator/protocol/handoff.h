@@ -69,9 +69,10 @@ struct Handoff {
     std::vector<MediaPiece> pieces;  ///< kEmbeddings
     std::string shape;               ///< the engine's own facts for the engine at the other end
     std::vector<TransferPlace> places;
-    /// kKv that an engine of others keeps and its peer fetches by itself: what the one has said of
-    /// it for the other, a JSON object in the words of `layout` ("vllm/nixl"). Then there are no
-    /// bytes, parts or places here, and nothing is claimed: who is given it has it.
+    /// What an engine of others keeps and its peer fetches by itself: what the one has said of it
+    /// for the other, a JSON object in the words of `layout` ("vllm/nixl"). Then there are no
+    /// bytes, parts or places here, and nothing is claimed: who is given it has it. Embeddings of
+    /// this kind can be taken any number of times, and the item's content travels beside them.
     std::string object = {};
     /// With `object`: its prompt is still being computed, and its KV follows as it comes.
     bool early = false;
@@ -114,9 +115,11 @@ struct MediaContent {
 /// that one picture has one name, however it came.
 struct MediaItem {
     Digest digest{};
-    std::uint32_t position = 0;                             ///< of its first token in the prompt
-    std::uint32_t tokens = 0;                               ///< that it takes there, all pieces
-    std::shared_ptr<const MediaContent> content = nullptr;  ///< of an encode leg; else perhaps null
+    std::uint32_t position = 0;  ///< of its first token in the prompt
+    std::uint32_t tokens = 0;    ///< that it takes there, all pieces
+    /// Of an encode leg, and beside embeddings that are an engine's own (Handoff::object); else
+    /// perhaps null.
+    std::shared_ptr<const MediaContent> content = nullptr;
     std::shared_ptr<const Handoff> embeddings = nullptr;    ///< null in an encode leg
     std::shared_ptr<const HandoffBytes> arrived = nullptr;  ///< where the prompt is computed
 };

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -65,10 +66,16 @@ struct ModelCard {
     /// What the chat template writes where a media item stands ("<image>"); empty: the template
     /// knows no media.
     std::string media_mark;
+    /// LoRA adapters that its engine has loaded, by name; not part of the identity: requests that
+    /// name one go to the ranks that have it.
+    std::vector<std::string> adapters = {};
     bool operator==(const ModelCard&) const = default;
 };
+inline constexpr std::size_t kMaxAdapters = 1024;
+inline constexpr std::size_t kMaxAdapterBytes = 256;
 
-/// Everything equal but aliases, title, kv_bytes_per_token and what encode ranks say of media.
+/// Everything equal but aliases, title, kv_bytes_per_token, adapters and what encode ranks say of
+/// media.
 [[nodiscard]] bool same_pool(const ModelCard& a, const ModelCard& b);
 
 /// Names the pool in logs, metrics and paths: 16 hex digits, equal for cards that are same_pool().

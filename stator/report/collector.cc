@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <deque>
 #include <tuple>
 #include <utility>
 
@@ -81,6 +82,7 @@ struct Collector::Impl {
     std::uint64_t random_state = 0;
     WorkerTally workers;
     std::vector<Series> series;
+    std::deque<Remark> remarks;
     std::vector<std::string> warnings;
     bool series_dropped = false;
 
@@ -232,16 +234,18 @@ void Collector::add(const RequestRecord& record) {
     if (i.options.per_worker) i.workers.add(record);
 }
 
-void Collector::note(std::string_view name, std::string_view unit, double time, double value) {
+void Collector::note(std::string_view name, std::string_view unit, double time, double value,
+                     std::string_view curve) {
     Impl& i = *impl_;
     if (!std::isfinite(time) || !std::isfinite(value)) return;
-    auto series = std::ranges::find(i.series, name, &Series::name);
+    auto series = std::ranges::find_if(
+        i.series, [&](const Series& s) { return s.name == name && s.curve == curve; });
     if (series == i.series.end()) {
         if (i.series.size() == Report::kMaxSeries) {
             i.series_dropped = true;
             return;
         }
-        i.series.push_back({std::string(name), std::string(unit), {}});
+        i.series.push_back({std::string(name), std::string(curve), std::string(unit), {}});
         series = i.series.end() - 1;
     }
     std::vector<SeriesPoint>& points = series->points;
@@ -250,6 +254,12 @@ void Collector::note(std::string_view name, std::string_view unit, double time, 
         points.resize(points.size() / 2);
     }
     points.push_back({time, value});
+}
+
+void Collector::remark(double time, std::string text) {
+    if (!std::isfinite(time)) return;
+    impl_->remarks.push_back({time, std::move(text)});
+    if (impl_->remarks.size() > Report::kMaxRemarks) impl_->remarks.pop_front();
 }
 
 void Collector::warn(std::string sentence) {
@@ -392,6 +402,7 @@ Report Collector::finish(double seconds, bool partial) const {
                         s.cached_tokens);
     });
     report.series = i.series;
+    report.remarks.assign(i.remarks.begin(), i.remarks.end());
     if (i.options.per_worker) report.workers = i.workers.summary();
     i.fill_warnings(report);
     return report;

@@ -60,7 +60,12 @@ class Collector {
     /// Notes a value of a series that is not of requests; times ascend within a series. Beyond
     /// kMaxSeriesPoints every second point is dropped, beyond kMaxSeries new names are, with a
     /// warning.
-    void note(std::string_view series, std::string_view unit, double time, double value);
+    /// `curve`: which of several series of that name.
+    void note(std::string_view series, std::string_view unit, double time, double value,
+              std::string_view curve = {});
+
+    /// Something that was decided or happened; times ascend. The last kMaxRemarks are kept.
+    void remark(double time, std::string text);
 
     /// A sentence for the report. The first kMaxWarnings are kept.
     void warn(std::string sentence);

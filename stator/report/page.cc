@@ -126,6 +126,7 @@ std::string to_html(std::span<const Report> reports, std::string_view title,
     std::ranges::move(series_plots(runs), std::back_inserter(fleet));
     put_plots(out, "Fleet", fleet);
     put_errors(out, runs);
+    put_remarks(out, runs);
     put_facts(out, runs);
     put_footer(out);
     fmt::format_to(std::back_inserter(out), "</main>\n<script>{}</script>\n</body>\n</html>\n",

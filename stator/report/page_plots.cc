@@ -1,6 +1,7 @@
 #include "stator/report/page_plots.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -309,6 +310,50 @@ std::vector<Plot> scatter_plots(std::span<const Run> runs) {
     return plots;
 }
 
+namespace {
+
+/// How a planner's curves look: what is named is drawn so, others get a colour each.
+struct CurveLook {
+    std::string_view curve;
+    std::string_view colour;
+    Stroke stroke;
+};
+constexpr std::array<CurveLook, 9> kLooks{{{"actual", "var(--c0)", Stroke::kSolid},
+                                           {"forecast", "var(--c1)", Stroke::kDashed},
+                                           {"5 %", "var(--c1)", Stroke::kFaint},
+                                           {"95 %", "var(--c1)", Stroke::kFaint},
+                                           {"sized for", "var(--c2)", Stroke::kFaint},
+                                           {"ready", "var(--c0)", Stroke::kSolid},
+                                           {"needed", "var(--c1)", Stroke::kDashed},
+                                           {"all", "var(--c2)", Stroke::kFaint},
+                                           {"decisions", "var(--c3)", Stroke::kDots}}};
+
+/// `alone`: there is one run, whose curves are told apart by colour.
+Curve series_curve(const Run& run, const Series& series, bool alone) {
+    Curve curve{run.name, run.colour, Stroke::kSolid, {}, false};
+    const auto look = std::ranges::find(kLooks, series.curve, &CurveLook::curve);
+    if (look != kLooks.end()) curve.stroke = look->stroke;
+    if (!series.curve.empty()) {
+        curve.name = alone ? series.curve : run.name + ", " + series.curve;
+        if (alone && look != kLooks.end()) curve.colour = look->colour;
+        curve.in_legend = alone;
+    }
+    const double end = run.report->seconds;
+    for (const SeriesPoint& p : series.points) {
+        if (p.time > end) break;
+        // A value holds until the next one is noted.
+        const bool held = !curve.points.empty() && curve.stroke != Stroke::kDots;
+        if (held) curve.points.push_back({p.time, curve.points.back().y});
+        curve.points.push_back({p.time, p.value});
+    }
+    if (!curve.points.empty() && curve.stroke != Stroke::kDots) {
+        curve.points.push_back({end, curve.points.back().y});
+    }
+    return curve;
+}
+
+}  // namespace
+
 std::vector<Plot> series_plots(std::span<const Run> runs) {
     std::vector<Plot> plots;
     for (const Run& run : runs) {
@@ -323,14 +368,7 @@ std::vector<Plot> series_plots(std::span<const Run> runs) {
                 plots.push_back(std::move(fresh));
                 plot = plots.end() - 1;
             }
-            // A value holds until the next one is noted.
-            Curve curve{run.name, run.colour, Stroke::kSolid, {}, false};
-            for (const SeriesPoint& p : series.points) {
-                if (!curve.points.empty()) curve.points.push_back({p.time, curve.points.back().y});
-                curve.points.push_back({p.time, p.value});
-            }
-            curve.points.push_back({run.report->seconds, curve.points.back().y});
-            plot->curves.push_back(std::move(curve));
+            plot->curves.push_back(series_curve(run, series, runs.size() == 1));
         }
     }
     for (Plot& plot : plots) {

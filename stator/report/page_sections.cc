@@ -210,6 +210,22 @@ void put_errors(std::string& out, std::span<const Run> runs) {
         rows + "</tbody></table></div>\n";
 }
 
+void put_remarks(std::string& out, std::span<const Run> runs) {
+    for (const Run& run : runs) {
+        if (run.report->remarks.empty()) continue;
+        fmt::format_to(std::back_inserter(out), "<h2>Decisions{}</h2>\n",
+                       runs.size() > 1 ? ": " + escaped(run.name) : "");
+        out +=
+            "<div class=\"panel\"><table><thead><tr><th>time</th><th>what</th></tr></thead>"
+            "<tbody>\n";
+        for (const Remark& r : run.report->remarks) {
+            fmt::format_to(std::back_inserter(out), "<tr><th>{:.0f} s</th><td>{}</td></tr>\n",
+                           r.time, escaped(r.text));
+        }
+        out += "</tbody></table></div>\n";
+    }
+}
+
 void put_facts(std::string& out, std::span<const Run> runs) {
     std::vector<std::string_view> keys;
     for (const Run& run : runs) {

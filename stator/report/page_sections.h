@@ -23,6 +23,8 @@ void put_legend(std::string& out, std::span<const Run> runs);
 void put_percentiles(std::string& out, std::span<const Run> runs);
 void put_errors(std::string& out, std::span<const Run> runs);
 /// What was run: what all have in common, then what differs.
+/// What was decided or happened, of each run.
+void put_remarks(std::string& out, std::span<const Run> runs);
 void put_facts(std::string& out, std::span<const Run> runs);
 
 }  // namespace stator::report

@@ -56,7 +56,7 @@ Report a_run(double rate = 20, std::uint64_t seed = 1) {
     run.failure_share = 0.05;
     run.seed = seed;
     Report report = synthetic_report(run, options);
-    report.series = {{"workers ready", "workers", {{0, 1}, {10, 3}}}};
+    report.series = {{"workers ready", "", "workers", {{0, 1}, {10, 3}}}};
     return report;
 }
 
@@ -94,7 +94,8 @@ TEST(Page, TextsFromOutsideStayText) {
     r.facts = {{evil, evil}, {"curve", evil}};
     r.reasons = {{Outcome::kReset, evil, 3}};
     r.warnings = {evil};
-    r.series = {{evil, evil, {{0, 1}}}};
+    r.series = {{evil, evil, evil, {{0, 1}}}};
+    r.remarks = {{1, evil}};
     std::vector<Report> several = a_sweep();
     several[0] = r;
     several[1].facts = {{evil, "other"}};

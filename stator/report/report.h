@@ -114,10 +114,18 @@ struct SeriesPoint {
 
 /// A named figure over time that is not of requests: workers, a planner's decisions.
 struct Series {
-    std::string name;
+    std::string name;   ///< of the figure: series of one name are drawn in one plot
+    std::string curve;  ///< which of them; empty: there is one
     std::string unit;
     std::vector<SeriesPoint> points;  ///< in order of time
     bool operator==(const Series&) const = default;
+};
+
+/// Something that was decided or happened, for people.
+struct Remark {
+    double time = 0;  ///< seconds since the run's begin
+    std::string text;
+    bool operator==(const Remark&) const = default;
 };
 
 struct Spread {
@@ -166,6 +174,7 @@ struct Report {
     static constexpr std::size_t kMaxReasons = 32;
     static constexpr std::size_t kMaxSeries = 32;
     static constexpr std::size_t kMaxSeriesPoints = 512;
+    static constexpr std::size_t kMaxRemarks = 512;
     static constexpr std::size_t kMaxWorkerRows = 64;
     static constexpr std::size_t kMaxWarnings = 64;
 
@@ -204,7 +213,8 @@ struct Report {
     Timeline timeline;
     std::vector<SamplePoint> samples;  ///< a uniform sample of the requests that ended well
     std::vector<Series> series;
-    WorkerSummary workers;  ///< empty but for simulations
+    std::vector<Remark> remarks;  ///< in order of time; the last ones where there are more
+    WorkerSummary workers;        ///< empty but for simulations
     std::vector<std::string> warnings;
 
     [[nodiscard]] std::uint64_t count(Outcome outcome) const;

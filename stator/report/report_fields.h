@@ -98,8 +98,15 @@ void fields(Archive& a, T& v) {
 template <typename Archive, Is<Series> T>
 void fields(Archive& a, T& v) {
     a.field("name", v.name);
+    a.field("curve", v.curve);
     a.field("unit", v.unit);
     a.rows("points", v.points, Report::kMaxSeriesPoints);
+}
+
+template <typename Archive, Is<Remark> T>
+void fields(Archive& a, T& v) {
+    a.field("time", v.time);
+    a.field("text", v.text);
 }
 
 template <typename Archive, Is<Spread> T>
@@ -158,6 +165,7 @@ void fields(Archive& a, T& v) {
     a.field("timeline", v.timeline);
     a.rows("samples", v.samples, Report::kMaxSamples);
     a.list("series", v.series, Report::kMaxSeries);
+    a.list("remarks", v.remarks, Report::kMaxRemarks);
     a.field("workers", v.workers);
     a.texts("warnings", v.warnings, Report::kMaxWarnings);
 }

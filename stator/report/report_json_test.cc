@@ -26,7 +26,7 @@ Report small_report() {
     r.output_tokens = 7;
     r.timeline = {0.25, {{2, 2, 1, 7, 0.5, 2, 10, 20}}};
     r.samples = {{0.125, 10, 4, 5, 1, 2}};
-    r.series = {{"workers", "", {{0, 1}, {1, 2.5}}}};
+    r.series = {{"workers", "", "", {{0, 1}, {1, 2.5}}}};
     r.workers = {1, {1, 1, 1}, {7, 7, 7}, {0.4, 0.4, 0.4}, {{0, 3, 1, 10, 4, 7}}};
     r.warnings = {"Odd."};
     return r;
@@ -52,7 +52,7 @@ constexpr std::string_view kGolden =
     R"("timeline":{"interval_seconds":0.25,"intervals":[{"offered":2,"completed":2,"failed":1,)"
     R"("output_tokens":7,"in_flight":0.5,"ttft_count":2,"ttft_p50_ms":10.0,)"
     R"("ttft_p99_ms":20.0}]},"samples":[[0.125,10,4,5,1.0,2.0]],"series":[{"name":"workers",)"
-    R"("unit":"","points":[[0.0,1.0],[1.0,2.5]]}],"workers":{"workers":1,"requests":{"min":1.0,)"
+    R"("curve":"","unit":"","points":[[0.0,1.0],[1.0,2.5]]}],"remarks":[],"workers":{"workers":1,"requests":{"min":1.0,)"
     R"("mean":1.0,"max":1.0},"output_tokens":{"min":7.0,"mean":7.0,"max":7.0},)"
     R"("cached_ratio":{"min":0.4,"mean":0.4,"max":0.4},"rows":[{"worker":0,"requests":3,)"
     R"("failed":1,"input_tokens":10,"cached_tokens":4,"output_tokens":7}]},)"

@@ -177,7 +177,11 @@ Result<void> ClientLink::Impl::on_error(Lane& lane, const Frame& f) {
     if (f.stream == 0) return tl::unexpected(std::move(*why));
     if (lane.control()) {
         if (f.stream >= next_stream) return violation(f, "an error for no stream");
-        end_stream(f.stream, *why);
+        if (streams.find(f.stream) == nullptr) {
+            events.on_handoff_lost(StreamId(f.stream), *why);
+        } else {
+            end_stream(f.stream, *why);
+        }
         return {};
     }
     const bool there = std::ranges::any_of(

@@ -35,6 +35,7 @@ OpenHead head_of(const GenerateRequest& request, std::uint32_t rank, std::uint64
     head.request.leg = request.leg;
     head.request.handoff = request.handoff;
     head.request.media = request.media;
+    head.request.adapter = request.adapter;
     head.booking = booking;
     head.rank = rank;
     head.credit = credit;

@@ -60,6 +60,9 @@ class ClientLinkEvents {
     virtual void on_step(StreamId stream, const protocol::StepEvent& event,
                          std::span<const protocol::TokenOutput> tokens,
                          std::span<const protocol::TokenLogprob> top) = 0;
+    /// A stream that is over has left an early handoff (protocol::LostHandoff), or was cancelled
+    /// here: it has failed since.
+    virtual void on_handoff_lost(StreamId /*stream*/, const Error& /*why*/) {}
     /// Everything in the bytes given to received() has been told.
     virtual void on_turn_end() = 0;
     virtual void on_fetched(std::uint64_t fetch, Result<std::string> body) = 0;

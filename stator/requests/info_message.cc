@@ -95,7 +95,8 @@ void write_card(MsgpackWriter& w, const ModelCard& c) {
     w.map(12 + (c.chat_template ? 1U : 0U) + (c.structured_output ? 1U : 0U) +
           (c.tool_format.empty() ? 0U : 1U) + (c.reasoning_format.empty() ? 0U : 1U) +
           (c.media.empty() ? 0U : 1U) + (c.media_digest.empty() ? 0U : 1U) +
-          (c.media_mark.empty() ? 0U : 1U) + (c.kv_bytes_per_token == 0 ? 0U : 1U));
+          (c.media_mark.empty() ? 0U : 1U) + (c.kv_bytes_per_token == 0 ? 0U : 1U) +
+          (c.adapters.empty() ? 0U : 1U));
     write_name(w, "name", c.name);
     write_names(w, "alias", c.aliases);
     write_name(w, "title", c.title);
@@ -121,6 +122,7 @@ void write_card(MsgpackWriter& w, const ModelCard& c) {
     if (!c.media.empty()) write_names(w, "media", c.media);
     if (!c.media_digest.empty()) write_name(w, "encoder", c.media_digest);
     if (!c.media_mark.empty()) write_name(w, "mark", c.media_mark);
+    if (!c.adapters.empty()) write_names(w, "lora", c.adapters);
 }
 
 Result<void> read_card(MsgpackReader& r, ModelCard& c) {
@@ -145,6 +147,7 @@ Result<void> read_card(MsgpackReader& r, ModelCard& c) {
         if (key == "media") return read_names(r, c.media, kMaxMedia);
         if (key == "encoder") return read_name(r, c.media_digest);
         if (key == "mark") return read_name(r, c.media_mark);
+        if (key == "lora") return read_names(r, c.adapters, protocol::kMaxAdapters);
         return Field::unknown();
     });
 }

@@ -72,6 +72,16 @@ TEST(InfoMessage, RolesAndMedia) {
     EXPECT_EQ(*read, info);
 }
 
+TEST(InfoMessage, AdaptersAreNoPartOfTheIdentity) {
+    protocol::WorkerInfo info = test_info();
+    info.card.adapters = {"de", "fr"};
+    const auto read = read_info(encoded(info));
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_EQ(*read, info);
+    EXPECT_TRUE(protocol::same_pool(info.card, test_info().card));
+    EXPECT_EQ(protocol::pool_id(info.card), protocol::pool_id(test_info().card));
+}
+
 TEST(LoadMessage, SaysWhatLegsHaveLeft) {
     for (const std::uint64_t limit : {0UL, 1UL << 30}) {
         LoadMessage load{.rank = 1, .load = {.running = 2}, .booking = 3, .steps = 4};

@@ -279,7 +279,7 @@ Result<void> check_content(const MediaContent& c, std::size_t pixel_bytes) {
     if (c.frame_ms.size() != times) {
         return param_error("media", "{} times of {} frames", c.frame_ms.size(), c.frames);
     }
-    const std::uint64_t bytes = std::uint64_t{c.width} * c.height * c.frames * kChannels;
+    const std::uint64_t bytes = pixels_of(c);
     if (bytes != pixel_bytes) {
         return param_error("media", "{} bytes of pixels, {} x {} x {} frames have {}", pixel_bytes,
                            c.width, c.height, c.frames, bytes);
@@ -332,7 +332,7 @@ void write_leg_keys(MsgpackWriter& w, const GenerateRequest& q, TimePoint now) {
     }
     if (q.media.empty()) return;
     w.string("!media").array(q.media.size());
-    for (const MediaItem& item : q.media) write_item(w, item, now, q.leg == Leg::kEncode);
+    for (const MediaItem& item : q.media) write_item(w, item, now, sends_pixels(q, item));
 }
 
 Result<void> read_handoff_field(MsgpackReader& r, std::shared_ptr<const Handoff>& to,
@@ -360,14 +360,31 @@ Result<void> read_leg_map(std::string_view bytes, GenerateRequest& q, TimePoint 
 Result<void> check_legs(const GenerateRequest& q, std::size_t prompt_tokens,
                         std::size_t pixel_bytes) {
     if (q.leg == Leg::kEncode) return check_encode(q, prompt_tokens, pixel_bytes);
-    if (pixel_bytes != 0) return param_error("media", "pixels in a leg that encodes nothing");
     if (q.handoff && q.leg != Leg::kDecode) {
         return param_error("handoff", "a {} leg takes no handoff", to_string(q.leg));
     }
     if (q.handoff && q.handoff->kind != Handoff::Kind::kKv) {
         return param_error("handoff", "the handoff has no KV");
     }
-    return check_items(q, prompt_tokens);
+    if (auto ok = check_items(q, prompt_tokens); !ok) return ok;
+    std::uint64_t sent = 0;
+    for (const MediaItem& item : q.media) {
+        if (!sends_pixels(q, item)) continue;
+        const std::uint64_t bytes = pixels_of(*item.content);
+        if (auto ok = check_content(*item.content, bytes); !ok) return ok;
+        sent += bytes;
+    }
+    if (sent == pixel_bytes) return {};
+    return param_error("media", "{} bytes of pixels, its items have {}", pixel_bytes, sent);
+}
+
+std::uint64_t pixels_of(const MediaContent& c) {
+    return std::uint64_t{c.width} * c.height * c.frames * kChannels;
+}
+
+bool sends_pixels(const GenerateRequest& q, const MediaItem& item) {
+    if (!item.content) return false;
+    return q.leg == Leg::kEncode || (item.embeddings && !item.embeddings->object.empty());
 }
 
 Result<void> check_handoff(const Handoff& h) {
@@ -384,13 +401,11 @@ Result<void> check_handoff(const Handoff& h) {
                      h.parts.size(), h.pieces.size(), h.places.size(), h.shape.size(),
                      h.object.size());
     }
-    if (!h.object.empty() &&
-        (h.kind != Handoff::Kind::kKv || h.bytes != 0 || !h.parts.empty() || !h.places.empty())) {
-        return error(ErrorCode::kInvalidArgument,
-                     "an engine's object with bytes of ours, or of another kind than KV");
+    if (!h.object.empty() && (h.bytes != 0 || !h.parts.empty() || !h.places.empty())) {
+        return error(ErrorCode::kInvalidArgument, "an engine's object with bytes of ours");
     }
-    if (h.early && h.object.empty()) {
-        return error(ErrorCode::kInvalidArgument, "an early handoff without an engine's object");
+    if (h.early && (h.object.empty() || h.kind != Handoff::Kind::kKv)) {
+        return error(ErrorCode::kInvalidArgument, "an early handoff without an engine's KV");
     }
     for (const TransferPlace& place : h.places) {
         if (place.address.size() <= protocol::kMaxPlaceBytes &&

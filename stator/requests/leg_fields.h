@@ -23,6 +23,13 @@ inline constexpr std::size_t kMaxVideoFrames = 16 * 1024;
 /// A prefill or encode leg: it ends with a handoff and without tokens.
 [[nodiscard]] bool hands_off(protocol::Leg leg);
 
+/// Bytes of the pixels of a content of that size. Below 2^63 where its sides are within bounds.
+[[nodiscard]] std::uint64_t pixels_of(const protocol::MediaContent& content);
+/// Whether the item's pixels travel behind the prompt: those of an encode leg, and those whose
+/// embeddings are an engine's own.
+[[nodiscard]] bool sends_pixels(const protocol::GenerateRequest& request,
+                                const protocol::MediaItem& item);
+
 /// How many of the keys `!handoff` and `!media` the request needs.
 [[nodiscard]] std::size_t leg_keys(const protocol::GenerateRequest& request);
 /// Writes those keys with their values into a map of the caller.

@@ -85,6 +85,33 @@ class LegSamples {
         h->bytes = std::uint64_t{h->tokens} * 4096;
         return h;
     }
+    /// Embeddings that an engine keeps.
+    std::shared_ptr<const protocol::Handoff> engines_own(const protocol::Digest& digest,
+                                                         std::uint32_t tokens) {
+        auto h = std::make_shared<protocol::Handoff>();
+        fill(h->id);
+        h->kind = protocol::Handoff::Kind::kEmbeddings;
+        h->layout = "vllm/media";
+        h->content = digest;
+        h->tokens = tokens;
+        h->pieces.push_back({.text = {}, .rows = tokens});
+        h->object = bytes(number(1, 500));
+        return h;
+    }
+    /// `leg`'s, with engines' own embeddings and the contents beside them.
+    std::shared_ptr<protocol::GenerateRequest> leg_with_contents(protocol::Leg what,
+                                                                 std::size_t items) {
+        auto q = leg(what, items, 3);
+        for (protocol::MediaItem& item : q->media) {
+            item.embeddings = engines_own(item.digest, item.tokens);
+            item.content = encode(static_cast<std::uint32_t>(number(1, 40)),
+                                  static_cast<std::uint32_t>(number(1, 40)),
+                                  static_cast<std::uint32_t>(number(1, 3)))
+                               ->media.front()
+                               .content;
+        }
+        return q;
+    }
     std::shared_ptr<protocol::GenerateRequest> encode(std::uint32_t width, std::uint32_t height,
                                                       std::uint32_t frames = 1) {
         auto q = std::make_shared<protocol::GenerateRequest>();

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <array>
+
 #include "stator/requests/handshake.h"
 #include "stator/requests/leg_fields.h"
 #include "stator/requests/leg_samples.h"
@@ -39,7 +41,8 @@ bool same(const GenerateRequest& a, const GenerateRequest& b) {
             !requests::same(x.embeddings, y.embeddings)) {
             return false;
         }
-        if (a.leg == Leg::kEncode && (!y.content || *x.content != *y.content)) return false;
+        if (!sends_pixels(a, x)) continue;
+        if (!y.content || *x.content != *y.content) return false;
     }
     return true;
 }
@@ -117,8 +120,16 @@ TEST(HandoffMessage, WhatContradictsItselfIsRefused) {
     EXPECT_THAT(object_refused([](auto& h) { h.parts = {{0, 100, 0, 0}}; }), HasSubstr("object"));
     EXPECT_THAT(object_refused([](auto& h) { h.places.push_back({"tcp", "10.0.0.7:1"}); }),
                 HasSubstr("object"));
-    EXPECT_THAT(object_refused([](auto& h) { h.kind = Handoff::Kind::kEmbeddings; }),
-                HasSubstr("object"));
+    EXPECT_EQ(object_refused([](auto& h) {
+                  h.kind = Handoff::Kind::kEmbeddings;
+                  h.early = false;
+              }),
+              "taken");
+    EXPECT_THAT(object_refused([](auto& h) {
+                    h.kind = Handoff::Kind::kEmbeddings;
+                    h.early = true;
+                }),
+                HasSubstr("early"));
     EXPECT_THAT(object_refused([](auto& h) {
                     h.object.clear();
                     h.early = true;
@@ -140,7 +151,7 @@ TEST(LegsTest, LegsOfEveryKindAndSizeArriveWhole) {
         net.start();
         std::shared_ptr<GenerateRequest> q;
         const auto side = [&] { return static_cast<std::uint32_t>(samples.number(1, 90)); };
-        switch (samples.number(0, 4)) {
+        switch (samples.number(0, 5)) {
             case 0:
                 q = samples.number(0, 3) == 0
                         ? samples.encode(1, 2, 5000)
@@ -156,6 +167,11 @@ TEST(LegsTest, LegsOfEveryKindAndSizeArriveWhole) {
             case 3:
                 q = samples.leg(Leg::kWhole, samples.number(0, protocol::kMaxMediaItems), 0);
                 break;
+            case 4: {
+                constexpr std::array kLegs{Leg::kWhole, Leg::kPrefill, Leg::kDecode};
+                q = samples.leg_with_contents(kLegs.at(samples.number(0, 2)), samples.number(1, 5));
+                break;
+            }
             default:
                 q = samples.leg(Leg::kDecode, samples.number(0, 64), samples.number(0, 4000), 7000);
         }
@@ -187,6 +203,26 @@ TEST(LegsTest, LegsOfEveryKindAndSizeArriveWhole) {
         RC_ASSERT(requests::same(s.handoff, result));
         RC_ASSERT(net.client->open_streams() == 0U && net.session->open_streams() == 0U);
     }));
+}
+
+TEST(LegsTest, ContentsAreAsLargeAsTheySay) {
+    LegSamples samples(4);
+    const auto refused = [&](auto change) {
+        auto q = samples.leg_with_contents(Leg::kWhole, 2);
+        auto c = std::make_shared<protocol::MediaContent>(*q->media[1].content);
+        change(*c);
+        q->media[1].content = c;
+        std::size_t bytes = 0;
+        for (const auto& item : q->media) bytes += item.content->pixels.size();
+        return !check_legs(*q, q->prompt.size(), bytes);
+    };
+    EXPECT_FALSE(refused([](auto&) {}));
+    EXPECT_TRUE(refused([](auto& c) { c.pixels += "x"; }));
+    EXPECT_TRUE(refused([](auto& c) { c.width += 1; }));
+    EXPECT_TRUE(refused([](auto& c) { c.frames = 0; }));
+    EXPECT_TRUE(refused([](auto& c) { c.width = 0; }));
+    auto bare = samples.leg(Leg::kWhole, 2, 0);
+    EXPECT_FALSE(check_legs(*bare, bare->prompt.size(), 3)) << "pixels of nobody";
 }
 
 TEST(LegsTest, PixelsTravelOverABulkLaneAndAreBounded) {
@@ -584,6 +620,26 @@ TEST(LegsTest, AHandoffThatWasTakenInCanBeGivenUp) {
     net.run();
     EXPECT_EQ(net.at_worker.late_cancelled, std::vector<std::uint32_t>{id->value});
     EXPECT_TRUE(net.at_worker.cancelled.empty());
+    EXPECT_TRUE(net.at_client.lost.empty());
+}
+
+TEST(LegsTest, AHandoffThatIsLostLaterIsTold) {
+    MemoryNet net(15);
+    net.start();
+    LegSamples samples(15);
+    const auto early = net.client->open(samples.leg(Leg::kPrefill, 0, 0), 0, 1, net.now);
+    const auto open = net.client->open(samples.leg(Leg::kPrefill, 0, 0), 0, 2, net.now);
+    net.run();
+    net.hand_off(early->value, samples.object(4, 10));
+    net.run();
+    ASSERT_TRUE(net.at_client.streams[early->value].handoff);
+    const Error why = error(ErrorCode::kInternal, "status 500").value();
+    net.session->send_handoff_lost(*early, why);
+    net.session->send_handoff_lost(*open, why);
+    net.run();
+    EXPECT_EQ(net.at_client.lost_handoffs, std::vector<std::uint32_t>{early->value});
+    EXPECT_EQ(net.at_client.streams[early->value].ends, 1);
+    EXPECT_TRUE(net.at_client.streams[open->value].error) << "that is its end";
     EXPECT_TRUE(net.at_client.lost.empty());
 }
 

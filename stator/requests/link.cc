@@ -92,6 +92,9 @@ class SocketLink final : public Link,
                  std::span<const protocol::TokenLogprob> top) override {
         events_.on_step(stream, event, tokens, top);
     }
+    void on_handoff_lost(StreamId stream, const Error& why) override {
+        events_.on_handoff_lost(stream, why);
+    }
     void on_turn_end() override { events_.on_turn_end(); }
     void on_fetched(std::uint64_t fetch, Result<std::string> body) override {
         events_.on_fetched(fetch, std::move(body));

@@ -80,6 +80,7 @@ struct ClientRecord : ClientLinkEvents {
         s.error = event.error;
         s.handoff = event.handoff;
     }
+    void on_handoff_lost(StreamId id, const Error&) override { lost_handoffs.push_back(id.value); }
     void on_turn_end() override { turns += 1; }
     void on_fetched(std::uint64_t id, Result<std::string> body) override {
         fetched.emplace(id, std::move(body));
@@ -96,6 +97,7 @@ struct ClientRecord : ClientLinkEvents {
     int turns = 0;
     std::map<std::uint64_t, Result<std::string>> fetched;
     std::vector<LaneId> wanted, unwanted;
+    std::vector<std::uint32_t> lost_handoffs;
     std::vector<Error> lost;
 };
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "stator/codec/msgpack.h"
+#include "stator/protocol/worker_info.h"
 #include "stator/requests/fields.h"
 #include "stator/requests/leg_fields.h"
 #include "stator/requests/messages.h"
@@ -199,7 +200,7 @@ void append_open(std::string& out, const OpenHead& head, TimePoint now) {
           (q.stop_token_ids.empty() ? 0U : 1U) + (q.cache_salt != 0 ? 1U : 0U) +
           (q.resumed_tokens != 0 ? 1U : 0U) + (q.tenant.empty() ? 0U : 1U) +
           (q.traceparent.empty() ? 0U : 1U) + (deadline ? 1U : 0U) + (q.constraint ? 1U : 0U) +
-          (leg ? 1U : 0U) + leg_keys(q) + (behind ? 1U : 0U));
+          (leg ? 1U : 0U) + leg_keys(q) + (behind ? 1U : 0U) + (q.adapter.empty() ? 0U : 1U));
     w.string("book").number(head.booking);
     w.string("rank").number(head.rank);
     w.string("cred").number(head.credit);
@@ -232,6 +233,11 @@ void append_open(std::string& out, const OpenHead& head, TimePoint now) {
         // A worker that does not know the key must not generate free text instead.
         w.string("!guide");
         write_constraint(w, *q.constraint, head.behind.constraint);
+    }
+    if (!q.adapter.empty()) {
+        // Nor the model without it.
+        w.string("!lora");
+        write_text(w, q.adapter, protocol::kMaxAdapterBytes);
     }
     // Nor compute something else than this leg.
     if (leg) w.string("!leg").number(static_cast<std::uint64_t>(q.leg));
@@ -273,6 +279,7 @@ Result<OpenHead> read_open(std::string_view payload, TimePoint now, std::string_
             return ok;
         }
         if (key == "!guide") return read_constraint(r, head);
+        if (key == "!lora") return read_text(r, q.adapter, protocol::kMaxAdapterBytes);
         if (key == "!leg") {
             return read_enum(r, q.leg, protocol::Leg::kWhole, protocol::Leg::kEncode);
         }

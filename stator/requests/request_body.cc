@@ -1,7 +1,6 @@
 #include "stator/requests/request_body.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -58,11 +57,12 @@ Result<void> take_legs_out(OpenHead& head, const GenerateRequest& request, TimeP
 Result<OutgoingBody> OutgoingBody::make(std::shared_ptr<const GenerateRequest> request,
                                         OpenHead& head, TimePoint now) {
     OutgoingBody body;
-    if (request->leg == protocol::Leg::kEncode && request->media.size() == 1 &&
-        request->media.front().content) {
-        body.pixels_ = request->media.front().content->pixels;
+    for (const protocol::MediaItem& item : request->media) {
+        if (!sends_pixels(*request, item)) continue;
+        body.pixels_.emplace_back(item.content->pixels);
+        body.pixel_bytes_ += item.content->pixels.size();
     }
-    if (auto ok = check_legs(*request, request->prompt.size(), body.pixels_.size()); !ok) {
+    if (auto ok = check_legs(*request, request->prompt.size(), body.pixel_bytes_); !ok) {
         return tl::unexpected(std::move(ok.error()));
     }
     take_constraint_out(head, *request, body.behind_);
@@ -70,11 +70,11 @@ Result<OutgoingBody> OutgoingBody::make(std::shared_ptr<const GenerateRequest> r
         return tl::unexpected(std::move(ok.error()));
     }
     constexpr std::size_t kMost = std::numeric_limits<std::uint32_t>::max() / 8;
-    if (body.pixels_.size() > kMost || request->prompt.size() > kMost) {
+    if (body.pixel_bytes_ > kMost || request->prompt.size() > kMost) {
         return error(ErrorCode::kTooLarge, "a prompt of {} tokens with {} bytes of pixels",
-                     request->prompt.size(), body.pixels_.size());
+                     request->prompt.size(), body.pixel_bytes_);
     }
-    head.behind.pixels = static_cast<std::uint32_t>(body.pixels_.size());
+    head.behind.pixels = static_cast<std::uint32_t>(body.pixel_bytes_);
     head.prompt_tokens = static_cast<std::uint32_t>(request->prompt.size() + head.behind.words());
     body.request_ = std::move(request);
     return body;
@@ -82,20 +82,20 @@ Result<OutgoingBody> OutgoingBody::make(std::shared_ptr<const GenerateRequest> r
 
 std::size_t OutgoingBody::words() const {
     if (!request_) return 0;
-    return request_->prompt.size() + (behind_.size() + pixels_.size() + 3) / 4;
+    return request_->prompt.size() + (behind_.size() + pixel_bytes_ + 3) / 4;
 }
 
 void OutgoingBody::append(std::string& out, std::size_t from, std::size_t count) const {
     const auto& prompt = request_->prompt;
-    const std::array<std::string_view, 3> pieces{
-        std::string_view(reinterpret_cast<const char*>(prompt.data()), prompt.size() * 4), behind_,
-        pixels_};
     const std::size_t end = out.size() + count * 4;
     std::size_t at = 0;
-    for (const std::string_view piece : pieces) {
+    const auto add = [&](std::string_view piece) {
         append_overlap(out, piece, at, from * 4, count * 4);
         at += piece.size();
-    }
+    };
+    add({reinterpret_cast<const char*>(prompt.data()), prompt.size() * 4});
+    add(behind_);
+    for (const std::string_view pixels : pixels_) add(pixels);
     out.resize(end, '\0');
 }
 
@@ -106,6 +106,23 @@ std::size_t IncomingBody::prompt_words() const {
 void IncomingBody::reserve() {
     head_.request.prompt.reserve(prompt_words());
     rest_.reserve(static_cast<std::size_t>(head_.behind.words()) * 4);
+}
+
+/// To each item its own, of what its size asks for: checked before.
+void IncomingBody::give_pixels(GenerateRequest& q) {
+    std::size_t at = 0;
+    for (protocol::MediaItem& item : q.media) {
+        if (!sends_pixels(q, item)) continue;
+        auto content = std::make_shared<MediaContent>(*item.content);
+        const std::size_t bytes = pixels_of(*content);
+        if (at == 0 && bytes == rest_.size()) {
+            content->pixels = std::move(rest_);
+        } else {
+            content->pixels = rest_.substr(at, bytes);
+        }
+        at += bytes;
+        item.content = std::move(content);
+    }
 }
 
 bool IncomingBody::add(std::string_view bytes) {
@@ -142,11 +159,9 @@ Result<OpenHead> IncomingBody::take() {
         }
     }
     if (behind.pixels != 0) {
-        auto content = std::make_shared<MediaContent>(*q.media.front().content);
         rest_.erase(0, std::size_t{behind.constraint} + behind.legs);
         rest_.resize(behind.pixels);
-        content->pixels = std::move(rest_);
-        q.media.front().content = std::move(content);
+        give_pixels(q);
     }
     return std::move(head_);
 }

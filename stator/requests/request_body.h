@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "stator/base/clock.h"
 #include "stator/base/error.h"
@@ -34,8 +35,9 @@ class OutgoingBody {
 
   private:
     std::shared_ptr<const protocol::GenerateRequest> request_;
-    std::string behind_;  // without the pixels
-    std::string_view pixels_;
+    std::string behind_;                    // without the pixels
+    std::vector<std::string_view> pixels_;  // by item
+    std::size_t pixel_bytes_ = 0;
 };
 
 /// The worker's: puts it together as it comes.
@@ -57,6 +59,7 @@ class IncomingBody {
 
   private:
     [[nodiscard]] std::size_t prompt_words() const;
+    void give_pixels(protocol::GenerateRequest& request);
 
     OpenHead head_;
     TimePoint opened_;

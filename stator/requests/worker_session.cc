@@ -292,6 +292,14 @@ void WorkerSession::send_error(StreamId stream, const Error& error) {
     if (impl_->streams.find(stream.value) != nullptr) impl_->refuse(stream.value, error);
 }
 
+void WorkerSession::send_handoff_lost(StreamId stream, const Error& error) {
+    if (impl_->streams.find(stream.value) != nullptr) return send_error(stream, error);
+    std::string* out = impl_->control_out();
+    if (out == nullptr) return;
+    put_error(*out, stream.value, error);
+    impl_->check_unsent();
+}
+
 void WorkerSession::fetched(std::uint64_t fetch, Result<std::shared_ptr<const std::string>> body) {
     Impl& m = *impl_;
     const auto at = std::ranges::find(m.fetches, fetch, &Impl::Fetching::id);

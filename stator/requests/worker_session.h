@@ -25,7 +25,7 @@ struct WorkerSessionOptions {
     std::size_t max_streams = 4096;  ///< further opens are refused (kOverloaded)
     std::size_t max_lanes = 8;
     std::size_t max_prompt_tokens = 16 * 1024 * 1024;
-    std::size_t max_pixel_bytes = 64 * 1024 * 1024;  ///< of one request
+    std::size_t max_pixel_bytes = 192 * 1024 * 1024;  ///< of one request
     std::size_t max_uploading_bytes =
         256 * 1024 * 1024;  ///< prompts and pixels in the coming, all streams together
     std::size_t max_backlog_tokens =
@@ -91,6 +91,9 @@ class WorkerSession {
     void send_step(const protocol::StepBatch& batch, TimePoint now);
     /// Ends a stream with an error.
     void send_error(StreamId stream, const Error& error);
+    /// What this stream has ended with is lost (protocol::LostHandoff): an error of a stream that
+    /// is over. Ends it where it isn't.
+    void send_handoff_lost(StreamId stream, const Error& error);
     /// The body is sent piece by piece as the lane drains. Empty shared_ptr with an error refuses.
     void fetched(std::uint64_t fetch, Result<std::shared_ptr<const std::string>> body);
 

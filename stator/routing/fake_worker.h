@@ -60,6 +60,11 @@ class FakeWorker final : public fleet::Worker {
     void fetch(const requests::Fetch&, std::function<void(Result<std::string>)> done) override {
         done(error(ErrorCode::kUnavailable, "nothing is here"));
     }
+    void set_adapters(std::vector<std::string> adapters) {
+        auto info = std::make_shared<protocol::WorkerInfo>(*info_);
+        info->card.adapters = std::move(adapters);
+        info_ = std::move(info);
+    }
     void set_load(std::uint32_t running, std::uint32_t waiting) {
         load_.running = running;
         load_.waiting = waiting;

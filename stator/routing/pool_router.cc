@@ -39,19 +39,34 @@ void note_choice(router::Explanation& explanation, const router::Candidate& chos
     if (at != explanation.ranks.end()) explanation.chosen = *at;
 }
 
+/// As a label that a rank bears.
+std::string label_of(std::string_view adapter) { return fmt::format("lora={}", adapter); }
+
+/// Labels and adapters.
+std::vector<router::Label> labels_of(const protocol::WorkerInfo& info) {
+    std::vector<router::Label> out;
+    for (const auto& [key, value] : info.labels) {
+        if (key != "taint" && key != "avoid" && key != "lora") out.push_back(key + "=" + value);
+    }
+    for (const std::string& adapter : info.card.adapters) out.push_back(label_of(adapter));
+    return out;
+}
+
 /// Sequence hashes of the whole blocks of a prompt.
 void hash_prompt(std::span<const tokens::TokenId> prompt, std::size_t block_tokens,
-                 std::uint64_t salt, std::vector<tokens::SequenceHash>& out) {
+                 std::uint64_t salt, std::string_view adapter,
+                 std::vector<tokens::SequenceHash>& out) {
     static const tokens::BlockHasher unsalted;
     thread_local std::vector<tokens::BlockHash> blocks;
     const std::size_t n = prompt.size() / block_tokens;
     blocks.resize(n);
     out.resize(n);
     const auto whole = prompt.first(n * block_tokens);
-    if (salt == 0) {
+    if (salt == 0 && adapter.empty()) {
         unsalted.chain(whole, block_tokens, nullptr, blocks.data(), out.data());
     } else {
-        const tokens::BlockHasher salted(tokens::hash_seed({}, std::to_string(salt)));
+        const tokens::BlockHasher salted(
+            tokens::hash_seed(adapter, salt == 0 ? std::string() : std::to_string(salt)));
         salted.chain(whole, block_tokens, nullptr, blocks.data(), out.data());
     }
 }
@@ -87,14 +102,10 @@ router::RankDescription PoolRouter::describe(const PoolRank& rank) {
         if (key == "zone") d.zone = value;
         if (key == "rack") rack = value;
         if (key == "host") d.host = value;
-        if (key == "taint") {
-            d.taints.push_back(value);
-        } else if (key == "avoid") {
-            d.avoid.push_back(value);
-        } else {
-            d.labels.push_back(key + "=" + value);
-        }
+        if (key == "taint") d.taints.push_back(value);
+        if (key == "avoid") d.avoid.push_back(value);
     }
+    d.labels = labels_of(*info);
     if (!rack.empty()) d.zone += "/" + rack;
     return d;
 }
@@ -139,9 +150,12 @@ void PoolRouter::settle_roles(std::span<const PoolRank> ranks) {
         if (!m.rank.worker || !m.stays) continue;
         const auto rank = static_cast<router::RankIndex>(i);
         const router::Roles roles = roles_of(m.rank, m.concern);
-        if (router_.ranks().description(rank).roles == roles) continue;
-        router::RankDescription d = router_.ranks().description(rank);
+        auto labels = labels_of(*m.rank.worker->info());
+        const router::RankDescription& known = router_.ranks().description(rank);
+        if (known.roles == roles && known.labels == labels) continue;
+        router::RankDescription d = known;
         d.roles = roles;
+        d.labels = std::move(labels);
         router_.describe(rank, std::move(d));
     }
 }
@@ -263,7 +277,7 @@ bool PoolRouter::look_up(const protocol::GenerateRequest& request,
     blocks.clear();
     overlaps.clear();
     if (!index_) return false;
-    hash_prompt(request.prompt, card_.block_tokens, request.cache_salt, blocks);
+    hash_prompt(request.prompt, card_.block_tokens, request.cache_salt, request.adapter, blocks);
     return index_->lookup(blocks, overlaps);
 }
 
@@ -279,6 +293,14 @@ router::RouteRequest PoolRouter::route_request(const protocol::GenerateRequest& 
     r.overlaps = overlaps;
     r.priority = request.priority;
     const auto* hints = request.hints.get();
+    if (!request.adapter.empty()) {
+        // Until the next one of this thread.
+        thread_local std::vector<router::Label> required;
+        required.clear();
+        if (hints != nullptr) required = hints->required_labels;
+        required.push_back(label_of(request.adapter));
+        r.required = required;
+    }
     if (hints == nullptr) return r;
     if (hints->expected_output_tokens > 0) {
         r.expected_output_tokens = std::min(hints->expected_output_tokens, request.max_tokens);
@@ -286,7 +308,7 @@ router::RouteRequest PoolRouter::route_request(const protocol::GenerateRequest& 
     // The same in every frontend, for consistent-hash.
     if (!hints->session.empty()) r.session = tokens::hash_seed({}, hints->session) | 1U;
     r.session_hard = hints->session_hard;
-    r.required = hints->required_labels;
+    if (request.adapter.empty()) r.required = hints->required_labels;
     r.preferred = hints->preferred_labels;
     r.tolerated = hints->tolerated_taints;
     return r;
@@ -392,6 +414,31 @@ Result<Route> PoolRouter::choose_decode(const protocol::GenerateRequest& request
     return book_leg(r, Leg::kDecode);
 }
 
+/// `excluded` and the encode ranks that have other roles besides; empty where no rank is left then,
+/// or there are none.
+std::vector<router::RankIndex> PoolRouter::also_compute(
+    std::span<const router::RankIndex> excluded) const {
+    std::vector<router::RankIndex> out(excluded.begin(), excluded.end());
+    bool alone = false;
+    const std::scoped_lock lock(mutex_);
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+        const auto rank = static_cast<router::RankIndex>(i);
+        if (!members_[i].rank.worker || !members_[i].stays ||
+            std::ranges::find(excluded, rank) != excluded.end()) {
+            continue;
+        }
+        const router::Roles& roles = router_.ranks().description(rank).roles;
+        if (!roles.has(Role::kEncode)) continue;
+        if (roles.has(Role::kAggregated) || roles.has(Role::kPrefill) || roles.has(Role::kDecode)) {
+            out.push_back(rank);
+        } else {
+            alone = true;
+        }
+    }
+    if (!alone || out.size() == excluded.size()) out.clear();
+    return out;
+}
+
 Result<Route> PoolRouter::choose_encode(const protocol::Digest& item,
                                         std::span<const router::RankIndex> excluded) {
     std::vector<router::Overlap> holders;
@@ -405,7 +452,14 @@ Result<Route> PoolRouter::choose_encode(const protocol::Digest& item,
         r.encode_s = encode_s_ > 0 ? encode_s_ : kUsualEncode_s;
     }
     r.overlaps = holders;
+    // Who computes prompts besides does so where no other encodes.
+    const auto others = also_compute(excluded);
+    if (!others.empty()) r.excluded = others;
     auto route = book_leg(r, Leg::kEncode);
+    if (!route && !others.empty()) {
+        r.excluded = excluded;
+        route = book_leg(r, Leg::kEncode);
+    }
     if (!route) return route;
     route->held = std::ranges::find(holders, route->rank, &router::Overlap::rank) != holders.end();
     return route;
@@ -446,12 +500,13 @@ Result<std::string> PoolRouter::explain(const protocol::GenerateRequest& request
 }
 
 std::vector<PoolRouter::Holder> PoolRouter::holders(std::span<const tokens::TokenId> prompt,
-                                                    std::uint64_t salt) const {
+                                                    std::uint64_t salt,
+                                                    std::string_view adapter) const {
     std::vector<Holder> out;
     if (!index_) return out;
     std::vector<tokens::SequenceHash> blocks;
     std::vector<router::Overlap> overlaps;
-    hash_prompt(prompt, card_.block_tokens, salt, blocks);
+    hash_prompt(prompt, card_.block_tokens, salt, adapter, blocks);
     index_->lookup(blocks, overlaps);
     const std::scoped_lock lock(mutex_);
     for (const router::Overlap& o : overlaps) {

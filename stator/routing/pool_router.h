@@ -147,7 +147,8 @@ class PoolRouter {
     };
     /// Who holds how many leading blocks of a prompt.
     [[nodiscard]] std::vector<Holder> holders(std::span<const tokens::TokenId> prompt,
-                                              std::uint64_t salt) const;
+                                              std::uint64_t salt,
+                                              std::string_view adapter = {}) const;
     struct Dump {
         std::string name;            ///< "worker/rank"
         std::size_t all_blocks = 0;  ///< each memory counts
@@ -239,6 +240,8 @@ class PoolRouter {
     [[nodiscard]] static router::RankDescription describe(const PoolRank& rank);
     [[nodiscard]] router::Roles roles_of(const PoolRank& rank, std::string& concern) const;
     void settle_roles(std::span<const PoolRank> ranks);
+    [[nodiscard]] std::vector<router::RankIndex> also_compute(
+        std::span<const router::RankIndex> excluded) const;
     [[nodiscard]] Result<Route> book_leg(const router::RouteRequest& request, protocol::Leg leg);
     router::RankIndex add(const PoolRank& rank);
     void follow_events();

@@ -66,6 +66,29 @@ TEST_F(PoolRouterTest, PrefixesStayWhereTheyWereSent) {
     }
 }
 
+TEST_F(PoolRouterTest, AdaptersGoWhereTheyAreAndShareNothing) {
+    auto r = request(0);
+    r.adapter = "fr";
+    EXPECT_FALSE(router_.choose(r, {})) << "nobody has it";
+    workers_[1]->set_adapters({"de", "fr"});
+    (void)router_.set_ranks(ranks_);
+    for (int i = 0; i < 5; ++i) {
+        const Route route = choose(r);
+        EXPECT_EQ(route.rank, numbers_[1]);
+        router_.first_token(route, 0, clock_.now());
+        router_.ended(route.booking);
+    }
+    EXPECT_GE(choose(r).cached_tokens, 640U - 2 * kBlock);
+    EXPECT_THAT(router_.holders(r.prompt, 0), testing::IsEmpty()) << "of the model itself";
+    EXPECT_THAT(router_.holders(r.prompt, 0, "fr"), testing::SizeIs(1));
+    r.adapter = "de";
+    EXPECT_EQ(choose(r).cached_tokens, 0U);
+    workers_[1]->set_adapters({"de"});
+    (void)router_.set_ranks(ranks_);
+    r.adapter = "fr";
+    EXPECT_FALSE(router_.choose(r, {}));
+}
+
 TEST_F(PoolRouterTest, WhatIsPredictedIsForgottenInTime) {
     const Route first = choose(request(0));
     router_.ended(first.booking);

@@ -53,6 +53,7 @@ std::string reserve_body(const std::string& pool, const protocol::GenerateReques
     if (request.priority != 0) w.key("priority").number(request.priority);
     if (!request.tenant.empty()) w.key("tenant").string(request.tenant);
     if (request.cache_salt != 0) w.key("cache_salt").number(request.cache_salt);
+    if (!request.adapter.empty()) w.key("adapter").string(request.adapter);
     if (const auto* hints = request.hints.get(); hints != nullptr) {
         const auto list = [&](std::string_view name, const std::vector<std::string>& words) {
             if (words.empty()) return;

@@ -59,9 +59,27 @@ std::vector<std::uint32_t> Fleet::resize(std::size_t group, std::uint32_t worker
         SimWorker& w = workers_[i];
         if (!w.up || w.group != group) continue;
         w.up = false;
+        w.draining = true;
         --there;
     }
     return made;
+}
+
+std::uint32_t Fleet::start(std::size_t group) {
+    // Faults are of places, so that each worker has its own where there are any.
+    for (std::uint32_t i = 0; i < size() && scenario_.faults.empty(); ++i) {
+        SimWorker& w = workers_[i];
+        if (!w.ended || w.group != group) continue;
+        ++w.life;
+        w.draining = w.ended = w.was_up = false;
+        return i;
+    }
+    return make(group);
+}
+
+void Fleet::drain(std::uint32_t worker) {
+    workers_[worker].up = false;
+    workers_[worker].draining = true;
 }
 
 }  // namespace stator::sim

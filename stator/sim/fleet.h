@@ -25,7 +25,11 @@ struct SimWorker {
     Replicas::Seen seen{};         ///< the last bookings that came to it: its reports say so
     engine::mock::StepShape step;  ///< under way
     Nanos step_length{0};
-    bool up = false;  ///< takes requests
+    bool up = false;         ///< takes requests
+    bool draining = false;   ///< takes none any more, ends what it has
+    bool ended = false;      ///< was drained, and has ended; another one may take its place
+    std::uint32_t life = 0;  ///< how many have had this place before
+    double busy_s = 0;       ///< of all steps
     bool was_up = false;
     bool gone = false;  ///< crashed
     bool in_step = false;
@@ -54,6 +58,11 @@ class Fleet {
     /// Makes workers until the group has so many that are up or on their way: these are returned,
     /// not yet up. Takes the last ones down where there are more; they end what they have.
     [[nodiscard]] std::vector<std::uint32_t> resize(std::size_t group, std::uint32_t workers);
+
+    /// One more, not yet up: in the place of one that has ended, or in a new one.
+    [[nodiscard]] std::uint32_t start(std::size_t group);
+    /// No new requests; whoever looks after it notes that it has ended.
+    void drain(std::uint32_t worker);
 
   private:
     std::uint32_t make(std::size_t group);

@@ -53,7 +53,10 @@ FleetSim::FleetSim(const Scenario& scenario, workload::Workload& workload,
                      scenario.workload.kind == workload::Kind::kAgent || !scenario.faults.empty()),
       sessions_(keeps_outputs_),
       handoff_luck_(options.seed * 0x9E3779B97F4A7C15ULL + 11),
-      queue_(scenario.queue) {}
+      queue_(scenario.queue) {
+    if (scenario.planner) planning_.emplace(scenario, fleet_, options.seed);
+    present_ = fleet_.size();
+}
 
 void FleetSim::prepare() {
     for (std::uint32_t w = 0; w < fleet_.size(); ++w) {
@@ -89,6 +92,7 @@ void FleetSim::prepare() {
                         {Event::Kind::kReport, w, 0});
         }
     }
+    if (planning_) events_.add(planning_->interval(), {Event::Kind::kPlan, 0, 0});
     note_workers();
     pull();
 }
@@ -185,7 +189,8 @@ void FleetSim::handle(const Event& event) {
         case Event::Kind::kResize:
             return resize(scenario_.resizes[event.what]);
         case Event::Kind::kUp:
-            if (!fleet_.worker(event.what).gone) {
+            if (SimWorker& w = fleet_.worker(event.what);
+                !w.gone && !w.draining && !w.ended && w.life == event.detail) {
                 fleet_.worker(event.what).up = fleet_.worker(event.what).was_up = true;
                 routing_.set_open(event.what, true);
             }
@@ -193,6 +198,12 @@ void FleetSim::handle(const Event& event) {
         case Event::Kind::kReplicas:
             if (replicas_at_ == now_) replicas_at_.reset();
             return routing_.routers().run(now_);
+        case Event::Kind::kPlan:
+            if (progress_.started > progress_.ended || !exhausted_) {
+                plan();
+                events_.add(now_ + planning_->interval(), event);
+            }
+            return;
     }
 }
 
@@ -256,6 +267,7 @@ void FleetSim::start(std::uint32_t place) {
     live.record.intended = seconds(now_);
     live.record.sent = live.record.intended;
     ++progress_.started;
+    if (planning_) planning_->offered(live.spec);
     route(place);
 }
 
@@ -272,6 +284,10 @@ void FleetSim::end(std::uint32_t place, Outcome outcome, std::string reason) {
                           : std::max(live.last_token, seconds(now_ + scenario_.response_delay));
     live.record.gaps = live.gaps;
     collector_.add(live.record);
+    if (planning_) {
+        const double n = static_cast<double>(live.gaps.size());
+        planning_->ended(live.record, n > 0 ? (live.last_token - live.record.first_token) / n : -1);
+    }
     ++progress_.ended;
     const RequestSpec spec = std::move(live.spec);
     std::vector<TokenId> output = std::move(live.output);

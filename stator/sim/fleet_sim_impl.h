@@ -14,6 +14,7 @@
 #include "stator/sim/event_queue.h"
 #include "stator/sim/fleet.h"
 #include "stator/sim/fleet_sim.h"
+#include "stator/sim/planning.h"
 #include "stator/sim/prompt_builder.h"
 #include "stator/sim/routing.h"
 #include "stator/sim/sessions.h"
@@ -93,7 +94,8 @@ struct Event {
         kStartAnew,
         kResize,
         kUp,
-        kReplicas
+        kReplicas,
+        kPlan
     };
     Kind kind = Kind::kArrival;
     std::uint32_t what = 0;  ///< a worker, a request's place or the number of a resize
@@ -158,6 +160,10 @@ class FleetSim {
     void crash(std::uint32_t worker);
     void resize(const Resize& resize);
     void note_workers();
+    void plan();
+    void act(const planner::Action& action);
+    void stop_if_ended(std::uint32_t worker);
+    void note_presence(int change);
 
     const Scenario& scenario_;
     workload::Workload& workload_;
@@ -188,6 +194,10 @@ class FleetSim {
     std::vector<protocol::TokenOutput> told_tokens_;
     BreakEven break_even_;
     router::AdmissionQueue queue_;
+    std::optional<Planning> planning_;
+    std::int64_t present_ = 0;   ///< workers that start, run or drain
+    double worker_seconds_ = 0;  ///< of these, until `presence_at_`
+    Nanos presence_at_{0};
     bool drain_ordered_ = false;
     std::optional<Nanos> replicas_at_;  ///< ordered: they have something to tell each other
 };

@@ -272,6 +272,19 @@ void FleetSim::add_facts() {
     if (again_.images > 0) {
         collector_.set_fact("encoded again", fmt::format("{} requests' images", again_.images));
     }
+    if (planning_ || !scenario_.resizes.empty()) {
+        note_presence(0);
+        collector_.set_fact("worker-hours", fmt::format("{:.3f}", worker_seconds_ / 3600));
+    }
+    if (planning_) {
+        const planner::Planner& p = planning_->planner();
+        const auto& t = p.totals();
+        collector_.set_fact(
+            "planner", fmt::format("{}: {} workers started, {} drained, {} changes of direction, "
+                                   "{} orders without effect, in {} decisions",
+                                   to_string(p.options().policy), t.started, t.drained,
+                                   t.direction_changes, t.without_effect, t.ticks));
+    }
 }
 
 }  // namespace stator::sim

@@ -42,6 +42,7 @@ void FleetSim::end_step(std::uint32_t index) {
     SimWorker& w = fleet_.worker(index);
     if (w.gone) return;
     w.in_step = false;
+    w.busy_s += to_seconds(w.step_length);
     std::vector<CoreOutput> outputs = std::move(step_outputs_);
     outputs.clear();
     w.core->end_step(outputs);
@@ -50,6 +51,7 @@ void FleetSim::end_step(std::uint32_t index) {
     for (const CoreOutput& out : outputs) output(out);
     step_outputs_ = std::move(outputs);
     step(index);
+    if (w.draining) stop_if_ended(index);
     if (scenario_.report_every.count() == 0) report(index);
 }
 
@@ -88,6 +90,10 @@ void FleetSim::output(const CoreOutput& out) {
         const double at = seconds(now_ + scenario_.response_delay);
         if (live.record.output_tokens++ == 0) {
             live.record.first_token = at;
+            if (planning_) {
+                planning_->first_token(at - live.record.intended, live.record.input_tokens,
+                                       live.record.cached_tokens);
+            }
             if (live.predicted >= 0) routing_.note_prediction(live.predicted, at - live.booked);
         } else {
             live.gaps.push_back(static_cast<float>(at - live.last_token));
@@ -101,6 +107,7 @@ void FleetSim::output(const CoreOutput& out) {
 
 void FleetSim::crash(std::uint32_t index) {
     SimWorker& w = fleet_.worker(index);
+    if (!w.gone && !w.ended) note_presence(-1);
     w.up = false;
     w.gone = true;
     routing_.set_open(index, false);
@@ -112,7 +119,13 @@ void FleetSim::crash(std::uint32_t index) {
 }
 
 void FleetSim::resize(const Resize& resize) {
+    std::vector<std::uint32_t> draining;
+    for (std::uint32_t w = 0; w < fleet_.size(); ++w) {
+        if (fleet_.worker(w).up) draining.push_back(w);
+    }
     const std::vector<std::uint32_t> made = fleet_.resize(resize.group, resize.workers);
+    note_presence(static_cast<int>(made.size()));
+    for (const std::uint32_t w : draining) stop_if_ended(w);
     routing_.add_workers();
     for (std::uint32_t w = 0; w < fleet_.size(); ++w) routing_.set_open(w, fleet_.worker(w).up);
     for (const std::uint32_t w : made) {
@@ -122,6 +135,49 @@ void FleetSim::resize(const Resize& resize) {
         }
     }
     note_workers();
+}
+
+/// One that drains and has nothing more to do is gone, and its cache with it.
+void FleetSim::stop_if_ended(std::uint32_t index) {
+    SimWorker& w = fleet_.worker(index);
+    if (!w.draining || w.ended || w.gone || w.in_step || !w.core->idle()) return;
+    w.ended = true;
+    note_presence(-1);
+    if (!planning_) return;
+    w.core->clear_cache();
+    routing_.cache_changed(index, now_);
+}
+
+void FleetSim::note_presence(int change) {
+    worker_seconds_ += static_cast<double>(present_) * to_seconds(now_ - presence_at_);
+    presence_at_ = now_;
+    present_ += change;
+}
+
+void FleetSim::plan() {
+    for (std::uint32_t w = 0; w < fleet_.size(); ++w) stop_if_ended(w);
+    const planner::Decision& decision = planning_->tick(now_, static_cast<double>(queue_.size()));
+    planning_->note(collector_, now_);
+    for (const planner::Action& action : decision.actions) act(action);
+    if (!decision.actions.empty()) note_workers();
+}
+
+void FleetSim::act(const planner::Action& action) {
+    if (action.kind == planner::Action::Kind::kStart) {
+        for (std::uint32_t i = 0; i < action.count; ++i) {
+            const std::uint32_t w = fleet_.start(planning_->group_of(action.role));
+            routing_.add_workers();
+            routing_.set_open(w, false);
+            note_presence(1);
+            events_.add(now_ + planning_->start_up(), {Event::Kind::kUp, w, fleet_.worker(w).life});
+        }
+        return;
+    }
+    const auto place = planning_->place_of(action.worker);
+    if (action.kind != planner::Action::Kind::kDrain || !place) return;
+    fleet_.drain(*place);
+    routing_.set_open(*place, false);
+    stop_if_ended(*place);
 }
 
 void FleetSim::note_workers() {

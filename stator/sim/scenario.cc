@@ -8,6 +8,7 @@
 
 #include "stator/config/value.h"
 #include "stator/engine/mock/step_time_file.h"
+#include "stator/planner/planner.h"
 
 namespace stator::sim {
 namespace {
@@ -35,9 +36,9 @@ class ScenarioReader {
         f.text("name", s_.name);
         fleet(f, tree);
         routing(f);
+        slo(f);
         planner(f);
         workload(f, tree);
-        slo(f);
         faults(f);
         f.seconds("end_after", s_.end_after_s, 0, kLongest_s);
         f.finish();
@@ -263,7 +264,7 @@ class ScenarioReader {
         q.finish();
     }
 
-    /// So far a planner is a list of decisions made beforehand.
+    /// Decisions made beforehand, or a planner that makes them.
     void planner(YamlFields& f) {
         const YamlTree* node = f.find("planner");
         if (node == nullptr) return;
@@ -274,7 +275,102 @@ class ScenarioReader {
         if (const YamlTree* list = p.find("schedule")) {
             for (const YamlTree& item : list->items) resize(item);
         }
+        std::string policy = "schedule";
+        p.text("policy", policy);
+        if (policy != "schedule") live_planner(p, *node, policy);
         p.finish();
+    }
+
+    void live_planner(YamlFields& p, const YamlTree& node, std::string_view policy) {
+        PlannerScenario plan;
+        planner::PlannerOptions& o = plan.options;
+        if (const auto known = planner::find_policy(policy)) {
+            o.policy = *known;
+        } else {
+            p.problem(*p.find("policy"),
+                      fmt::format("policy is {}; it must be planned, reactive, static or schedule.",
+                                  config::in_quotes(policy)));
+        }
+        if (!s_.resizes.empty()) {
+            p.problem(node, "A planner decides itself; a schedule goes with the policy schedule.");
+        }
+        o.start_up_s = to_seconds(s_.start_up);
+        constexpr double kDay = 86'400;
+        if (o.policy == planner::PolicyKind::kReactive) o.interval_s = 5;
+        p.seconds("interval", o.interval_s, 0.1, kDay);
+        p.text("predictor", o.predictor);
+        p.number("quantile", o.quantile, 0.01, 0.995);
+        p.seconds("season", o.season_s, 1, 1e7);
+        if (s_.slo.ttft_ms) o.slo.ttft_s = *s_.slo.ttft_ms / 1e3;
+        if (s_.slo.itl_ms) o.slo.itl_s = *s_.slo.itl_ms / 1e3;
+        p.number("share", o.slo.share, 0.5, 0.99999);
+        p.count("budget", o.device_budget, 0, kMostWorkers);
+        p.seconds("up_cooldown", o.up_cooldown_s, 0, kDay);
+        p.seconds("down_cooldown", o.down_cooldown_s, 0, kDay);
+        p.seconds("down_after", o.down_after_s, 0, kDay);
+        p.number("deadband", o.deadband, 0, 1);
+        p.number("hysteresis", o.hysteresis, 0, 10);
+        p.count("most_at_once", o.most_at_once, 0, kMostWorkers);
+        p.number("margin_gain", o.margin_gain, 0, 10);
+        p.number("least_margin", o.least_margin, 0.1, 10);
+        p.number("most_margin", o.most_margin, 0.1, 100);
+        p.flag("allow_zero", o.allow_zero);
+        p.seconds("zero_after", o.zero_after_s, 0, kDay);
+        p.flag("profile", plan.profile);
+        p.number("start_up_noise", plan.start_up_noise, 0, 2);
+        if (const YamlTree* r = p.find("reactive")) {
+            YamlFields f(*r, file_, "reactive", problems_);
+            f.seconds("ttft", o.reactive.ttft_s, 1e-6, kDay);
+            f.seconds("itl", o.reactive.itl_s, 1e-6, kDay);
+            f.number("sensitivity", o.reactive.sensitivity, 0, 1);
+            f.count("observations", o.reactive.observations, 0, 10'000);
+            f.flag("waits", o.reactive.waits);
+            f.finish();
+        }
+        std::uint32_t min = o.allow_zero ? 0 : 1;
+        std::uint32_t max = 64;
+        p.count("min", min, 0, kMostWorkers);
+        p.count("max", max, 1, 100'000);
+        o.roles.clear();
+        for (std::size_t g = 0; g < s_.groups.size(); ++g) {
+            planner::RoleOptions role;
+            role.role = s_.groups[g].role;
+            role.initial = s_.groups[g].workers;
+            role.min = min;
+            role.max = max;
+            o.roles.push_back(role);
+            plan.groups.push_back(g);
+        }
+        for_groups(p, plan);
+        if (auto ok = planner::check(o); !ok && problems_.empty()) {
+            p.problem(node, as_sentence(ok.error().message));
+        }
+        if (auto made = planner::Planner::make(o); !made && problems_.empty()) {
+            p.problem(node, as_sentence(made.error().message));
+        }
+        s_.planner = std::move(plan);
+    }
+
+    /// `groups`: bounds of one's own.
+    void for_groups(YamlFields& p, PlannerScenario& plan) {
+        const YamlTree* list = p.find("groups");
+        if (list == nullptr) return;
+        for (const YamlTree& item : list->items) {
+            YamlFields f(item, file_, "a group of the planner", problems_);
+            std::string name;
+            f.text("group", name);
+            const auto found = std::ranges::find(s_.groups, name, &Group::name);
+            if (found == s_.groups.end()) {
+                f.problem(item,
+                          fmt::format("There is no group called {}.", config::in_quotes(name)));
+                continue;
+            }
+            const auto at = static_cast<std::size_t>(found - s_.groups.begin());
+            f.count("min", plan.options.roles[at].min, 0, kMostWorkers);
+            f.count("max", plan.options.roles[at].max, 1, 100'000);
+            f.count("devices", plan.options.roles[at].devices, 1, 1024);
+            f.finish();
+        }
     }
 
     void resize(const YamlTree& node) {
@@ -417,7 +513,8 @@ class ScenarioReader {
         // Those that a plan adds have numbers, too: how many there are then is known only to the
         // run.
         for (const engine::mock::Fault& f : s_.faults) {
-            if (!f.worker || *f.worker < s_.workers() || !s_.resizes.empty()) continue;
+            if (!f.worker || *f.worker < s_.workers() || !s_.resizes.empty() || s_.planner)
+                continue;
             problem(fmt::format("A fault is for worker {}; there are {}, counted from 0.",
                                 *f.worker, s_.workers()));
         }

@@ -14,6 +14,7 @@
 #include "stator/config/yaml_tree.h"
 #include "stator/engine/mock/core.h"
 #include "stator/engine/mock/faults.h"
+#include "stator/planner/options.h"
 #include "stator/protocol/worker_info.h"
 #include "stator/report/report.h"
 #include "stator/router/admission_queue.h"
@@ -46,6 +47,14 @@ struct Resize {
     std::uint32_t workers = 0;
 };
 
+/// A planner that decides while the run is under way. Its roles are the groups', one group each.
+struct PlannerScenario {
+    planner::PlannerOptions options;
+    std::vector<std::size_t> groups;  ///< of options.roles, in their order
+    bool profile = true;              ///< it knows step times beforehand
+    double start_up_noise = 0;        ///< standard deviation of a start-up's logarithm
+};
+
 /// A fleet, what is asked of it, and what goes wrong.
 struct Scenario {
     std::string name;
@@ -63,7 +72,8 @@ struct Scenario {
     Nanos response_delay{0};  ///< and back, for every token and load report
     Nanos events_delay{0};    ///< until a KV event is in the router's index
     std::vector<Resize> resizes;
-    Nanos start_up{0};  ///< of a worker that a resize adds
+    Nanos start_up{0};  ///< of a worker that a resize or the planner adds
+    std::optional<PlannerScenario> planner;
     workload::WorkloadOptions workload;
     std::string trace_file;
     report::Slo slo;

@@ -49,6 +49,10 @@ tl::unexpected<Error> encode_again(std::string_view why) {
     return e;
 }
 
+bool is_object(const MediaItem& item) {
+    return item.embeddings && !item.embeddings->object.empty();
+}
+
 Result<void> check_media(const GenerateRequest& q) {
     for (const MediaItem& item : q.media) {
         if (!item.embeddings) return encode_again("it was not encoded");
@@ -90,7 +94,7 @@ Result<bool> Arrivals::begin(std::uint32_t stream, GenerateRequest& request,
     if (request.leg == Leg::kDecode && request.handoff && !request.handoff->object.empty()) {
         if (engines_own(request, plan)) return false;
         request.handoff.reset();
-        return claim_media(stream, request);
+        return claim_media(stream, request, plan.media_objects);
     }
     if (request.leg == Leg::kDecode && request.handoff) {
         const std::uint32_t covered = request.handoff->tokens;
@@ -100,7 +104,7 @@ Result<bool> Arrivals::begin(std::uint32_t stream, GenerateRequest& request,
             return false;
         }
     }
-    return claim_media(stream, request);
+    return claim_media(stream, request, plan.media_objects);
 }
 
 /// Whether the engine can do something with another engine's object.
@@ -145,8 +149,21 @@ bool Arrivals::claim_kv(std::uint32_t stream, GenerateRequest& request, const Ar
     return true;
 }
 
-Result<bool> Arrivals::claim_media(std::uint32_t stream, GenerateRequest& request) {
+Result<bool> Arrivals::claim_media(std::uint32_t stream, GenerateRequest& request, bool objects) {
     if (request.media.empty()) return false;
+    if (objects) {
+        // The engine fetches them itself, or makes them again of what travels beside them.
+        for (const MediaItem& item : request.media) {
+            if (!is_object(item)) return encode_again("this engine takes its own alone");
+        }
+        if (auto sound = check_media(request); !sound) {
+            return tl::unexpected(std::move(sound.error()));
+        }
+        return false;
+    }
+    if (std::ranges::any_of(request.media, is_object)) {
+        return encode_again("they are another engine's own");
+    }
     if (!transfer_) {
         // The fleet's fault, not the client's: another rank may.
         auto refused =
@@ -223,7 +240,7 @@ void Arrivals::kv_arrived(std::uint32_t stream, Waiting waiting, Arrived&& what)
     }
     log_info("A handoff did not come; the prompt is computed again.",
              {{"tokens", request.prompt.size()}, {"why", what.bytes.error().message}});
-    auto claiming = claim_media(stream, request);
+    auto claiming = claim_media(stream, request, false);
     if (!claiming) return finish(stream, tl::unexpected(std::move(claiming.error())));
     if (!*claiming) finish(stream, std::move(request));
 }

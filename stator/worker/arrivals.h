@@ -23,6 +23,7 @@ namespace stator::worker {
 struct ArrivalPlan {
     std::string kv_layout;            ///< EngineInfo::kv_layout
     std::string kv_method = {};       ///< EngineInfo::kv_method
+    bool media_objects = false;       ///< EngineInfo::media_objects
     std::uint32_t cached_tokens = 0;  ///< Engine::cached_prefix_tokens()
 };
 
@@ -36,6 +37,9 @@ struct ArrivalPlan {
 ///
 /// KV that does not come is computed again, and the client never hears of it. A decode leg's
 /// embeddings are claimed only then: its prefill leg has used the ones it was booked with.
+///
+/// Embeddings that are an engine's own are not claimed either, and stay in the request with the
+/// item's content.
 ///
 /// KV that engines move among themselves (Handoff::object) is not claimed: where it is of this
 /// prompt and in this engine's words, the request keeps its `handoff` for the engine, else loses
@@ -83,8 +87,8 @@ class Arrivals {
                                    const ArrivalPlan& plan);
     [[nodiscard]] bool claim_kv(std::uint32_t stream, protocol::GenerateRequest& request,
                                 const ArrivalPlan& plan);
-    [[nodiscard]] Result<bool> claim_media(std::uint32_t stream,
-                                           protocol::GenerateRequest& request);
+    [[nodiscard]] Result<bool> claim_media(std::uint32_t stream, protocol::GenerateRequest& request,
+                                           bool objects);
     void claim(Waiting& waiting, std::uint32_t stream, std::size_t item,
                std::shared_ptr<const protocol::Handoff> what, std::vector<std::uint32_t> parts);
     void arrived(Arrived&& what);

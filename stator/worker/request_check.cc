@@ -76,6 +76,15 @@ Result<void> check_request(const protocol::GenerateRequest& request,
         return param_error("top_logprobs", "top_logprobs is {}; this engine gives at most {}",
                            request.top_logprobs, most);
     }
+    if (!request.adapter.empty() &&
+        std::ranges::find(engine.adapters, request.adapter) == engine.adapters.end()) {
+        // It may have had it when the request was sent here.
+        auto refused =
+            error(ErrorCode::kUnavailable, "the adapter {} is not here", request.adapter);
+        refused.value().param = "model";
+        refused.value().retryable = true;
+        return refused;
+    }
     return check_constraint(request, engine);
 }
 

@@ -52,6 +52,17 @@ TEST(RequestCheck, NamesTheFieldThatIsOutOfRange) {
     EXPECT_EQ(refused([](auto& r) { r.top_logprobs = -2; }), "top_logprobs");
 }
 
+TEST(RequestCheck, AnAdapterThatIsNotHereMayBeElsewhere) {
+    protocol::GenerateRequest request;
+    request.prompt = {1};
+    request.adapter = "fr";
+    engine::EngineInfo engine;
+    EXPECT_EQ(check_request(request, engine).error().code, ErrorCode::kUnavailable);
+    EXPECT_TRUE(check_request(request, engine).error().retryable);
+    engine.adapters = {"de", "fr"};
+    EXPECT_TRUE(check_request(request, engine));
+}
+
 TEST(RequestCheck, AConstraintNeedsAnEngineThatCanAndHasABound) {
     protocol::GenerateRequest request;
     request.prompt = {1};

@@ -57,7 +57,7 @@ Result<void> check_options(const WorkerOptions& o) {
     const bool hands_kv = o.transfer || !o.kv_method.empty();
     if (std::ranges::any_of(o.roles, [&](protocol::Role role) {
             return (role == protocol::Role::kPrefill && !hands_kv) ||
-                   (role == protocol::Role::kEncode && !o.transfer);
+                   (role == protocol::Role::kEncode && !o.transfer && !o.media_objects);
         })) {
         return error(ErrorCode::kInvalidArgument,
                      "a worker with the role prefill or encode needs a transfer plane");

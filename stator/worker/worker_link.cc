@@ -188,7 +188,8 @@ Result<void> WorkerLink::admit(requests::StreamId stream, std::uint32_t rank,
     if (auto sound = check_request(request, state.engines[rank]->info()); !sound) return sound;
     const engine::EngineInfo& engine = state.engines[rank]->info();
     const bool hands_off = station_->transfer != nullptr ||
-                           (request.leg == protocol::Leg::kPrefill && !engine.kv_method.empty());
+                           (request.leg == protocol::Leg::kPrefill && !engine.kv_method.empty()) ||
+                           (request.leg == protocol::Leg::kEncode && engine.media_objects);
     if (auto fits = check_leg(request.leg, state.info.roles, hands_off); !fits) return fits;
     if (!station_->open.enter()) return go_elsewhere("this worker is draining and takes no work");
     request.id = id_of(stream);
@@ -211,6 +212,7 @@ Result<void> WorkerLink::take(requests::StreamId stream, std::uint32_t rank,
         ArrivalPlan plan;
         plan.kv_layout = engine->info().kv_layout;
         plan.kv_method = engine->info().kv_method;
+        plan.media_objects = engine->info().media_objects;
         if (request.handoff) plan.cached_tokens = engine->cached_prefix_tokens(request);
         const auto arriving = arrivals_->begin(stream.value, request, plan);
         if (arriving && *arriving) {
@@ -285,6 +287,7 @@ void WorkerLink::receive(std::vector<StepBatch>&& batches) {
             if (event.finish || event.prompt_tokens > 0) note(event, now);
         }
         link_->session().send_step(batch, now);
+        for (const protocol::LostHandoff& lost : batch.lost_handoffs) tell_lost(lost);
         tokens += batch.tokens.size();
     }
     send_loads_with_step(now);
@@ -308,6 +311,15 @@ void WorkerLink::note(const StepEvent& event, TimePoint now) {
     if (rank >= told_.size()) told_.resize(rank + 1);
     told_[rank].due = true;
     if (event.finish) forget(stream);
+}
+
+/// Unless its client has released it.
+void WorkerLink::tell_lost(const protocol::LostHandoff& lost) {
+    const auto stream = static_cast<std::uint32_t>(lost.id.value);
+    const auto what = handed_off_.take(stream);
+    if (!what) return;
+    station_->metrics.handoff(to_string(what->kind), "lost");
+    link_->session().send_handoff_lost(requests::StreamId(stream), lost.why);
 }
 
 void WorkerLink::send_loads_with_step(TimePoint now) {

@@ -91,6 +91,7 @@ class WorkerLink final : public requests::WorkerSessionEvents,
     void forget(std::uint32_t stream);
     void release_handed_off(requests::StreamId stream);
     void receive(std::vector<protocol::StepBatch>&& batches);
+    void tell_lost(const protocol::LostHandoff& lost);
     void note(const protocol::StepEvent& event, TimePoint now);
     void send_loads_with_step(TimePoint now);
     void send_load_if_changed(const requests::LoadMessage& load, TimePoint now);

@@ -255,19 +255,19 @@ def alone(engine, *flags):
 
 def test_another_kind_of_engine_is_named(engines):
     code, text = alone(engines(kind="sglang"), "--model", stator_process.model())
-    assert code == 2 and "is SGLang, not vLLM: write --engine sglang=" in text
+    assert code == 78 and "is SGLang, not vLLM: write --engine sglang=" in text
 
 
 def test_a_tokenizer_that_is_not_here_is_asked_for(engines):
     code, text = alone(engines())
-    assert code == 2 and "--model-dir" in text and "/nowhere/tiny" in text
+    assert code == 78 and "--model-dir" in text and "/nowhere/tiny" in text
 
 
 def test_a_key_that_is_wanted_is_asked_for(engines, serve, tmp_path):
     engine = engines()
     engine.key = "secret"
     code, text = alone(engine, "--model", stator_process.model())
-    assert code == 2 and "--engine-key-file" in text
+    assert code == 78 and "--engine-key-file" in text
     (tmp_path / "key").write_text("secret\n")
     server = serve(engine, engine_key_file=tmp_path / "key")
     ids = prompt(4)

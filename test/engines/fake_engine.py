@@ -26,6 +26,7 @@ import urllib.request
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import blocks  # noqa: E402
+import vision  # noqa: E402
 import wire  # noqa: E402
 
 TABLE = json.loads(pathlib.Path(__file__).with_name("quirks.json").read_text())
@@ -54,6 +55,17 @@ COMMON = {
     "fail_after": 2,
     "unknown_parents": False,
     "lost_batches": False,
+    "vision": False,  # its model reads pictures
+    "video": False,
+    "renders": True,  # vLLM: /v1/chat/completions/render
+    "ec_dir": "",  # a folder that encoders and those who compute prompts share
+    "ec_params": True,  # encoders say where they have left what they made
+    "encode_s": 0.0,
+    "fail_encode": "",  # "500", "stall", "die"
+    "image_token": vision.IMAGE,  # SGLang
+    "language_only": False,  # SGLang: encoders make its embeddings
+    "adapters": [],
+    "priorities": False,
 }
 TRT_FIELDS = {
     *("model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop"),
@@ -68,13 +80,14 @@ NIXL_KEYS = ("remote_engine_id", "remote_request_id", "remote_host", "remote_por
 MOST_REQUESTS_KEPT = 10_000
 
 
-def tokens_after(ids, count):
+def tokens_after(ids, count, adapter=""):
     """What the engine gives: each token is a function of all before it, so that a request that is
     resumed elsewhere goes on as it would have. Ordinary ones of small vocabularies."""
-    total, out = sum(ids), []
+    total = sum(t * (at % 61 + 1) for at, t in enumerate(ids)) + sum(adapter.encode())
+    out = []
     for length in range(len(ids), len(ids) + count):
         out.append(300 + (total * 31 + length * 7) % 199)
-        total += out[-1]
+        total += out[-1] * (length % 61 + 1)
     return out
 
 
@@ -133,7 +146,10 @@ class Engine:
         settings = {}
         for text in args.set:
             name, _, value = text.partition("=")
-            settings[name] = json.loads(value) if value[:1] not in "abcdefghijklmnop" else value
+            try:
+                settings[name] = json.loads(value)
+            except ValueError:
+                settings[name] = value
         self.traits = traits_of(args.kind, args.version, args.quirk, settings)
         self.model = args.served_model_name
         self.root = args.model_dir
@@ -144,6 +160,9 @@ class Engine:
         self.id = hashlib.sha256(os.urandom(16)).hexdigest()[:32]
         self.handed = {}  # id of a transfer -> (pinned blocks, rank, when)
         self.rooms = {}
+        self.encodings = {"made": 0, "here": 0, "elsewhere": 0, "open": 0}
+        self.row_names = {}  # row of a picture -> (uuid, its number, placeholder)
+        self.encoder_urls = []
         events = args.event_ports
         self.ranks = [Rank(self, events[2 * r : 2 * r + 2] or (0, 0)) for r in range(args.dp)]
         for number, rank in enumerate(self.ranks):
@@ -194,7 +213,11 @@ class Engine:
                     "is_blocking": False,
                 }
             ]
-        return {"object": "list", "data": [card]}
+        adapters = [
+            {**card, "id": name, "root": f"/adapters/{name}", "parent": self.model}
+            for name in self.traits["adapters"]
+        ]
+        return {"object": "list", "data": [card, *adapters]}
 
     def server_info(self):
         t = self.traits
@@ -208,6 +231,7 @@ class Engine:
             "context_length": t["context"],
             "disaggregation_mode": self.role if self.role in ("prefill", "decode") else "null",
             "disaggregation_bootstrap_port": self.port,
+            "enable_priority_scheduling": t["priorities"],
         }
         if self.events and t["sources"]:
             pub, replay = self.ranks[0].publisher.ports
@@ -274,12 +298,13 @@ class Engine:
 
     # The cache and its events.
 
-    def admit(self, rank_number, ids, salt):
+    def admit(self, rank_number, ids, salt, adapter="", all_again=False):
         """A step: (chain, tokens of the prompt that were there). Events leave with it."""
         with self.lock:
             rank = self.ranks[rank_number]
-            chain, hits, removed = rank.cache.take(ids, salt)
-            self._tell(rank_number, chain, hits, removed, salt)
+            chain, hits, removed = rank.cache.take(ids, self._root(salt, adapter))
+            told = 0 if all_again else hits
+            self._tell(rank_number, chain, told, removed, salt, adapter)
             # The last token is computed in any case.
             page = rank.cache.page
             cached = min(hits, (len(ids) - 1) // page) * page
@@ -288,19 +313,23 @@ class Engine:
             rank.running += 1
             return chain, cached
 
-    def grow(self, rank_number, ids, salt):
+    @staticmethod
+    def _root(salt, adapter):
+        return f"{adapter}:{salt or ''}" if adapter else salt
+
+    def grow(self, rank_number, ids, salt, adapter=""):
         """Blocks that were filled while tokens were made."""
         with self.lock:
             rank = self.ranks[rank_number]
-            chain, hits, removed = rank.cache.take(ids, salt)
-            self._tell(rank_number, chain, hits, removed, salt)
+            chain, hits, removed = rank.cache.take(ids, self._root(salt, adapter))
+            self._tell(rank_number, chain, hits, removed, salt, adapter)
             rank.cache.release(chain)
 
-    def _tell(self, rank_number, chain, hits, removed, salt):
+    def _tell(self, rank_number, chain, hits, removed, salt, adapter):
         rank = self.ranks[rank_number]
         events = [{"type": "AllBlocksCleared"}] if rank.reset else []
         rank.reset = False
-        events += self._removed(removed) + self._stored(chain, hits, salt)
+        events += self._removed(removed) + self._stored(chain, hits, salt, adapter)
         if rank.pulled is not None:
             self._keep(rank, removed, chain, hits)
         elif events and rank.publisher:
@@ -316,7 +345,7 @@ class Engine:
             return [{**one, "block_hashes": [self._shown(b) for b in removed]}] if removed else []
         return [{**one, "block_hashes": [self._shown(b)], "group_idx": 0} for b in removed]
 
-    def _stored(self, chain, hits, salt):
+    def _stored(self, chain, hits, salt, adapter):
         new = chain[hits:]
         if not new:
             return []
@@ -324,20 +353,39 @@ class Engine:
             "type": "BlockStored",
             "block_hashes": [self._shown(b) for b in new],
             "parent_block_hash": self._shown(new[0].parent),
-            "token_ids": [t for b in new for t in b.tokens],
+            "token_ids": [self.shown_token(t) for b in new for t in b.tokens],
             "block_size": self.traits["page"],
             "lora_id": None,
             "medium": "GPU",
         }
         if self.kind == "sglang":
             return [{**event, "cache_salt": salt}] if salt else [event]
-        event["lora_name"] = None
-        keys = [None] * len(new)
+        event["lora_name"] = adapter or None
+        if adapter:
+            event["lora_id"] = self.traits["adapters"].index(adapter) + 1
+        keys = [[adapter] if adapter else None for _ in new]
         if salt and not hits and self.traits["salts"]:
-            keys[0] = [salt]
+            keys[0] = [*(keys[0] or []), salt]
+        for at, block in enumerate(new):
+            names = self.names_in(block.tokens)
+            keys[at] = (names + (keys[at] or [])) or None
         return [
             {**event, "extra_keys": keys, "group_idx": 0, "kv_cache_spec_kind": "full_attention"}
         ]
+
+    def shown_token(self, token):
+        """vLLM shows placeholders; SGLang what it has put for them."""
+        if token < vision.EFFECTIVE or self.kind == "sglang":
+            return token
+        return self.row_names[token][2]
+
+    def names_in(self, tokens):
+        out = []
+        for at, token in enumerate(tokens):
+            uuid, number, _ = self.row_names.get(token, (None, 0, 0))
+            if uuid and [uuid, at - number] not in out:
+                out.append([uuid, at - number])
+        return out
 
     def _publish(self, rank, number, events):
         t = self.traits
@@ -492,6 +540,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     "queries": [r.queries for r in engine.ranks],
                     "aborted": engine.aborted,
                     "handed": len(engine.handed),
+                    "encodings": engine.encodings,
+                    "encoder_urls": engine.encoder_urls,
+                    "running": sum(r.running for r in engine.ranks),
                     "pinned": sum(
                         b.pins > 0 for r in engine.ranks for b in r.cache.blocks.values()
                     ),
@@ -509,6 +560,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer("")
         if path == "/v1/models":
             return self.answer(engine.models())
+        if path == "/query" and traits["connector"] == "mooncake":
+            ranks = range(len(engine.ranks))
+            return self.answer({str(r): {"engine_id": f"{engine.id}_dp{r}"} for r in ranks})
         if path == "/version" and kind != "sglang":
             return self.answer({"version": engine.version})
         if path == "/metrics" and kind == "trtllm":
@@ -545,6 +599,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 engine.aborted += 1
             self.close_connection = True
 
+    def do_DELETE(self):
+        text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path != "/unregister_encoder_url" or not self.engine.traits["language_only"]:
+            return self.answer({"detail": "Not Found"}, 404)
+        with self.engine.lock:
+            urls = self.engine.encoder_urls
+            urls[:] = [u for u in urls if u != json.loads(text)["url"]]
+        return self.answer("OK", kind="text/plain")
+
     def route(self, path, text):
         engine, kind = self.engine, self.engine.kind
         if path == "/fake/set":
@@ -559,9 +622,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if path == "/reset_prefix_cache" or (path == "/flush_cache" and kind == "sglang"):
             engine.reset_cache()
             return self.answer({"success": True})
+        if path == "/register_encoder_url" and engine.traits["language_only"]:
+            with engine.lock:
+                if json.loads(text)["url"] not in engine.encoder_urls:
+                    engine.encoder_urls.append(json.loads(text)["url"])
+            return self.answer("OK", kind="text/plain")
         if path == "/abort_request" and kind == "sglang":
             return self.answer("")
         known = {"/v1/completions", "/v1/chat/completions"}
+        if kind == "vllm" and engine.traits["vision"] and engine.traits["renders"]:
+            known.add("/v1/chat/completions/render")
         if kind == "vllm" and engine.traits["generate"] != "none":
             known.add("/inference/v1/generate")
         if kind == "sglang":
@@ -581,10 +651,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         engine, t = self.engine, self.engine.traits
         if engine.kind == "trtllm" and (odd := set(body) - TRT_FIELDS):
             raise Refused(400, f"Extra inputs are not permitted: {sorted(odd)}", "BadRequestError")
+        if path == "/v1/chat/completions/render":
+            return self.render(body)
         if path == "/v1/chat/completions":
             return self.encode(body)
-        if path != "/generate" and body.get("model", engine.model) != engine.model:
-            name = body["model"]
+        name = body.get("model", engine.model)
+        if path == "/generate":
+            name = body.get("lora_path") or engine.model
+        if engine.kind == "vllm" and body.get("priority") and not t["priorities"]:
+            raise Refused(400, "Got priority but Priority scheduling is not enabled.")
+        if name != engine.model and name not in t["adapters"]:
             said = f"The model `{name}` does not exist. Valid aliases: {engine.model}."
             raise Refused(404, said, "NotFoundError", "model")
         sampling = body.get("sampling_params", body)
@@ -601,6 +677,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(400, said, param="input_tokens")
         if ids and max(ids) >= t["vocabulary"]:
             raise Refused(400, f"Token id {max(ids)} is out of vocabulary")
+        if engine.role == "encode":
+            raise Refused(500, "this one has no language model", "InternalServerError")
+        ids = self.with_pictures(path, body, ids)
+        if len(ids) + most > t["context"]:
+            raise Refused(400, f"{len(ids)} tokens and {most} more are too many")
         rank = self.rank(body)
         with engine.lock:
             engine.requests.append({"path": path, "rank": rank, "body": body})
@@ -631,21 +712,125 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(400, f"data_parallel_rank {rank} is out of range [0, {count}).")
         return rank
 
+    def render(self, body):
+        """What a chat becomes: token ids, and what the model takes of its pictures."""
+        with self.engine.lock:
+            self.engine.requests.append({"path": self.path, "rank": 0, "body": body})
+        try:
+            items = vision.items_of(body["messages"])
+        except (AssertionError, KeyError, ValueError) as e:
+            raise Refused(400, f"a picture that can't be read: {e}") from e
+        if any(item.kind == "video" for _, item in items) and not self.engine.traits["video"]:
+            raise Refused(400, "At most 0 video(s) may be provided in one prompt.")
+        for uuid, item in items:
+            probes = not uuid.strip("0") or uuid.startswith("0" * 60)
+            if item.kind == "image" and not probes and uuid != item.content:
+                raise Refused(400, "that is the name of another picture")
+        said = {"request_id": f"chatcmpl-{os.urandom(8).hex()}", "token_offsets": None}
+        return self.answer({**vision.rendered(body["messages"]), **said, "model": body["model"]})
+
+    def with_pictures(self, path, body, ids):
+        """The ids with rows of pictures in their places, each told from all others."""
+        engine, t = self.engine, self.engine.traits
+        if engine.kind == "sglang":
+            return self.expanded(body, ids)
+        features = body.get("features")
+        if not features:
+            return ids
+        if not t["vision"] or path != "/inference/v1/generate":
+            raise Refused(400, "this model reads texts alone")
+        extra = (body.get("sampling_params") or {}).get("extra_args") or {}
+        kv, ec = extra.get("kv_transfer_params") or {}, extra.get("ec_transfer_params") or {}
+        placed, names = [], {}
+        for kind, hashes in features["mm_hashes"].items():
+            places = features["mm_placeholders"][kind]
+            kwargs = (features.get("kwargs_data") or {}).get(kind) or [None] * len(hashes)
+            for uuid, place, own in zip(hashes, places, kwargs):
+                content = self.content_of(uuid, own, ec, bool(kv.get("do_remote_prefill")))
+                offset, length = place["offset"], place["length"]
+                mark = vision.VIDEO if kind == "video" else vision.IMAGE
+                if ids[offset : offset + length] != [mark] * length:
+                    raise Refused(400, "placeholders are not where they are said to be")
+                placed.append((content, offset, length))
+                for i in range(length):
+                    names[vision.row(content, i)] = (uuid, i, mark)
+        with engine.lock:
+            engine.row_names.update(names)
+        return vision.effective(ids, placed)
+
+    def content_of(self, uuid, kwargs, params, pulled):
+        """The picture by what its embeddings are made of: an encoder's, else its own pixels."""
+        engine = self.engine
+        folder = engine.traits["ec_dir"]
+        if pulled:
+            return uuid  # its KV is another's
+        if kwargs is None:
+            raise Refused(500, f"no kwargs of {uuid}", "InternalServerError")
+        said = json.loads(base64.b64decode(kwargs))
+        left = pathlib.Path(folder, uuid) if folder else None
+        found = bool(left and left.exists())
+        if params.get(uuid) and not found:
+            raise Refused(500, "embeddings that nobody made", "InternalServerError")
+        with engine.lock:
+            engine.encodings["elsewhere" if found else "here"] += 1
+        return left.read_text() if found else said["content"]
+
+    def expanded(self, body, ids):
+        """SGLang's: one placeholder for each picture, which takes its rows' place."""
+        urls = body.get("image_data") or []
+        mark = self.engine.traits["image_token"]
+        if not urls and not self.engine.traits["vision"]:
+            return ids  # a token like others
+        if len(urls) != ids.count(mark) or (urls and not self.engine.traits["vision"]):
+            raise Refused(400, f"{len(urls)} pictures at {ids.count(mark)} places")
+        if urls and self.engine.traits["language_only"] and not self.engine.encoder_urls:
+            raise Refused(500, "No encoder is there", "InternalServerError")
+        out, left = [], list(urls)
+        for token in ids:
+            if token != mark or not urls:
+                out.append(token)
+                continue
+            try:
+                item = vision.item_of_url(left.pop(0))
+            except (AssertionError, ValueError) as e:
+                raise Refused(400, f"a picture that can't be read: {e}") from e
+            out += [vision.row(item.content, i) for i in range(item.rows)]
+        return out
+
     def encode(self, body):
         """A chat: only encoders are asked so."""
-        if self.engine.role != "encode":
+        engine, t = self.engine, self.engine.traits
+        if engine.role != "encode":
             raise Refused(400, "this fake takes tokens alone")
-        items = [p for m in body["messages"] for p in m["content"] if "uuid" in p]
+        with engine.lock:
+            engine.requests.append({"path": self.path, "rank": 0, "body": body})
+            engine.encodings["open"] += 1
+        try:
+            if t["fail_encode"] == "500":
+                raise Refused(500, "Internal server error", "InternalServerError")
+            if t["fail_encode"] == "die":
+                engine.die()
+            if t["fail_encode"] == "stall":
+                self.wait(lambda: t["fail_encode"] != "stall", 3600)
+            self.wait(lambda: False, t["encode_s"])
+        finally:
+            with engine.lock:
+                engine.encodings["open"] -= 1
+        items = vision.items_of(body["messages"])
         params = {}
-        for at, item in enumerate(items):
-            params[item["uuid"]] = {
-                "item_indices": [at],
-                "metadata": {"image_grid_thw": [1, 4, 6]},
-            }
+        for at, (uuid, item) in enumerate(items):
+            params[uuid] = {"item_indices": [at], "metadata": item.metadata}
+            if t["ec_dir"]:
+                new = pathlib.Path(t["ec_dir"], f".{uuid}-{os.urandom(4).hex()}")
+                new.write_text(item.content)
+                new.rename(new.with_name(uuid))
+            with engine.lock:
+                engine.encodings["made"] += 1
+        params = params if t["ec_params"] else None
         none = ("refusal", "annotations", "audio", "function_call", "reasoning")
         message = {"role": "assistant", "content": "", **dict.fromkeys(none)}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-        prompt = [385, *([390] * 6 * len(items)), 388]
+        prompt = vision.rendered(body["messages"])["token_ids"]
         usage = {
             "prompt_tokens": len(prompt),
             "total_tokens": len(prompt),
@@ -689,11 +874,16 @@ class Answer:
         own = http_.headers.get("X-Request-Id") or body.get("request_id") or os.urandom(8).hex()
         self.id = body.get("rid") or prefix + own
         self.handed = None
-        self.tokens = tokens_after(ids, most)
+        named = body.get("lora_path") or body.get("model") or self.engine.model
+        self.adapter = named if named in self.traits["adapters"] else ""
+        self.tokens = tokens_after(ids, most, self.adapter)
         self.created = int(time.time())
 
     def run(self):
-        chain, self.cached = self.engine.admit(self.rank, self.ids, self.body.get("cache_salt"))
+        salt = self.body.get("cache_salt")
+        extra = self.body.get("vllm_xargs") or self.sampling.get("extra_args") or {}
+        again = extra.get("kv_cache_report_mode") == "full" and self.traits["fingerprint"]
+        chain, self.cached = self.engine.admit(self.rank, self.ids, salt, self.adapter, again)
         try:
             time.sleep(self.traits["token_s"] * (len(self.ids) - self.cached))
             self.transfer(chain)
@@ -703,7 +893,7 @@ class Answer:
             self.stream() if stream else self.whole()
             made = self.tokens[:-1]
             if (len(self.ids) + len(made)) // self.traits["page"] > len(chain):
-                self.engine.grow(self.rank, self.ids + made, self.body.get("cache_salt"))
+                self.engine.grow(self.rank, self.ids + made, salt, self.adapter)
         finally:
             self.engine.finish(self.rank, chain)
 
@@ -768,8 +958,12 @@ class Answer:
 
     def bootstrap(self):
         room, engine = self.body.get("bootstrap_room"), self.engine
-        if room is None or engine.role not in ("prefill", "decode"):
+        if engine.role not in ("prefill", "decode"):
             return
+        if self.body.get("bootstrap_host") == "2.2.2.2":
+            return  # pretended
+        if room is None:
+            raise Refused(400, "Disaggregated request received without bootstrap room id.")
         room, seconds = str(room), self.traits["match_s"]
         if engine.role == "prefill":
             with engine.lock:

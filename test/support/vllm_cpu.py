@@ -56,8 +56,8 @@ def setup(version="0.32.0"):
     run("setup", version, version=version)
 
 
-def model_folder():
-    return work_folder() / "tiny"
+def model_folder(pictures=False):
+    return work_folder() / ("tinyvl" if pictures else "tiny")
 
 
 def free_port():
@@ -77,10 +77,12 @@ def procfs_descendants(pid):
 
 class VllmCpu:
     """One server. `blocks`: its KV cache; `events`: publishes KV events; `role`: "prefill" or
-    "decode" with NixlConnector."""
+    "decode" with NixlConnector. `pictures`: of the tiny model that reads some; then the role may
+    also be "encode", and with an `ec_folder` what that leaves is found there."""
 
     def __init__(
-        self, name, blocks=48, events=True, role=None, version="0.32.0", extra=(), port=None
+        self, name, blocks=48, events=True, role=None, version="0.32.0", extra=(), port=None,
+        pictures=False, ec_folder=None
     ):
         self.name = name
         self.version = version
@@ -89,13 +91,26 @@ class VllmCpu:
         self.events = f"tcp://{HOST}:{free_port()}"
         self.replay = f"tcp://{HOST}:{free_port()}"
         self.environment = {}
-        self.flags = ["--num-gpu-blocks-override", str(blocks), "--enable-prompt-tokens-details", *extra]
+        self.model = "tinyvl" if pictures else "tiny"
+        self.flags = ["--enable-prompt-tokens-details", *extra]
+        if role != "encode":
+            self.flags += ["--num-gpu-blocks-override", str(blocks)]
         if events:
             self.flags += ["--kv-events-config", json.dumps({
                 "enable_kv_cache_events": True, "publisher": "zmq", "endpoint": self.events,
                 "replay_endpoint": self.replay, "topic": f"kv@{name}@tiny",
             })]
-        if role:
+        if pictures:
+            self.flags += ["--limit-mm-per-prompt", '{"image":4,"video":0}']
+        if ec_folder:
+            self.flags += ["--ec-transfer-config", json.dumps({
+                "ec_connector": "ECExampleConnector",
+                "ec_role": "ec_producer" if role == "encode" else "ec_consumer",
+                "ec_connector_extra_config": {"shared_storage_path": str(ec_folder)},
+            })]
+        if role == "encode":
+            self.flags += ["--mm-encoder-only", "--no-enable-prefix-caching"]
+        if role in ("prefill", "decode"):
             kind = {"prefill": "kv_producer", "decode": "kv_consumer"}[role]
             self.flags += ["--kv-transfer-config", json.dumps({
                 "kv_connector": "NixlConnector", "kv_role": kind, "kv_buffer_device": "cpu",
@@ -103,6 +118,8 @@ class VllmCpu:
             })]
             self.environment = {"VLLM_NIXL_SIDE_CHANNEL_HOST": HOST,
                                 "VLLM_NIXL_SIDE_CHANNEL_PORT": str(free_port())}
+        if pictures:
+            self.environment.update(MODEL=str(model_folder(pictures)), SERVED=self.model)
 
     @property
     def url(self):

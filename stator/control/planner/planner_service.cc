@@ -22,6 +22,7 @@ using planner::WorkerObservation;
 using planner::WorkerState;
 
 constexpr std::size_t kUsualLimit = 20;
+constexpr std::chrono::nanoseconds kSilent = std::chrono::seconds(7);
 constexpr std::chrono::nanoseconds kForget = std::chrono::seconds(60);
 
 /// Sums over ranks; none where no rank has told.
@@ -187,14 +188,14 @@ Observation PlannerService::observe(const std::string& model,
     const double seconds = to_seconds(now - last_tick_);
     last_tick_ = now;
     auto demand = feed_.take(now + -kForget);
+    // Frontends that have nothing to tell say so every five seconds.
     const TimePoint heard = feed_.heard_at();
-    if (heard > last_heard_ && seconds > 0) {
+    if (heard != TimePoint{} && heard > now + -kSilent && seconds > 0) {
         // What was refused before it was read is for the model that most is asked of: this one.
         protocol::DemandTotals totals = demand[model];
         control::add(totals, demand[""]);
         out.demand = planner::window_of({}, totals, seconds, options_.planner.slo);
     }
-    last_heard_ = heard;
     if (options_.queued) out.queued = options_.queued();
 
     std::map<std::string, WorkerObservation> found;

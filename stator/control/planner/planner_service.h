@@ -89,7 +89,6 @@ class PlannerService {
     bool stopping_ = false;
     std::string waits_for_;  ///< why nothing is decided; empty: it is
     TimePoint last_tick_;
-    TimePoint last_heard_;
     planner::Planner::Totals shown_;
     std::thread thread_;
 };

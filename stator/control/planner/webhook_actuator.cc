@@ -1,6 +1,7 @@
 #include "stator/control/planner/webhook_actuator.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "stator/codec/json.h"
@@ -25,7 +26,9 @@ std::string webhook_body(const planner::Action& action, TimePoint now) {
     if (action.kind != Kind::kStart) w.key("worker").string(action.worker);
     if (action.kind == Kind::kMove) w.key("to").string(to_string(action.to));
     w.key("expects").string(action.expects).key("because").string(action.because);
-    w.key("deadline_s").number(std::max(0.0, to_seconds(action.deadline - now)));
+    // Whole milliseconds.
+    const double left_s = std::max(0.0, to_seconds(action.deadline - now));
+    w.key("deadline_s").number(std::round(left_s * 1e3) / 1e3);
     w.end_object();
     return out;
 }

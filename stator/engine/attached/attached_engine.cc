@@ -53,9 +53,10 @@ class RankEvents {
     std::vector<protocol::KvEvent> renumbered_;
 };
 
-KvFeedOptions feed_options(const FoundEngine& found, std::uint32_t block_tokens) {
+KvFeedOptions feed_options(const FoundEngine& found, const AttachOptions& options) {
     KvFeedOptions o;
-    o.block_tokens = block_tokens;
+    o.block_tokens = options.block_tokens;
+    o.media_placeholders = options.media.placeholders;
     const std::uint64_t pages =
         found.page_tokens == 0 ? 0 : found.kv_tokens / std::uint64_t{found.page_tokens};
     // Twice: for other memories than the device's, and for what it has dropped.
@@ -93,7 +94,7 @@ class Watch : public std::enable_shared_from_this<Watch> {
         if (!found_.sources.empty()) {
             KvSourceOptions o;
             o.ranks = found_.sources;
-            o.feed = feed_options(found_, options_.block_tokens);
+            o.feed = feed_options(found_, options_);
             auto started = start_engine_kv_source(
                 std::move(o),
                 [keep = shared_from_this()](std::uint32_t rank,
@@ -107,7 +108,7 @@ class Watch : public std::enable_shared_from_this<Watch> {
             if (!client) return tl::unexpected<Error>(std::move(client.error()));
             DrainedKvOptions o;
             o.ranks = found_.ranks;
-            o.feed = feed_options(found_, options_.block_tokens);
+            o.feed = feed_options(found_, options_);
             o.drain = [asker = std::shared_ptr<EngineClient>(std::move(*client))] {
                 return drained(*asker);
             };
@@ -124,7 +125,7 @@ class Watch : public std::enable_shared_from_this<Watch> {
     }
 
     void on_submit(const protocol::GenerateRequest& request) {
-        if (request.cache_salt == 0) return;
+        if (request.cache_salt == 0 && request.adapter.empty()) return;
         std::shared_ptr<EngineKvSource> source;
         {
             const std::scoped_lock lock(mutex_);
@@ -171,6 +172,22 @@ class Watch : public std::enable_shared_from_this<Watch> {
             }
         }
         return out;
+    }
+
+    [[nodiscard]] std::vector<EngineKvSource::RankState> kv_sources() const {
+        std::shared_ptr<EngineKvSource> source;
+        {
+            const std::scoped_lock lock(mutex_);
+            source = source_;
+        }
+        return source ? source->states() : std::vector<EngineKvSource::RankState>{};
+    }
+    /// Something that a rank holds can't be named here.
+    [[nodiscard]] bool lacks_history(std::uint32_t rank) const {
+        for (const auto& state : kv_sources()) {
+            if (state.rank == rank) return state.incomplete || state.blocks.orphans > 0;
+        }
+        return false;
     }
 
     void stop() {
@@ -291,6 +308,9 @@ class Attached final : public AttachedEngine {
         return engines_;
     }
     [[nodiscard]] std::vector<std::string> concerns() const override { return watch_->concerns(); }
+    [[nodiscard]] std::vector<EngineKvSource::RankState> kv_sources() const override {
+        return watch_->kv_sources();
+    }
     void stop() override { watch_->stop(); }
 
   private:
@@ -301,6 +321,9 @@ class Attached final : public AttachedEngine {
         o.dialect.dialect = found.dialect;
         o.dialect.model = found.model.name;
         o.dialect.guided_fields = found.guided_fields;
+        o.dialect.priorities = found.priorities || options.priorities;
+        o.dialect.low_first = found.low_first;
+        o.info.adapters = found.adapters;
         o.info.kind = std::string(to_string(found.kind));
         o.info.device = "remote";
         o.info.context_tokens = options.context_tokens;
@@ -314,7 +337,9 @@ class Attached final : public AttachedEngine {
         o.dialect.connector = options.connector;
         o.info.kv_layout = options.kv_layout;
         o.meeting = options.meeting;
+        if (rank < options.meeting_ids.size()) o.meeting.engine_id = options.meeting_ids[rank];
         o.decodes_only = options.decodes_only;
+        o.media = options.media;
         if (found.ranks > 1) o.rank = o.dialect.rank = rank;
         o.key = options.key;
         o.look_every = options.look_every;
@@ -325,14 +350,22 @@ class Attached final : public AttachedEngine {
         o.on_health = [watch, rank](bool well, std::string_view why) {
             if (const auto w = watch.lock()) w->on_health(rank, well, why);
         };
+        if (found.reports_full) {
+            o.lacks_history = [watch, rank] {
+                const auto w = watch.lock();
+                return w && w->lacks_history(rank);
+            };
+        }
         if (rank == 0) {
             o.on_back = [watch] {
                 if (const auto w = watch.lock()) w->on_back();
             };
         }
-        if (found.salt_hidden) {
-            o.on_submit = [watch](const protocol::GenerateRequest& request) {
-                if (const auto w = watch.lock()) w->on_submit(request);
+        if (found.salt_hidden || found.lora_hidden) {
+            o.on_submit = [watch, salts = found.salt_hidden,
+                           adapters = found.lora_hidden](const protocol::GenerateRequest& r) {
+                if (!(salts && r.cache_salt != 0) && !(adapters && !r.adapter.empty())) return;
+                if (const auto w = watch.lock()) w->on_submit(r);
             };
         }
         return o;

@@ -11,6 +11,8 @@
 #include "stator/base/error.h"
 #include "stator/engine/dialects/kv_connector.h"
 #include "stator/engine/engine.h"
+#include "stator/engine/http/media_desk.h"
+#include "stator/engine/kv_source/engine_kv_source.h"
 #include "stator/engine/probe/probe.h"
 #include "stator/net/http_url.h"
 
@@ -28,6 +30,9 @@ struct AttachOptions {
     std::string kv_layout;                       ///< EngineInfo::kv_layout
     MeetingPlace meeting;                        ///< HttpEngineOptions::meeting, decodes_only
     bool decodes_only = false;
+    EngineMedia media;                          ///< HttpEngineOptions::media
+    bool priorities = false;  ///< DialectOptions::priorities, where the engine does not tell
+    std::vector<std::string> meeting_ids = {};  ///< MeetingPlace::engine_id by rank
     std::chrono::milliseconds canary_every{0};  ///< HttpEngineOptions::canary_every
     std::chrono::milliseconds canary_within{30'000};
     /// HttpEngineOptions::look_every, look_idle_every.
@@ -56,6 +61,8 @@ class AttachedEngine {
     [[nodiscard]] virtual const std::vector<std::shared_ptr<Engine>>& engines() const = 0;
     /// What is not as it should be, in sentences; empty: all is well. Any thread.
     [[nodiscard]] virtual std::vector<std::string> concerns() const = 0;
+    /// Where the events of its cache come from, by rank; empty: they are not followed. Any thread.
+    [[nodiscard]] virtual std::vector<EngineKvSource::RankState> kv_sources() const = 0;
     /// No callback and no event comes from here on. The engines go on. Idempotent.
     virtual void stop() = 0;
 };

@@ -14,7 +14,9 @@ using protocol::FinishReason;
 namespace {
 
 tl::unexpected<Error> unlike(std::string_view what) {
-    return error(ErrorCode::kDataLoss, "the engine's answer is not as expected: {}", what);
+    auto why = error(ErrorCode::kDataLoss, "the engine's answer is not as expected: {}", what);
+    why.value().retryable = true;
+    return why;
 }
 
 std::uint32_t count_of(JsonView v) {
@@ -122,6 +124,7 @@ Result<void> AnswerReader::choice(JsonView c, Piece& out) {
     last_.finish = finish;
     if (*finish == FinishReason::kError) {
         last_.error = error(ErrorCode::kInternal, "the engine failed at this request").value();
+        last_.error->retryable = true;
     }
     return {};
 }

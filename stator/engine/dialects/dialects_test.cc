@@ -322,6 +322,38 @@ TEST(Dialects, VllmGenerateBody) {
         R"({"model":"m","token_ids":[1,2,3],"sampling_params":{"temperature":0.7,"top_p":0.9,"top_k":40,"min_p":0.05,"frequency_penalty":0.1,"presence_penalty":-0.2,"repetition_penalty":1.1,"seed":9223372036854775807,"max_tokens":9,"min_tokens":2,"ignore_eos":true,"stop_token_ids":[50,51],"logit_bias":{"7":-1.5},"logprobs":2},"cache_salt":"77","priority":-3,"request_id":"req-1","stream":true,"stream_options":{"include_usage":true}})");
 }
 
+TEST(Dialects, AdaptersAreNamedInEachEnginesWords) {
+    auto request = full_request();
+    request.adapter = "fr";
+    EXPECT_EQ(Body(Dialect::kVllmGenerate, request).root.find("model").as_string(), "fr");
+    EXPECT_EQ(Body(Dialect::kVllmCompletions, request).root.find("model").as_string(), "fr");
+    EXPECT_EQ(Body(Dialect::kSglang, request).root.find("lora_path").as_string(), "fr");
+    request.cache_salt = 0;
+    request.top_logprobs = -1;
+    EXPECT_EQ(Body(Dialect::kTrtllm, request).result.error().code, ErrorCode::kUnsupported);
+}
+
+TEST(Dialects, AnEngineIsAskedToNameWhatItHasAgain) {
+    for (const auto& [dialect, connector, expected] :
+         {std::tuple(Dialect::kVllmGenerate, KvConnector::kNone,
+                     R"("extra_args":{"kv_cache_report_mode":"full"})"),
+          std::tuple(Dialect::kVllmGenerate, KvConnector::kVllmNixl,
+                     R"("extra_args":{"kv_cache_report_mode":"full","kv_transfer_params":{)"),
+          std::tuple(Dialect::kVllmCompletions, KvConnector::kNone,
+                     R"("vllm_xargs":{"kv_cache_report_mode":"full"})")}) {
+        auto request = full_request();
+        if (connector != KvConnector::kNone) request.leg = protocol::Leg::kPrefill;
+        DialectOptions options{.dialect = dialect, .model = "m"};
+        options.report_full = true;
+        options.connector = connector;
+        std::string out;
+        ASSERT_TRUE(append_request_body(out, request, options, "n"));
+        EXPECT_THAT(out, testing::HasSubstr(expected));
+        codec::JsonDocument document;
+        EXPECT_TRUE(document.parse(out)) << out;
+    }
+}
+
 TEST(Dialects, VllmsFieldsAreThoseItHas) {
     for (const char* version : {"vllm032", "vllm014"}) {
         const auto text = recorded(std::string(version) + "_request_fields.json");

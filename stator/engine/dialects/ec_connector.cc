@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "stator/codec/json.h"
 #include "stator/codec/json_writer.h"
 #include "stator/tokens/token.h"
@@ -87,7 +89,7 @@ std::string ec_transfer_params(std::span<const EncodedItem> items) {
         // One picture in two places was encoded once.
         bool again = false;
         for (std::size_t j = 0; j < i && !again; ++j) again = items[j].uuid == items[i].uuid;
-        if (!again) w.key(items[i].uuid).raw(items[i].params);
+        if (!again && items[i].params != "{}") w.key(items[i].uuid).raw(items[i].params);
     }
     w.end_object();
     return out;
@@ -102,13 +104,25 @@ std::string embeds_part(std::string_view modality, const EncodedItem& item) {
     return out;
 }
 
-std::string features_of(std::string_view modality, std::span<const PlacedItem> items) {
+std::string features_of(std::span<const PlacedItem> items) {
     std::string out;
     JsonWriter w(out);
+    std::vector<std::string_view> modalities;
+    for (const PlacedItem& item : items) {
+        if (std::ranges::find(modalities, item.modality) == modalities.end()) {
+            modalities.push_back(item.modality);
+        }
+    }
     const auto list = [&](std::string_view key, const auto& write) {
-        w.key(key).begin_object().key(modality).begin_array();
-        for (const PlacedItem& item : items) write(item);
-        w.end_array().end_object();
+        w.key(key).begin_object();
+        for (const std::string_view modality : modalities) {
+            w.key(modality).begin_array();
+            for (const PlacedItem& item : items) {
+                if (item.modality == modality) write(item);
+            }
+            w.end_array();
+        }
+        w.end_object();
     };
     w.begin_object();
     list("mm_hashes", [&](const PlacedItem& item) { w.string(item.uuid); });
@@ -116,13 +130,14 @@ std::string features_of(std::string_view modality, std::span<const PlacedItem> i
         w.begin_object().key("offset").number(item.offset);
         w.key("length").number(item.length).end_object();
     });
-    bool any = false;
-    for (const PlacedItem& item : items) any = any || !item.kwargs.empty();
-    if (any) {
-        list("kwargs_data", [&](const PlacedItem& item) {
-            item.kwargs.empty() ? w.null() : w.string(item.kwargs);
+    const auto of_each = [&](std::string_view key, std::string PlacedItem::* what) {
+        if (std::ranges::all_of(items, &std::string::empty, what)) return;
+        list(key, [&](const PlacedItem& item) {
+            (item.*what).empty() ? w.null() : w.string(item.*what);
         });
-    }
+    };
+    of_each("kwargs_data", &PlacedItem::kwargs);
+    of_each("mm_metadata", &PlacedItem::metadata);
     w.end_object();
     return out;
 }
@@ -139,6 +154,7 @@ Result<RenderedPrompt> read_rendered(std::string_view body, std::string_view mod
     const JsonView hashes = features.find("mm_hashes").find(modality);
     const JsonView places = features.find("mm_placeholders").find(modality);
     const JsonView kwargs = features.find("kwargs_data").find(modality);
+    const JsonView metadata = features.find("mm_metadata").find(modality);
     const std::size_t n = hashes.size();
     if (n > kMaxItems) return not_encoded("too many items");
     if (places.size() != n || (!kwargs.is_null() && kwargs.size() != n)) {
@@ -167,6 +183,11 @@ Result<RenderedPrompt> read_rendered(std::string_view body, std::string_view mod
         out.items[i].kwargs = v.as_string().value_or("");
         return true;
     });
+    metadata.each_element([&](std::size_t i, JsonView v) {
+        if (i < n) out.items[i].metadata = v.as_string().value_or("");
+        return i < n;
+    });
+    for (PlacedItem& item : out.items) item.modality = modality;
     return out;
 }
 

@@ -37,7 +37,8 @@ struct EncodedItem {
 /// Of the whole answer (200). kDataLoss: no answer of an encoder, or one about other items.
 [[nodiscard]] Result<EncodedItem> read_encode_answer(std::string_view body, std::string_view uuid);
 
-/// The value of `ec_transfer_params` of a request with these items.
+/// The value of `ec_transfer_params` of a request with these items: one key for each of which an
+/// encoder has said something.
 [[nodiscard]] std::string ec_transfer_params(std::span<const EncodedItem> items);
 
 /// A part of a chat message in the item's place: {"type":"image_embeds",…}. Has metadata.
@@ -49,13 +50,15 @@ struct PlacedItem {
     std::uint32_t offset = 0;  ///< of its first token, all of which are its placeholder
     std::uint32_t length = 0;
     std::string kwargs;  ///< base64, as a render server gives it; empty: a decode leg needs none
+    std::string metadata = {};  ///< of mm_metadata, base64 too; empty: older servers give none
+    std::string modality = "image";
 };
-/// The value of `features` of POST /inference/v1/generate, items of one modality, in order. Those
-/// who compute the prompt need every item's kwargs, with metadata inside; those who decode none.
-[[nodiscard]] std::string features_of(std::string_view modality, std::span<const PlacedItem> items);
+/// The value of `features` of POST /inference/v1/generate, items of each modality in order. Those
+/// who compute the prompt need every item's kwargs; those who decode none.
+[[nodiscard]] std::string features_of(std::span<const PlacedItem> items);
 
-/// A chat request or a prompt of one item as a render server (POST /v1/chat/completions/render)
-/// gives it.
+/// A chat request or a prompt of items of one modality as a render server (POST
+/// /v1/chat/completions/render) gives it.
 struct RenderedPrompt {
     std::vector<protocol::TokenId> tokens;
     std::vector<PlacedItem> items;

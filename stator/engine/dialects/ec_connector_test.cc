@@ -66,13 +66,15 @@ TEST(EcConnector, TheRecordedChain) {
     EXPECT_EQ(rendered->items[0].offset, 4U);
     EXPECT_EQ(rendered->items[0].length, 6U);
     const std::string p = recorded(std::string(kFolder) + "generate.2prefill.request.json");
-    const std::string features = features_of("image", rendered->items);
-    for (const std::string_view key : {"mm_hashes", "mm_placeholders", "kwargs_data"}) {
+    const std::string features = features_of(rendered->items);
+    for (const std::string_view key :
+         {"mm_hashes", "mm_placeholders", "kwargs_data", "mm_metadata"}) {
         EXPECT_EQ(at(features, {key}), at(p, {"body", "features", key})) << key;
     }
     auto bare = rendered->items;
     bare[0].kwargs.clear();
-    EXPECT_EQ(features_of("image", bare),
+    bare[0].metadata.clear();
+    EXPECT_EQ(features_of(bare),
               at(recorded(std::string(kFolder) + "generate.3decode_no_kwargs.request.json"),
                  {"body", "features"}));
 }
@@ -94,7 +96,7 @@ TEST(EcConnector, WhatAnEncoderSays) {
     }
     const EncodedItem a{.uuid = "a", .params = R"({"x":1})", .metadata = "{}"};
     const EncodedItem b{.uuid = "b", .params = "{}", .metadata = "{}"};
-    EXPECT_EQ(ec_transfer_params(std::vector{a, b, a}), R"({"a":{"x":1},"b":{}})");
+    EXPECT_EQ(ec_transfer_params(std::vector{a, b, a}), R"({"a":{"x":1}})");
 }
 
 TEST(EcConnector, ItemsLieWithinTheirPrompt) {
@@ -107,7 +109,7 @@ TEST(EcConnector, ItemsLieWithinTheirPrompt) {
     const auto good = rendered(R"([{"offset":0,"length":2},{"offset":2,"length":3}])");
     ASSERT_TRUE(good);
     EXPECT_EQ(good->items[1].offset, 2U);
-    EXPECT_THAT(features_of("image", good->items), Not(HasSubstr("kwargs")));
+    EXPECT_THAT(features_of(good->items), Not(HasSubstr("kwargs")));
     for (const char* bad : {"[]", "null", R"([{"offset":0,"length":2}])",
                             R"([{"offset":0,"length":2},{"offset":1,"length":3}])",
                             R"([{"offset":0,"length":2},{"offset":2,"length":4}])",

@@ -21,7 +21,6 @@ ErrorCode code_of(int status) {
         case 404:
             return ErrorCode::kNotFound;
         case 408:
-        case 504:
             return ErrorCode::kDeadlineExceeded;
         case 413:
             return ErrorCode::kTooLarge;
@@ -71,7 +70,9 @@ Error engine_error(int status, std::string_view body, unsigned retry_after_s) {
         while (end > 0 && (static_cast<unsigned char>(e.message[end]) & 0xc0U) == 0x80U) --end;
         e.message.resize(end);
     }
-    e.retryable = status == 429 || status == 502 || status == 503 || status == 504;
+    constexpr int kServerErrors = 500;
+    constexpr int kNotImplemented = 501;
+    e.retryable = status == 429 || (status >= kServerErrors && status != kNotImplemented);
     e.retry_after_ms = std::min(retry_after_s, 3600U) * 1000;
     return e;
 }

@@ -173,6 +173,8 @@ Result<SglangServerInfo> read_sglang_server_info(std::string_view body, std::str
     out.ranks = std::clamp(u32_of(root->find("dp_size")), 1U, kMostRanks);
     out.kv_tokens = root->find("max_total_num_tokens").as_uint().value_or(0);
     out.context_tokens = u32_of(root->find("context_length"));
+    out.priorities = root->find("enable_priority_scheduling").as_bool().value_or(false);
+    out.low_first = root->find("schedule_low_priority_values_first").as_bool().value_or(false);
     const JsonView port = root->find("disaggregation_bootstrap_port");
     if (!out.role.empty() && port.as_uint()) out.bootstrap_port = u32_of(port);
     // In new versions what is meant, else what was asked for: a JSON text, or null.

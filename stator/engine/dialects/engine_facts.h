@@ -65,6 +65,10 @@ struct SglangServerInfo {
     std::optional<std::uint32_t> bootstrap_port;
     std::vector<KvEventSource> sources;  ///< empty: events are off
     bool lora_hidden = true;  ///< its events do not tell adapters apart (format "default")
+    /// It was started to heed priorities; of equal requests the one with the lower number goes
+    /// first.
+    bool priorities = false;
+    bool low_first = false;
 };
 [[nodiscard]] Result<SglangServerInfo> read_sglang_server_info(std::string_view body,
                                                                std::string_view host);

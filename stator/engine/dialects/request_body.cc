@@ -103,6 +103,16 @@ void vllm_tail(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
     w.key("stream_options").begin_object().key("include_usage").boolean(true).end_object();
 }
 
+void report_full(JsonWriter& w) { w.key("kv_cache_report_mode").string("full"); }
+
+/// Of the completions route, which puts it among the sampling parameters' extra arguments.
+void vllm_xargs(JsonWriter& w, const DialectOptions& o) {
+    if (!o.report_full) return;
+    w.key("vllm_xargs").begin_object();
+    report_full(w);
+    w.end_object();
+}
+
 /// What an engine that computes a prompt for another one is told. Its one token is thrown away, but
 /// must not be an end: that would leave no KV.
 void vllm_prefill_params(JsonWriter& w, const DialectOptions& o, std::string_view object) {
@@ -135,17 +145,23 @@ void vllm_decode_params(JsonWriter& w, const DialectOptions& o, std::string_view
 
 /// It is read from the top of the body only in newer versions, and from here in all.
 void vllm_extra_args(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
-                     std::string_view object) {
-    if (o.connector == KvConnector::kVllmShared || (!prefills(r) && object.empty())) return;
+                     std::string_view object, const BodyMedia* media) {
+    const bool kv = o.connector != KvConnector::kVllmShared && (prefills(r) || !object.empty());
+    const bool embeddings = media != nullptr && !media->ec_params.empty();
+    if (!kv && !embeddings && !o.report_full) return;
     w.key("extra_args").begin_object();
-    prefills(r) ? vllm_prefill_params(w, o, object) : vllm_decode_params(w, o, object);
+    if (o.report_full) report_full(w);
+    if (kv) prefills(r) ? vllm_prefill_params(w, o, object) : vllm_decode_params(w, o, object);
+    if (embeddings) w.key("ec_transfer_params").raw(media->ec_params);
     w.end_object();
 }
 
 Result<void> vllm_generate(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
-                           std::string_view name, std::string_view object) {
-    w.begin_object().key("model").string(o.model).key("token_ids");
-    token_ids(w, r.prompt);
+                           std::string_view name, std::string_view object, const BodyMedia* media) {
+    w.begin_object().key("model").string(r.adapter.empty() ? o.model : r.adapter);
+    w.key("token_ids");
+    token_ids(w, media != nullptr ? media->prompt : r.prompt);
+    if (media != nullptr) w.key("features").raw(media->features);
     w.key("sampling_params").begin_object();
     if (prefills(r)) {
         vllm_prefill_sampling(w);
@@ -157,7 +173,7 @@ Result<void> vllm_generate(JsonWriter& w, const GenerateRequest& r, const Dialec
             if (auto ok = vllm_constraint(w, *r.constraint, o.guided_fields); !ok) return ok;
         }
     }
-    vllm_extra_args(w, r, o, object);
+    vllm_extra_args(w, r, o, object, media);
     w.end_object();
     vllm_tail(w, r, o, name);
     w.end_object();
@@ -166,7 +182,7 @@ Result<void> vllm_generate(JsonWriter& w, const GenerateRequest& r, const Dialec
 
 Result<void> vllm_completions(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
                               std::string_view name, std::string_view object) {
-    w.begin_object().key("model").string(o.model).key("prompt");
+    w.begin_object().key("model").string(r.adapter.empty() ? o.model : r.adapter).key("prompt");
     token_ids(w, r.prompt);
     if (prefills(r)) {
         vllm_prefill_sampling(w);
@@ -187,6 +203,7 @@ Result<void> vllm_completions(JsonWriter& w, const GenerateRequest& r, const Dia
     }
     w.key("return_token_ids").boolean(true);
     vllm_decode_params(w, o, object);
+    vllm_xargs(w, o);
     vllm_tail(w, r, o, name);
     w.end_object();
     return {};
@@ -228,10 +245,15 @@ void sglang_meeting(JsonWriter& w, std::string_view object, bool decodes) {
 
 /// A prefill leg's is the decode leg's but for the stream: its token is the first of the output.
 Result<void> sglang(JsonWriter& w, const GenerateRequest& r, const DialectOptions& o,
-                    std::string_view name, std::string_view object) {
+                    std::string_view name, std::string_view object, const BodyMedia* media) {
     const SamplingParams& s = r.sampling;
     w.begin_object().key("input_ids");
-    token_ids(w, r.prompt);
+    token_ids(w, media != nullptr ? media->prompt : r.prompt);
+    if (media != nullptr) {
+        w.key("image_data").begin_array();
+        for (const std::string& url : media->urls) w.string(url);
+        w.end_array();
+    }
     w.key("sampling_params").begin_object();
     distribution(w, s);
     if (s.seed) w.key("sampling_seed").number(*s.seed & INT64_MAX);
@@ -254,7 +276,11 @@ Result<void> sglang(JsonWriter& w, const GenerateRequest& r, const DialectOption
         }
     }
     if (r.cache_salt != 0) w.key("cache_salt").string(std::to_string(r.cache_salt));
-    if (o.priorities && r.priority != 0) w.key("priority").number(std::int64_t{r.priority});
+    if (!r.adapter.empty()) w.key("lora_path").string(r.adapter);
+    if (o.priorities && r.priority != 0) {
+        const std::int64_t priority = r.priority;
+        w.key("priority").number(o.low_first ? -priority : priority);
+    }
     // The name that old and new versions know.
     if (o.rank) w.key("data_parallel_rank").number(std::uint64_t{*o.rank});
     w.key("rid").string(name);
@@ -269,6 +295,7 @@ Result<void> trtllm(JsonWriter& w, const GenerateRequest& r, const DialectOption
                     std::string_view object) {
     if (r.top_logprobs >= 0) return cannot("log probabilities of token ids");
     if (r.cache_salt != 0) return cannot("a cache salt");
+    if (!r.adapter.empty()) return cannot("an adapter by its name");
     w.begin_object().key("model").string(o.model).key("prompt");
     token_ids(w, r.prompt);
     sampling(w, r);
@@ -320,7 +347,10 @@ std::string_view path_of(Dialect dialect) {
 
 Result<void> append_request_body(std::string& out, const GenerateRequest& request,
                                  const DialectOptions& options, std::string_view name,
-                                 std::string_view object) {
+                                 std::string_view object, const BodyMedia* media) {
+    const bool takes_media =
+        options.dialect == Dialect::kVllmGenerate || options.dialect == Dialect::kSglang;
+    if (!request.media.empty() && (media == nullptr || !takes_media)) return cannot("media");
     if (prefills(request) && options.connector == KvConnector::kNone) {
         return error(ErrorCode::kUnsupported, "this engine has no connector to hand its KV over");
     }
@@ -329,13 +359,13 @@ Result<void> append_request_body(std::string& out, const GenerateRequest& reques
     Result<void> done;
     switch (options.dialect) {
         case Dialect::kVllmGenerate:
-            done = vllm_generate(w, request, options, name, object);
+            done = vllm_generate(w, request, options, name, object, media);
             break;
         case Dialect::kVllmCompletions:
             done = vllm_completions(w, request, options, name, object);
             break;
         case Dialect::kSglang:
-            done = sglang(w, request, options, name, object);
+            done = sglang(w, request, options, name, object, media);
             break;
         case Dialect::kTrtllm:
             done = trtllm(w, request, options, object);

@@ -17,6 +17,11 @@ namespace stator::engine {
 class ActiveCall {
   public:
     virtual ~ActiveCall() = default;
+    /// Its end follows in a later turn.
+    virtual void cancel() {
+        cancelled = true;
+        call->cancel();
+    }
 
     RequestId id;
     std::shared_ptr<net::HttpCall> call;
@@ -37,6 +42,8 @@ class CallHost {
     [[nodiscard]] virtual bool tells_cached(bool told, bool finished) = 0;
     /// A request has lost its connection.
     virtual void doubt() = 0;
+    /// It has failed at a request, and not for what its client has asked.
+    virtual void failed() = 0;
     /// For forward_pass_metrics(). What an engine has generated, or computed of a prompt for
     /// another one, shows that it lives.
     virtual void count(std::uint64_t prompt, std::uint64_t cached, std::uint64_t generated) = 0;
@@ -59,6 +66,12 @@ struct AnswerHead {
 /// What speaks against the engine makes `host` doubt it.
 [[nodiscard]] std::optional<Error> call_error(CallHost& host, const net::HttpFailure& failure,
                                               Deadline deadline);
+
+/// Whether an error of an engine speaks against it: not one that its client has made, no refusal.
+[[nodiscard]] inline bool failed_at(const Error& error) {
+    return error.retryable &&
+           (error.code == ErrorCode::kInternal || error.code == ErrorCode::kDataLoss);
+}
 
 /// Of an answer that refuses, kept for the error's words.
 inline constexpr std::size_t kMaxErrorBytes = 64 * 1024;

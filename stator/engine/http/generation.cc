@@ -55,7 +55,9 @@ void Generation::on_body(std::string_view piece, TimePoint /*at*/) {
         return;
     }
     if (auto ok = events_.feed(piece); !ok) {
-        end(FinishReason::kError, error(ErrorCode::kDataLoss, "{}", ok.error().message).value());
+        Error why = error(ErrorCode::kDataLoss, "{}", ok.error().message).value();
+        why.retryable = true;
+        end(FinishReason::kError, std::move(why));
         call->cancel();
         return;
     }
@@ -86,6 +88,7 @@ void Generation::on_end(const HttpFailure* failure, TimePoint /*at*/) {
     if (failure == nullptr && head_.status == 200) {
         auto ok = reader_.end(piece_);
         if (ok) return give(piece_);
+        ok.error().code = ErrorCode::kInternal;
         ok.error().retryable = true;
         return fail(std::move(ok.error()), false);
     }
@@ -95,8 +98,12 @@ void Generation::on_end(const HttpFailure* failure, TimePoint /*at*/) {
     }
     auto why = call_error(host_, *failure, deadline_);
     if (!why) return end(FinishReason::kCancelled, {});
-    fail(std::move(*why), failure->kind == HttpFailure::Kind::kConnect ||
-                              failure->kind == HttpFailure::Kind::kNotSent);
+    const bool untouched = failure->kind == HttpFailure::Kind::kConnect ||
+                           failure->kind == HttpFailure::Kind::kNotSent;
+    // It may be the request that has ended the engine: no refusal, of which there may be many.
+    if (!untouched) why->code = ErrorCode::kInternal;
+    why->retryable = true;
+    fail(std::move(*why), untouched);
 }
 
 /// `untouched`: the engine has not looked at the request, so that it has fetched nothing either.
@@ -148,6 +155,7 @@ void Generation::deliver(AnswerReader::Piece& piece) {
     const bool computed = first && !handed_.kv;
     host_.count(computed ? piece.prompt_tokens : 0, computed ? piece.cached_tokens : 0,
                 piece.tokens.size());
+    if (event.error && failed_at(*event.error)) host_.failed();
     const bool last = event.finish.has_value();
     batch.events.push_back(std::move(event));
     if (!last) return;

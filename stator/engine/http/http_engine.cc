@@ -14,7 +14,9 @@
 #include "stator/base/check.h"
 #include "stator/base/log.h"
 #include "stator/engine/http/generation.h"
+#include "stator/engine/http/media_errand.h"
 #include "stator/engine/http/prefill_leg.h"
+#include "stator/engine/http/whole_answer.h"
 #include "stator/runtime/asio.h"
 
 namespace stator::engine {
@@ -24,33 +26,18 @@ using net::HttpFailure;
 using protocol::GenerateRequest;
 using protocol::Leg;
 using protocol::StepBatch;
+using protocol::StepEvent;
 
 constexpr std::size_t kMaxMetricsBytes = 16 * 1024 * 1024;
 constexpr int kFailuresUntilUnhealthy = 3;
+/// Requests in a row, without a token between them, that it has failed at: then it gets none for a
+/// while, since one that fails at once would look idle, and be sent all of them.
+constexpr int kFailuresUntilRest = 8;
+constexpr std::chrono::seconds kRest{5};
 constexpr std::uint32_t kRetryAfterMs = 1'000;
 constexpr std::uint32_t kUntoldUntilAWord = 100;
 constexpr std::size_t kMaxCanaryBytes = 64 * 1024;
 constexpr protocol::TokenId kCanaryToken = 1;
-
-/// A whole answer, for those that are not streamed.
-class WholeAnswer final : public net::HttpCallHandler {
-  public:
-    using Done = std::function<void(int status, std::string body, const HttpFailure* failure)>;
-    WholeAnswer(std::size_t most, Done done) : most_(most), done_(std::move(done)) {}
-    void on_head(const net::HttpResponseHead& head) override { status_ = head.status; }
-    void on_body(std::string_view piece, TimePoint /*at*/) override {
-        body_.append(piece.substr(0, most_ - std::min(most_, body_.size())));
-    }
-    void on_end(const HttpFailure* failure, TimePoint /*at*/) override {
-        done_(status_, std::move(body_), failure);
-    }
-
-  private:
-    const std::size_t most_;
-    const Done done_;
-    int status_ = 0;
-    std::string body_;
-};
 
 std::uint64_t random_bits() {
     std::uint64_t n = 0;
@@ -59,10 +46,18 @@ std::uint64_t random_bits() {
     return n;
 }
 
+DialectOptions reporting(DialectOptions dialect) {
+    dialect.report_full = true;
+    return dialect;
+}
+
 class HttpEngine final : public Engine, public CallHost {
   public:
     HttpEngine(HttpEngineOptions options, const Clock& clock)
-        : options_(std::move(options)), clock_(clock), loop_("engine") {}
+        : options_(std::move(options)),
+          clock_(clock),
+          desk_(options_.media, options_.dialect),
+          loop_("engine") {}
     ~HttpEngine() override {
         stop(Deadline::at({}));
         loop_.stop();
@@ -99,6 +94,7 @@ class HttpEngine final : public Engine, public CallHost {
             return down;
         }
         if (auto ok = check(request); !ok) return ok;
+        if (request.leg == Leg::kEncode) return encode(std::move(request), std::move(sink));
         const KvConnector connector = options_.dialect.connector;
         std::string object;
         if (request.leg == Leg::kPrefill && is_early(connector)) {
@@ -113,43 +109,15 @@ class HttpEngine final : public Engine, public CallHost {
             no.value().retryable = true;
             return no;
         }
-        net::HttpCallRequest call{.method = "POST",
-                                  .path = std::string(path_of(options_.dialect.dialect)),
-                                  .headers = {{"Content-Type", "application/json"}},
-                                  .deadline = request.deadline};
-        const std::string name = fmt::format("stator-{:x}-{:x}", tag_, request.id.value);
-        if (auto ok = append_request_body(call.body, request, options_.dialect, name, object);
-            !ok) {
-            return ok;
-        }
-        call.headers.emplace_back("X-Request-Id", name);
-        if (options_.rank) {
-            call.headers.emplace_back("X-data-parallel-rank", std::to_string(*options_.rank));
-        }
-        if (!request.traceparent.empty()) {
-            call.headers.emplace_back("traceparent", request.traceparent);
-        }
-        if (auto ok = enter(); !ok) return ok;
-        if (options_.on_submit) options_.on_submit(request);
-        if (request.leg == Leg::kPrefill) {
-            if (is_early(connector)) {
-                // Else it would wait for a peer that has given up.
-                call.deadline =
-                    std::min(call.deadline, Deadline::after(clock_.now(), options_.early_wait));
-            }
-            launch(std::make_shared<PrefillLeg>(*this, request, connector, options_.info.kv_layout,
-                                                std::move(object), call.deadline,
-                                                options_.handoff_lease, std::move(sink)),
-                   std::move(call));
+        if (request.media.empty()) {
+            auto ready = prepare(request, std::move(object), nullptr, std::move(sink));
+            if (!ready) return tl::unexpected<Error>(std::move(ready.error()));
+            if (auto ok = enter(); !ok) return ok;
+            if (options_.on_submit) options_.on_submit(request);
+            loop_.post([this, ready = std::move(*ready)]() mutable { launch(std::move(ready)); });
             return {};
         }
-        Generation::Handed handed;
-        handed.kv = !object.empty();
-        if (handed.kv && request.handoff->early) handed.first_within = options_.early_wait;
-        launch(std::make_shared<Generation>(*this, request, options_.dialect.dialect, handed,
-                                            std::move(sink)),
-               std::move(call));
-        return {};
+        return submit_media(std::move(request), std::move(object), std::move(sink));
     }
 
     void cancel(protocol::RequestId id) override {
@@ -157,8 +125,7 @@ class HttpEngine final : public Engine, public CallHost {
             const auto found = live_.find(id);
             if (found == live_.end()) return;
             const auto active = found->second;
-            active->cancelled = true;
-            active->call->cancel();
+            active->cancel();
         });
     }
 
@@ -167,8 +134,7 @@ class HttpEngine final : public Engine, public CallHost {
             const auto found = handed_.find(id);
             if (found == handed_.end()) return;
             const auto active = found->second;
-            active->cancelled = true;
-            active->call->cancel();
+            active->cancel();
         });
     }
 
@@ -219,9 +185,28 @@ class HttpEngine final : public Engine, public CallHost {
     }
 
   private:
+    [[nodiscard]] bool reports_now() {
+        if (!options_.lacks_history) return false;
+        const std::int64_t now = clock_.now().ns;
+        std::int64_t next = next_report_.load(std::memory_order_relaxed);
+        if (now < next || !options_.lacks_history()) return false;
+        const auto after = now + std::chrono::nanoseconds(options_.report_every).count();
+        return next_report_.compare_exchange_strong(next, after, std::memory_order_relaxed);
+    }
     [[nodiscard]] Result<void> check(const GenerateRequest& request) const {
-        if (request.leg == Leg::kEncode || !request.media.empty()) {
+        if (options_.media.kinds.empty() &&
+            (request.leg == Leg::kEncode || !request.media.empty())) {
             return error(ErrorCode::kUnsupported, "this engine is given no media");
+        }
+        if (request.leg == Leg::kEncode) {
+            if (request.media.size() == 1 && request.media.front().content &&
+                desk_.takes(request.media.front().content->kind)) {
+                return {};
+            }
+            return error(ErrorCode::kUnsupported, "this engine takes no media of this kind");
+        }
+        if (options_.media.encodes) {
+            return error(ErrorCode::kUnsupported, "this engine computes no prompts, it encodes");
         }
         if (request.leg == Leg::kPrefill && options_.dialect.connector == KvConnector::kNone) {
             return error(ErrorCode::kUnsupported, "this engine has no connector to others");
@@ -269,13 +254,137 @@ class HttpEngine final : public Engine, public CallHost {
         ++there_;
         return {};
     }
+    /// A request with the body that the engine gets.
+    struct Ready {
+        std::shared_ptr<ActiveCall> active;
+        std::shared_ptr<net::HttpCallHandler> handler;
+        std::function<void()> started;
+        net::HttpCallRequest call;
+    };
     template <typename Active>
-    void launch(std::shared_ptr<Active> active, net::HttpCallRequest call) {
-        loop_.post([this, active = std::move(active), call = std::move(call)]() mutable {
-            live_.emplace(active->id, active);
-            active->call = pool_->start(std::move(call), active);
-            active->started();
+    static Ready ready_of(std::shared_ptr<Active> active, net::HttpCallRequest call) {
+        return {active, active, [active] { active->started(); }, std::move(call)};
+    }
+    [[nodiscard]] std::string name_of(const GenerateRequest& request) const {
+        return fmt::format("stator-{:x}-{:x}", tag_, request.id.value);
+    }
+    [[nodiscard]] net::HttpHeaders headers_of(const GenerateRequest& request) const {
+        net::HttpHeaders out;
+        if (options_.rank) {
+            out.emplace_back("X-data-parallel-rank", std::to_string(*options_.rank));
+        }
+        if (!request.traceparent.empty()) out.emplace_back("traceparent", request.traceparent);
+        return out;
+    }
+    /// `object`: another engine's KV, or of an early prefill leg the minted one.
+    [[nodiscard]] Result<Ready> prepare(const GenerateRequest& request, std::string object,
+                                        const BodyMedia* media, std::shared_ptr<StepSink> sink) {
+        const KvConnector connector = options_.dialect.connector;
+        net::HttpCallRequest call{.method = "POST",
+                                  .path = std::string(path_of(options_.dialect.dialect)),
+                                  .headers = headers_of(request),
+                                  .deadline = request.deadline};
+        const std::string name = name_of(request);
+        const DialectOptions& dialect = reports_now() ? reporting_ : options_.dialect;
+        if (auto ok = append_request_body(call.body, request, dialect, name, object, media); !ok) {
+            return tl::unexpected<Error>(std::move(ok.error()));
+        }
+        call.headers.emplace_back("Content-Type", "application/json");
+        call.headers.emplace_back("X-Request-Id", name);
+        if (request.leg == Leg::kPrefill) {
+            if (is_early(connector)) {
+                // Else it would wait for a peer that has given up.
+                call.deadline =
+                    std::min(call.deadline, Deadline::after(clock_.now(), options_.early_wait));
+            }
+            auto leg = std::make_shared<PrefillLeg>(
+                *this, request, connector, options_.info.kv_layout, std::move(object),
+                call.deadline, options_.handoff_lease, std::move(sink));
+            return ready_of(std::move(leg), std::move(call));
+        }
+        Generation::Handed handed;
+        handed.kv = !object.empty();
+        if (handed.kv && request.handoff->early) handed.first_within = options_.early_wait;
+        return ready_of(std::make_shared<Generation>(*this, request, options_.dialect.dialect,
+                                                     handed, std::move(sink)),
+                        std::move(call));
+    }
+    /// On the loop.
+    void launch(Ready ready) {
+        live_.insert_or_assign(ready.active->id, ready.active);
+        ready.active->call = pool_->start(std::move(ready.call), std::move(ready.handler));
+        ready.started();
+    }
+    /// Asks the questions on the loop, and goes on there.
+    void ask(const GenerateRequest& request, std::vector<MediaDesk::Question> questions,
+             MediaErrand::Done done) {
+        loop_.post([this, id = request.id, deadline = request.deadline,
+                    headers = headers_of(request), questions = std::move(questions),
+                    done = std::move(done)]() mutable {
+            if (questions.empty()) return done(std::vector<std::string>{});
+            auto errand = std::make_shared<MediaErrand>(*this, id, deadline, options_.media.within,
+                                                        std::move(done));
+            live_.emplace(id, errand);
+            errand->start(*pool_, std::move(questions), headers);
         });
+    }
+    /// Ends a request that the engine has not got, or an encode leg. On the loop.
+    void end(RequestId id, const std::shared_ptr<StepSink>& sink, StepEvent event) {
+        event.id = id;
+        StepBatch& batch = batch_of(sink);
+        event.first = static_cast<std::uint32_t>(batch.tokens.size());
+        batch.events.push_back(std::move(event));
+        ended(id);
+    }
+    void fail(RequestId id, const std::shared_ptr<StepSink>& sink, Error why) {
+        StepEvent event;
+        event.finish = protocol::FinishReason::kCancelled;
+        if (why.code != ErrorCode::kCancelled) {
+            event.finish = protocol::FinishReason::kError;
+            event.error = std::move(why);
+        }
+        end(id, sink, std::move(event));
+    }
+    [[nodiscard]] Result<void> encode(GenerateRequest request, std::shared_ptr<StepSink> sink) {
+        auto plan = desk_.plan_item(request.media.front(), name_of(request));
+        if (auto ok = enter(); !ok) return ok;
+        auto questions = std::exchange(plan.questions, {});
+        const auto kept = std::make_shared<const GenerateRequest>(std::move(request));
+        ask(*kept, std::move(questions),
+            [this, kept, plan = std::move(plan),
+             sink = std::move(sink)](Result<std::vector<std::string>> answers) {
+                if (!answers) return fail(kept->id, sink, std::move(answers.error()));
+                auto handoff = desk_.hand_off(kept->media.front(), plan, *answers, clock_.now());
+                if (!handoff) return fail(kept->id, sink, std::move(handoff.error()));
+                lives();
+                StepEvent event;
+                event.finish = protocol::FinishReason::kHandoff;
+                event.handoff = std::move(*handoff);
+                end(kept->id, sink, std::move(event));
+            });
+        return {};
+    }
+    [[nodiscard]] Result<void> submit_media(GenerateRequest request, std::string object,
+                                            std::shared_ptr<StepSink> sink) {
+        // With another engine's KV a vLLM needs no more than to know where items stand.
+        const bool computes = request.leg != Leg::kDecode || object.empty();
+        auto plan = desk_.plan_request(request, computes, name_of(request));
+        if (!plan) return tl::unexpected<Error>(std::move(plan.error()));
+        if (auto ok = enter(); !ok) return ok;
+        if (options_.on_submit) options_.on_submit(request);
+        auto questions = std::exchange(plan->questions, {});
+        const auto kept = std::make_shared<const GenerateRequest>(std::move(request));
+        ask(*kept, std::move(questions),
+            [this, kept, plan = std::move(*plan), object = std::move(object),
+             sink = std::move(sink)](Result<std::vector<std::string>> answers) mutable {
+                if (!answers) return fail(kept->id, sink, std::move(answers.error()));
+                auto media = desk_.body_of(*kept, std::move(plan), *answers);
+                if (!media) return fail(kept->id, sink, std::move(media.error()));
+                auto ready = prepare(*kept, std::move(object), &*media, sink);
+                if (!ready) return fail(kept->id, sink, std::move(ready.error()));
+                launch(std::move(*ready));
+            });
+        return {};
     }
 
     // CallHost
@@ -302,6 +411,12 @@ class HttpEngine final : public Engine, public CallHost {
     void doubt() override {
         doubted_ = true;
         timer_->cancel();
+    }
+    void failed() override {
+        if (++failed_in_a_row_ < kFailuresUntilRest || resting_) return;
+        resting_ = true;
+        rests_until_ = Deadline::after(clock_.now(), kRest);
+        show_health(fmt::format("it failed at {} requests in a row", failed_in_a_row_));
     }
     void count(std::uint64_t prompt, std::uint64_t cached, std::uint64_t generated) override {
         if (prompt + generated > 0) lives();
@@ -350,14 +465,20 @@ class HttpEngine final : public Engine, public CallHost {
 
     /// How the engine is, now and again.
     void look() {
-        const auto heard = [this](int status, std::string body, const HttpFailure* failure) {
+        const auto heard = [this](const WholeAnswer::Body& body, const HttpFailure* failure) {
             if (failure != nullptr && failure->kind == HttpFailure::Kind::kCancelled) return;
-            if (failure == nullptr && status == 200) take_metrics(body);
+            if (failure == nullptr && body.status == 200) take_metrics(body.text);
             bool busy = false;
             {
                 const std::scoped_lock lock(mutex_);
                 if (stopping_) return;
-                busy = accepted_ > 0 || seen_.running + seen_.waiting > 0 || failures_ > 0;
+                busy =
+                    accepted_ > 0 || seen_.running + seen_.waiting > 0 || failures_ > 0 || resting_;
+            }
+            if (resting_ && rests_until_.reached(clock_.now())) {
+                resting_ = false;
+                failed_in_a_row_ = kFailuresUntilRest - 1;  // the next one tells
+                show_health({});
             }
             send_canary();
             timer_->expires_after(busy ? options_.look_every : options_.look_idle_every);
@@ -370,9 +491,9 @@ class HttpEngine final : public Engine, public CallHost {
                 look();
             });
         };
-        const auto asked = [this, heard](int status, const std::string& /*body*/,
+        const auto asked = [this, heard](const WholeAnswer::Body& body,
                                          const HttpFailure* failure) {
-            take_health(failure == nullptr ? status : 0);
+            take_health(failure == nullptr ? body.status : 0);
             // TensorRT-LLM's /metrics gives each of its numbers once, to whoever asks first.
             const bool trt = options_.dialect.dialect == Dialect::kTrtllm;
             call({.path = trt ? "/prometheus/metrics" : "/metrics"}, kMaxMetricsBytes, heard);
@@ -398,7 +519,7 @@ class HttpEngine final : public Engine, public CallHost {
                                 status == 0 ? "no answer" : std::to_string(status)));
     }
     void show_health(std::string_view why) {
-        const bool now = failures_ < kFailuresUntilUnhealthy && !dead_;
+        const bool now = failures_ < kFailuresUntilUnhealthy && !dead_ && !resting_;
         if (now == healthy_.exchange(now)) return;
         if (now) {
             log_info("The engine is well again.", {{"engine", options_.url.authority}});
@@ -411,8 +532,9 @@ class HttpEngine final : public Engine, public CallHost {
     /// It has generated something.
     void lives() {
         last_token_ = clock_.now();
-        if (!std::exchange(dead_, false)) return;
-        show_health({});
+        failed_in_a_row_ = 0;
+        const bool was_dead = std::exchange(dead_, false);
+        if (std::exchange(resting_, false) || was_dead) show_health({});
     }
     /// One token, where none has come for long.
     void send_canary() {
@@ -434,18 +556,17 @@ class HttpEngine final : public Engine, public CallHost {
             request.headers.emplace_back("X-data-parallel-rank", std::to_string(*options_.rank));
         }
         canary_out_ = true;
-        const auto heard = [this, now](int status, const std::string& /*body*/,
-                                       const HttpFailure* failure) {
+        const auto heard = [this, now](const WholeAnswer::Body& body, const HttpFailure* failure) {
             canary_out_ = false;
             // What is refused is answered, too; no connection is for /health to find.
-            if (failure == nullptr && status < 500) return lives();
+            if (failure == nullptr && body.status < 500) return lives();
             if (last_token_ > now) return;
             if (failure != nullptr && failure->kind != HttpFailure::Kind::kTimeout) return;
             dead_ = true;
             show_health(
                 failure != nullptr
                     ? fmt::format("no token came within {} ms", options_.canary_within.count())
-                    : fmt::format("asked for a token it answered {}", status));
+                    : fmt::format("asked for a token it answered {}", body.status));
         };
         (void)pool_->start(std::move(request),
                            std::make_shared<WholeAnswer>(kMaxCanaryBytes, heard));
@@ -464,6 +585,9 @@ class HttpEngine final : public Engine, public CallHost {
 
     const HttpEngineOptions options_;
     const Clock& clock_;
+    MediaDesk desk_;
+    const DialectOptions reporting_ = reporting(options_.dialect);
+    std::atomic<std::int64_t> next_report_{0};
     const std::uint64_t tag_ = static_cast<std::uint64_t>(clock_.now().ns);
     runtime::Loop loop_;
     std::atomic<bool> healthy_{true};
@@ -492,6 +616,9 @@ class HttpEngine final : public Engine, public CallHost {
     TimePoint last_token_;
     std::uint64_t canaries_ = 0;
     bool canary_out_ = false;
+    int failed_in_a_row_ = 0;
+    bool resting_ = false;
+    Deadline rests_until_;
     bool dead_ = false;
 };
 
@@ -500,6 +627,8 @@ class HttpEngine final : public Engine, public CallHost {
 Result<std::unique_ptr<Engine>> make_http_engine(HttpEngineOptions options, const Clock& clock) {
     const KvConnector connector = options.dialect.connector;
     options.info.computes_prompts = !options.decodes_only;
+    options.info.media = options.media.kinds;
+    options.info.media_objects = !options.media.kinds.empty();
     if (connector != KvConnector::kNone) {
         EngineInfo& info = options.info;
         info.kv_method = method_of(connector);

@@ -13,6 +13,7 @@
 #include "stator/engine/dialects/engine_metrics.h"
 #include "stator/engine/dialects/request_body.h"
 #include "stator/engine/engine.h"
+#include "stator/engine/http/media_desk.h"
 #include "stator/net/http_pool.h"
 
 namespace stator::engine {
@@ -33,6 +34,8 @@ struct HttpEngineOptions {
     /// It generates and computes no prompts, as an SGLang with --disaggregation-mode decode: what
     /// comes without another engine's KV is refused (kUnavailable), for ranks that can do it.
     bool decodes_only = false;
+    /// What it does with images and videos; EngineInfo::media and media_objects are filled in.
+    EngineMedia media;
     /// How long others may come for the KV of a prefill leg: less than the engine keeps it, which
     /// is 30 s with vLLM's NIXL unless it is told otherwise.
     std::chrono::milliseconds handoff_lease{25'000};
@@ -55,6 +58,11 @@ struct HttpEngineOptions {
     /// gives one again.
     std::chrono::milliseconds canary_every{0};
     std::chrono::milliseconds canary_within{30'000};
+    /// Whether blocks that the engine has are not known by its events, and it is to name those of a
+    /// passing request again (DialectOptions::report_full). On the thread of submit(); asked at
+    /// most every report_every.
+    std::function<bool()> lacks_history;
+    std::chrono::milliseconds report_every{20};
     // Called on the engine's own thread; must not block.
     /// Its health has changed; `why` where it is not well.
     std::function<void(bool healthy, std::string_view why)> on_health;

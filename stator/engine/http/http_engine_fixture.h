@@ -28,6 +28,7 @@ class Collector final : public StepSink {
     void on_step(protocol::StepBatch&& batch) override {
         const std::scoped_lock lock(mutex_);
         ++steps_;
+        for (const auto& lost : batch.lost_handoffs) lost_[lost.id.value] = lost.why;
         for (auto& event : batch.events) {
             Seen& seen = by_id_[event.id.value];
             for (std::uint32_t i = 0; i < event.count; ++i) {
@@ -46,6 +47,11 @@ class Collector final : public StepSink {
         std::unique_lock lock(mutex_);
         return changed_.wait_for(lock, 20s, [&] { return by_id_[id].tokens.size() >= n; });
     }
+    std::optional<Error> wait_lost(std::uint64_t id) {
+        std::unique_lock lock(mutex_);
+        changed_.wait_for(lock, 20s, [&] { return lost_.contains(id); });
+        return lost_.contains(id) ? std::optional(lost_[id]) : std::nullopt;
+    }
     [[nodiscard]] int steps() {
         const std::scoped_lock lock(mutex_);
         return steps_;
@@ -55,6 +61,7 @@ class Collector final : public StepSink {
     std::mutex mutex_;
     std::condition_variable changed_;
     std::map<std::uint64_t, Seen> by_id_;
+    std::map<std::uint64_t, Error> lost_;
     int steps_ = 0;
 };
 

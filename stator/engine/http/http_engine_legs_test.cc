@@ -277,7 +277,7 @@ TEST_F(HttpEngineLegsTest, KvThatMayBeGoneIsNotAskedForTwice) {
                    EXPECT_TRUE(sink_->wait_tokens(2, 1));
                    s.reset();
                },
-               ErrorCode::kUnavailable}}) {
+               ErrorCode::kInternal}}) {
         start_as(KvConnector::kVllmNixl, answer(prefilled(kParams)), c.decode);
         const auto handoff = handoff_of(1);
         ASSERT_TRUE(handoff);
@@ -350,6 +350,15 @@ TEST_F(HttpEngineLegsTest, KvThatIsNotComingIsNotWaitedFor) {
     EXPECT_TRUE(eventually([&] { return left_ == 1; }));
     EXPECT_TRUE(eventually([&] { return engine_->load().running == 0; }))
         << "nor does the other one wait for ever";
+}
+
+TEST_F(HttpEngineLegsTest, APromptThatFailsLaterIsTold) {
+    start_as(KvConnector::kSglang, answer("", "500 Internal Server Error"), hangs());
+    ASSERT_TRUE(handoff_of(1)) << "it does not wait for the engine";
+    const auto lost = sink_->wait_lost(1);
+    ASSERT_TRUE(lost);
+    EXPECT_EQ(lost->code, ErrorCode::kInternal);
+    EXPECT_TRUE(eventually([&] { return engine_->load().running == 0; }));
 }
 
 TEST_F(HttpEngineLegsTest, OneThatComputesNoPromptsSaysSo) {

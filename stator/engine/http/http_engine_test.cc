@@ -90,8 +90,31 @@ TEST_F(HttpEngineTest, AnAnswerThatBreaksOffGoesElsewhere) {
     ASSERT_TRUE(engine_->submit(request(1), sink_));
     const auto seen = sink_->wait_end(1);
     EXPECT_LE(seen.tokens.size(), 1U);
-    EXPECT_EQ(seen.events.back().error->code, ErrorCode::kUnavailable);
-    EXPECT_TRUE(seen.events.back().error->retryable);
+    EXPECT_EQ(seen.events.back().error->code, ErrorCode::kInternal);
+    EXPECT_TRUE(seen.events.back().error->retryable) << "by another one";
+}
+
+TEST_F(HttpEngineTest, OneThatFailsAtEveryRequestRests) {
+    std::atomic<const char*> status = "400 Bad Request";
+    start([&](ScriptedConnection& c, const std::string&) { (void)c.answer("{}", status.load()); });
+    std::uint64_t id = 0;
+    const auto next = [&] {
+        EXPECT_TRUE(engine_->submit(request(++id), sink_));
+        return sink_->wait_end(id).events.back().error;
+    };
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(next()->code, ErrorCode::kInvalidArgument);
+    EXPECT_TRUE(engine_->healthy()) << "its clients' faults are not its own";
+    status = "500 Internal Server Error";
+    for (int i = 0; i < 8; ++i) {
+        const auto why = next();
+        EXPECT_EQ(why->code, ErrorCode::kInternal);
+        EXPECT_TRUE(why->retryable) << "by another one";
+    }
+    EXPECT_TRUE(eventually([&] { return !engine_->healthy(); }));
+    EXPECT_FALSE(engine_->submit(request(++id), sink_));
+    EXPECT_TRUE(eventually([&] { return engine_->healthy(); })) << "after a while";
+    next();
+    EXPECT_TRUE(eventually([&] { return !engine_->healthy(); })) << "and no better than before";
 }
 
 TEST_F(HttpEngineTest, WhatIsNotInTheDialectIsNoAnswer) {

@@ -84,10 +84,13 @@ void PrefillLeg::on_end(const HttpFailure* failure, TimePoint /*at*/) {
         if (host_.tells_cached(cached.has_value(), true) && !cached) cached = 0;
         host_.count(prompt_, cached.value_or(0), 0);
     }
+    if (!answer && !cancelled && failed_at(answer.error())) host_.failed();
     if (handed_) {
         if (!answer && !cancelled) {
             log_warn("The engine failed at a prompt whose KV another engine waits for.",
                      {{"tokens", prompt_}, {"why", answer.error().message}});
+            // Who waits for it is to give it up at once.
+            host_.batch_of(sink_).lost_handoffs.push_back({id, std::move(answer.error())});
         }
         return host_.drained(handoff_->id);
     }

@@ -53,7 +53,12 @@ EngineAnswer EngineClient::ask(std::string_view path, std::chrono::milliseconds 
 
 EngineAnswer EngineClient::post(std::string_view path, std::string body,
                                 std::chrono::milliseconds within) {
-    return call({.method = "POST",
+    return send("POST", path, std::move(body), within);
+}
+
+EngineAnswer EngineClient::send(std::string_view method, std::string_view path, std::string body,
+                                std::chrono::milliseconds within) {
+    return call({.method = std::string(method),
                  .path = std::string(path),
                  .headers = {{"Content-Type", "application/json"}},
                  .body = std::move(body)},

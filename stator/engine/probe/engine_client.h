@@ -30,6 +30,10 @@ class EngineClient {
     /// The same with a JSON body, as a POST.
     [[nodiscard]] EngineAnswer post(std::string_view path, std::string body,
                                     std::chrono::milliseconds within = std::chrono::seconds(10));
+    /// The same with another method.
+    [[nodiscard]] EngineAnswer send(std::string_view method, std::string_view path,
+                                    std::string body,
+                                    std::chrono::milliseconds within = std::chrono::seconds(10));
     static constexpr std::size_t kMaxBytes = 16U * 1024 * 1024;
 
   private:

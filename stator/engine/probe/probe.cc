@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "stator/engine/dialects/engine_metrics.h"
+#include "stator/protocol/worker_info.h"
 
 namespace stator::engine {
 namespace {
@@ -114,12 +115,9 @@ class Probe {
             options_.model.empty()
                 ? std::ranges::find_if(all, [](const ServedModel& m) { return m.parent.empty(); })
                 : std::ranges::find(all, options_.model, &ServedModel::name);
-        if (found != all.end()) {
-            out_.model = *found;
-            return {};
-        }
-        if (options_.model.empty()) {
-            out_.model = all.front();
+        if (found != all.end() || options_.model.empty()) {
+            out_.model = found != all.end() ? *found : all.front();
+            adapters(all);
             return {};
         }
         std::vector<std::string_view> names;
@@ -128,6 +126,20 @@ class Probe {
         }
         return wrong("{} does not serve \"{}\"; it serves {}.", options_.url, options_.model,
                      fmt::join(names, ", "));
+    }
+
+    /// TensorRT-LLM takes none by name.
+    void adapters(const std::vector<ServedModel>& all) {
+        if (options_.kind != EngineKind::kVllm && options_.kind != EngineKind::kSglang) return;
+        for (const ServedModel& m : all) {
+            if (m.parent.empty() || m.name == out_.model.name) continue;
+            if (out_.adapters.size() >= protocol::kMaxAdapters ||
+                m.name.size() > protocol::kMaxAdapterBytes) {
+                continue;
+            }
+            out_.adapters.push_back(m.name);
+        }
+        std::ranges::sort(out_.adapters);
     }
 
     void version() {
@@ -140,6 +152,7 @@ class Probe {
         const std::string& v = out_.version;
         out_.guided_fields = !v.empty() && !version_at_least(v, 0, 12);
         // From then on it repeats what it has for the asking.
+        out_.reports_full = version_at_least(v, 0, 32);
         out_.counts_copies = !v.empty() && !version_at_least(v, 0, 30);
         out_.salt_hidden = v.empty() || !version_at_least(v, 0, 20);
         // Before, the route is there and does not stream. A route that takes POST alone answers
@@ -180,6 +193,8 @@ class Probe {
         out_.role = std::move(info->role);
         out_.bootstrap_port = info->bootstrap_port;
         out_.lora_hidden = info->lora_hidden;
+        out_.priorities = info->priorities;
+        out_.low_first = info->low_first;
         if (out_.model.context_tokens == 0) out_.model.context_tokens = info->context_tokens;
         if (options_.events.empty()) out_.sources = std::move(info->sources);
         if (out_.page_tokens < kLeastBlock && !out_.sources.empty()) {
@@ -323,6 +338,10 @@ std::string changed(const FoundEngine& before, const FoundEngine& now) {
     }
     if (before.ranks != now.ranks) {
         return fmt::format("it has {} ranks and not {}", now.ranks, before.ranks);
+    }
+    if (before.adapters != now.adapters) {
+        return fmt::format("it has the adapters {} and not {}", fmt::join(now.adapters, ", "),
+                           fmt::join(before.adapters, ", "));
     }
     if (before.dialect != now.dialect || before.guided_fields != now.guided_fields) {
         return fmt::format("it is version {} and not {}, and spoken to otherwise", now.version,

@@ -46,10 +46,14 @@ struct FoundEngine {
     std::vector<KvEventSource> sources;  ///< one for each rank, or none
     /// It gives its events away at POST /kv_cache_events (TensorRT-LLM), and `sources` are none.
     bool drained_events = false;
-    bool lora_hidden = false;    ///< KvFeedOptions::lora_hidden
-    bool counts_copies = false;  ///< KvFeedOptions::counts_copies
-    bool salt_hidden = false;    ///< its events do not show the salts of requests
-    std::string role;            ///< "prefill", "decode"; empty: neither, or not known
+    bool lora_hidden = false;           ///< KvFeedOptions::lora_hidden
+    bool counts_copies = false;         ///< KvFeedOptions::counts_copies
+    bool salt_hidden = false;           ///< its events do not show the salts of requests
+    std::vector<std::string> adapters;  ///< LoRA adapters of `model` that it has loaded
+    bool reports_full = false;          ///< DialectOptions::report_full
+    bool priorities = false;            ///< DialectOptions::priorities, where it tells
+    bool low_first = false;
+    std::string role;  ///< "prefill", "decode"; empty: neither, or not known
     std::optional<std::uint32_t> bootstrap_port;
     /// What would be better with another flag; whole sentences. Not part of what it is.
     std::vector<std::string> advice;

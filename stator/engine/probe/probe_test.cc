@@ -64,6 +64,8 @@ TEST(Probe, FindsAllOfANewVllm) {
     ASSERT_TRUE(found) << found.error().message;
     EXPECT_EQ(found->version, "0.32.0");
     EXPECT_EQ(found->model.name, "tiny");
+    EXPECT_EQ(found->adapters, std::vector<std::string>{"lora-a"});
+    EXPECT_TRUE(found->reports_full);
     EXPECT_EQ(found->model.root, "/models/tiny");
     EXPECT_EQ(found->model.context_tokens, 1024U);
     EXPECT_EQ(found->dialect, Dialect::kVllmGenerate);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "stator/base/check.h"
+#include "stator/base/log.h"
 #include "stator/runtime/asio.h"
 
 namespace stator::engine {
@@ -69,6 +70,30 @@ void CallRoom::check_cancelled(const std::shared_ptr<Call>& call) {
     end(call, FinishReason::kCancelled);
 }
 
+void CallRoom::handoff_lost(const std::shared_ptr<Call>& call, const protocol::HandoffId& handoff,
+                            const Error& why) {
+    if (call->home.load(std::memory_order_seq_cst) != this) {
+        return calls_.tell_handoff_lost(call, handoff, why);
+    }
+    if (!call->tag) {
+        // It has ended, or is on its way here.
+        if (!call->life.ended()) calls_.tell_handoff_lost(call, handoff, why);
+        return;
+    }
+    if (!call->life.has_handoff() || call->life.handoff_id() != handoff) return;
+    log_info("A prompt's KV will not come; who waits for it is asked no longer.",
+             {{"why", why.message}});
+    // The client's own fault is nobody else's to find again.
+    if (why.code == ErrorCode::kInvalidArgument || why.code == ErrorCode::kTooLarge) {
+        return end(call, FinishReason::kError, why);
+    }
+    stop_waiting(*call);
+    let_go_of_worker(*call, true);
+    note_failure(*call, why);
+    if (give_up_handoff(call)) place(call);
+    flush_later();
+}
+
 void CallRoom::wake() {
     for (const auto& call : present()) {
         if (!call->waiting_since) continue;
@@ -114,6 +139,7 @@ void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
     const auto self = by_tag_[tag];
     if (event.handoff && !event.handoff->object.empty() && call.slot && call.stream) {
         call.left = {call.slot->worker, *call.stream, event.handoff->id};
+        if (event.handoff->early) watch_handoff(self);
     }
     call.stream.reset();
     switch (taken) {
@@ -128,6 +154,23 @@ void CallRoom::on_step(std::uint64_t tag, const StepEvent& event,
             return on_stream_lost(
                 tag, error(ErrorCode::kInternal, "its handoff does not fit the request").value());
     }
+}
+
+/// In case that it is the last one.
+void CallRoom::note_failure(Call& call, const Error& why) {
+    call.failed = why;
+    call.failed->code = ErrorCode::kUnavailable;
+    call.failed->retryable = true;
+}
+
+void CallRoom::watch_handoff(const std::shared_ptr<Call>& call) {
+    call->left->worker->watch_handoff(call->left->stream,
+                                      [calls = calls_.weak_from_this(), weak = std::weak_ptr(call),
+                                       handoff = call->left->id](const Error& why) {
+                                          const auto pool = calls.lock();
+                                          const auto of = weak.lock();
+                                          if (pool && of) pool->tell_handoff_lost(of, handoff, why);
+                                      });
 }
 
 void CallRoom::first_token(Call& call, const StepEvent& event) {
@@ -196,6 +239,7 @@ void CallRoom::on_stream_lost(std::uint64_t tag, const Error& why) {
     call->stream.reset();
     if (call->slot) call->tried.push_back(call->slot);
     let_go_of_worker(*call, false);
+    note_failure(*call, why);
     if (const auto over = call->life.lost(why)) return end(call, *over);
     calls_.release_handoffs(*call);
     calls_.migrations.add();
@@ -287,6 +331,11 @@ void CallRoom::place(const std::shared_ptr<Call>& call) {
     if (chosen && *chosen) return go(call);
     if (chosen) return enqueue(call);
     const ErrorCode code = chosen.error().code;
+    // Nobody left out, and nobody who does it by itself; pairs have failed often enough.
+    if (code == ErrorCode::kUnavailable && !call->no_rank.empty() && !call->life.has_handoff() &&
+        call->failed && !call->life.may_split_again()) {
+        return end(call, FinishReason::kError, std::move(call->failed));
+    }
     if (call->life.has_handoff()) {
         // Where there is a rank for it, it may soon have room.
         if (code == ErrorCode::kOverloaded) {

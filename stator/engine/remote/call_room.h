@@ -35,6 +35,9 @@ class CallRoom final : public fleet::StreamEvents {
     /// It has left the queue: with a slot, or why it gets none.
     void out_of_queue(const std::shared_ptr<Call>& call, const std::optional<Error>& why);
     void check_cancelled(const std::shared_ptr<Call>& call);
+    /// The KV that it waits for, or is sent for, will not come.
+    void handoff_lost(const std::shared_ptr<Call>& call, const protocol::HandoffId& handoff,
+                      const Error& why);
     /// Workers came: those that wait try again.
     void wake();
     void end_all();
@@ -65,6 +68,9 @@ class CallRoom final : public fleet::StreamEvents {
     void first_token(Call& call, const protocol::StepEvent& event);
     /// Another leg follows.
     void leg_ended(const std::shared_ptr<Call>& call, const protocol::StepEvent& event);
+    /// Of a leg that has left an early handoff.
+    void watch_handoff(const std::shared_ptr<Call>& call);
+    static void note_failure(Call& call, const Error& why);
     void note_encoded(const Call& call);
     /// Nobody takes its KV. False: it has ended.
     bool give_up_handoff(const std::shared_ptr<Call>& call);

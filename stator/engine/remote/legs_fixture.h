@@ -120,9 +120,13 @@ class LegWorker final : public fleet::Worker, public std::enable_shared_from_thi
     }
     void release(requests::StreamId stream) override {
         const auto found = left_.find(stream.value);
+        watched_.erase(stream.value);
         if (found == left_.end()) return;
         ++released_;
         world_.release(*found->second);
+    }
+    void watch_handoff(requests::StreamId stream, std::function<void(const Error&)> lost) override {
+        watched_[stream.value] = std::move(lost);
     }
     void fetch(const requests::Fetch&, std::function<void(Result<std::string>)> done) override {
         done(error(ErrorCode::kUnavailable, "nothing is here"));
@@ -137,6 +141,15 @@ class LegWorker final : public fleet::Worker, public std::enable_shared_from_thi
     }
     /// Its KV is the engine's own to move, and it hands off early.
     void move_own_kv() { own_kv_ = true; }
+    /// Its early handoffs are lost.
+    void lose_handoffs(ErrorCode code = ErrorCode::kInternal) {
+        loop_.post([self = shared_from_this(), code] {
+            for (const auto& [stream, handoff] : self->left_) self->world_.release(*handoff);
+            for (auto& [stream, lost] : std::exchange(self->watched_, {})) {
+                lost(error(code, "the prompt failed").value());
+            }
+        });
+    }
     [[nodiscard]] int released() const { return released_; }
     void hold(bool on) {
         hold_ = on;
@@ -252,6 +265,7 @@ class LegWorker final : public fleet::Worker, public std::enable_shared_from_thi
     // Of the loop.
     std::map<std::uint64_t, Stream> streams_;
     std::map<std::uint64_t, std::shared_ptr<const protocol::Handoff>> left_;
+    std::map<std::uint64_t, std::function<void(const Error&)>> watched_;
     std::uint64_t last_stream_ = 0;
 };
 

@@ -160,8 +160,16 @@ Result<routing::Route> PoolCalls::route(Call& call, std::span<const router::Rank
     }
     std::optional<routing::Hold> hold;
     if (may_wait) hold = queue_->hold();
-    return router_->choose(*call.life.to_route(), excluded, hold, call.life.may_split(),
-                           call.life.media_methods());
+    const auto request = call.life.to_route();
+    const auto media = call.life.media_methods();
+    auto chosen = router_->choose(*request, excluded, hold, call.life.may_split(), media);
+    if (chosen || chosen.error().code != ErrorCode::kUnavailable || call.life.may_split() ||
+        !call.life.may_split_again()) {
+        return chosen;
+    }
+    // Those that can do it do it as a pair alone.
+    auto pair = router_->choose(*request, excluded, hold, true, media);
+    return pair ? std::move(pair) : std::move(chosen);
 }
 
 void PoolCalls::release_handoffs(Call& call) {
@@ -177,6 +185,14 @@ void PoolCalls::release_handoffs(Call& call) {
             left.worker->release(left.stream);
         });
     }
+}
+
+void PoolCalls::tell_handoff_lost(const std::shared_ptr<Call>& call,
+                                  const protocol::HandoffId& handoff, const Error& why) {
+    CallRoom* const home = call->home.load(std::memory_order_seq_cst);
+    home->loop().post([keep = shared_from_this(), home, call, handoff, why] {
+        home->handoff_lost(call, handoff, why);
+    });
 }
 
 void PoolCalls::release(std::shared_ptr<const protocol::Handoff> handoff) {

@@ -71,6 +71,7 @@ struct Call {
     std::optional<Left> left;
     std::vector<std::shared_ptr<RankSlot>> tried;  ///< those that refused
     std::optional<Error> refusal;                  ///< the last one
+    std::optional<Error> failed;                   ///< what the last failed leg failed at
     std::string no_rank;  ///< why none that is ready can be asked; empty: none is
     std::optional<TimePoint> waiting_since;
     std::chrono::nanoseconds waited{0};
@@ -105,6 +106,9 @@ class PoolCalls : public std::enable_shared_from_this<PoolCalls> {
     void unbook(Call& call);
     /// Passes on the handoffs that it will not use.
     void release_handoffs(Call& call);
+    /// Any thread: an early handoff's prompt could not be computed.
+    void tell_handoff_lost(const std::shared_ptr<Call>& call, const protocol::HandoffId& handoff,
+                           const Error& why);
     void release(std::shared_ptr<const protocol::Handoff> handoff);
     [[nodiscard]] routing::PoolRouter& router() { return *router_; }
     [[nodiscard]] Result<void> submit(protocol::GenerateRequest request,

@@ -54,6 +54,30 @@ TEST_F(PoolLegsTest, KvThatAnEngineKeepsIsReleasedWhereItIs) {
     expect_settled();
 }
 
+TEST_F(PoolLegsTest, AnEarlyHandoffThatIsLostIsWaitedForNoLonger) {
+    LegWorker& p = add("p", {Role::kPrefill});
+    LegWorker& d = add("d", {Role::kDecode});
+    p.move_own_kv();
+    d.hold(true);
+    start(Disaggregation::kAlways);
+    for (std::uint64_t i = 1; i <= 10; ++i) ASSERT_TRUE(engine_->submit(request(i, 20), sink_));
+    ASSERT_TRUE(TestWorker::eventually([&] { return d.opened(Leg::kDecode) == 10; }));
+    p.lose_handoffs();
+    ASSERT_TRUE(TestWorker::eventually([&] { return d.opened(Leg::kWhole) == 10; }));
+    EXPECT_EQ(d.running(), 10U) << "the legs that waited in vain are cancelled";
+    d.hold(false);
+    for (std::uint64_t i = 1; i <= 10; ++i) expect_whole(i, 20);
+    EXPECT_EQ(metric("stator_pool_handoffs_given_up_total"), 10);
+    EXPECT_EQ(metric("stator_pool_migrations_total"), 0);
+    // The client's own fault is told, and tried nowhere else.
+    d.hold(true);
+    ASSERT_TRUE(engine_->submit(request(11, 20), sink_));
+    ASSERT_TRUE(TestWorker::eventually([&] { return d.opened(Leg::kDecode) == 11; }));
+    p.lose_handoffs(ErrorCode::kInvalidArgument);
+    ASSERT_TRUE(sink_->wait_end(11));
+    EXPECT_EQ(sink_->of(11).end->error->code, ErrorCode::kInvalidArgument);
+}
+
 TEST_F(PoolLegsTest, NeverMeansWholeOnTheDecodeRank) {
     LegWorker& p = add("p", {Role::kPrefill});
     LegWorker& d = add("d", {Role::kDecode});

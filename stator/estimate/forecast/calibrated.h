@@ -30,7 +30,7 @@ class Calibrated final : public Predictor {
 
   private:
     struct Horizon {
-        Horizon(int steps, bool counts) : said(steps), residuals(counts) {}
+        Horizon(int steps, bool counts) : said(steps), residuals(counts), conformal(steps) {}
         Pending<Forecast> said;
         Residuals residuals;
         Conformal conformal;

@@ -12,6 +12,7 @@ constexpr double kMemory = 0.98;
 }  // namespace
 
 void Ewma::observe(double value) {
+    seen_ += 1;
     if (!started_) {
         levels_.fill(value);
         started_ = true;
@@ -20,7 +21,7 @@ void Ewma::observe(double value) {
     for (std::size_t i = 0; i < kRates.size(); ++i) {
         const double error = value - levels_[i];
         errors_[i] = kMemory * errors_[i] + std::abs(error);
-        levels_[i] += kRates[i] * error;
+        levels_[i] += std::max(kRates[i], 1 / seen_) * error;
     }
     const auto least = std::min_element(errors_.begin(), errors_.end());
     // The one that speaks stays until another is clearly better: no flutter between equals.

@@ -23,6 +23,7 @@ class Ewma final : public Model {
     std::array<double, kRates.size()> levels_{};
     std::array<double, kRates.size()> errors_{};
     std::size_t best_ = 3;
+    double seen_ = 0;
     bool started_ = false;
 };
 

@@ -15,6 +15,8 @@ constexpr double kMemory = 0.99;
 /// To begin with nothing is known of the level but the first value, and little of the trend.
 constexpr double kLevelVariance = 1.0;
 constexpr double kTrendVariance = 0.01;
+/// Logarithm of what a filter with a trend is likely against one without, before anything is seen.
+constexpr double kTrendPrior = -1;
 /// How much of a trend is left a window later, in forecasts: what rises does not rise for ever.
 constexpr double kDamping = 0.9;
 
@@ -29,7 +31,7 @@ Kalman::Kalman() {
         for (const double level : kLevelRatios) {
             members_.push_back({TrendFilter({level, trend, 1.0}, 0, kLevelVariance,
                                             trend > 0 ? kTrendVariance : 0.0),
-                                0, 0});
+                                0, trend > 0 ? kTrendPrior : 0.0});
         }
     }
 }

@@ -4,11 +4,15 @@
 #include <cmath>
 #include <memory>
 
+#include "stator/estimate/forecast/arima.h"
 #include "stator/estimate/forecast/calibrated.h"
 #include "stator/estimate/forecast/constant.h"
 #include "stator/estimate/forecast/ewma.h"
 #include "stator/estimate/forecast/kalman.h"
+#include "stator/estimate/forecast/logarithmic.h"
+#include "stator/estimate/forecast/mix.h"
 #include "stator/estimate/forecast/reference_kalman.h"
+#include "stator/estimate/forecast/seasonal.h"
 
 namespace stator::forecast {
 
@@ -29,22 +33,42 @@ Forecast::Interval Forecast::interval(double probability) const {
 
 namespace {
 
-template <typename Of>
-std::unique_ptr<Predictor> calibrated(std::string_view name, PredictorOptions options) {
-    return std::make_unique<Calibrated>(name, std::make_unique<Of>(), options);
+/// The model of this name; null if there is none.
+std::unique_ptr<Model> make_model(std::string_view name, const PredictorOptions& options) {
+    if (name == "constant") return std::make_unique<Constant>();
+    if (name == "ewma") return std::make_unique<Ewma>();
+    if (name == "kalman") return std::make_unique<Kalman>();
+    if (name == "arima") return std::make_unique<Arima>();
+    if (name == "seasonal") {
+        return std::make_unique<Seasonal>(options.window_s, options.season_s);
+    }
+    if (name == "reference-kalman") return std::make_unique<ReferenceKalman>();
+    return nullptr;
+}
+
+std::unique_ptr<Predictor> make_mix(PredictorOptions options) {
+    std::vector<std::unique_ptr<Calibrated>> experts;
+    for (const auto name : {"constant", "ewma", "kalman", "arima", "seasonal"}) {
+        experts.push_back(std::make_unique<Calibrated>(name, make_model(name, options), options));
+    }
+    for (const auto name : {"ewma", "kalman", "seasonal"}) {
+        experts.push_back(std::make_unique<Calibrated>(
+            name, std::make_unique<Logarithmic>(make_model(name, options)), options));
+    }
+    return std::make_unique<Mix>(std::move(experts), options);
 }
 
 }  // namespace
 
 std::vector<std::string_view> predictor_names() {
-    return {"constant", "ewma", "kalman", "reference-kalman"};
+    return {"constant", "ewma", "kalman", "arima", "seasonal", "mix", "reference-kalman"};
 }
 
 Result<std::unique_ptr<Predictor>> make_predictor(std::string_view name, PredictorOptions options) {
-    if (name == "constant") return calibrated<Constant>(name, options);
-    if (name == "ewma") return calibrated<Ewma>(name, options);
-    if (name == "kalman") return calibrated<Kalman>(name, options);
-    if (name == "reference-kalman") return calibrated<ReferenceKalman>(name, options);
+    if (name == "mix") return make_mix(options);
+    if (auto model = make_model(name, options)) {
+        return std::make_unique<Calibrated>(name, std::move(model), options);
+    }
     std::string known;
     for (const auto one : predictor_names()) known.append(known.empty() ? "" : ", ").append(one);
     return error(ErrorCode::kInvalidArgument, "there is no predictor '{}'; there are {}", name,

@@ -14,6 +14,9 @@ namespace stator::forecast {
 inline constexpr std::array<double, 11> kQuantiles{0.01, 0.05, 0.1,   0.25, 0.5,  0.75,
                                                    0.9,  0.95, 0.975, 0.99, 0.995};
 
+/// Which of them is the median.
+inline constexpr std::size_t kMedian = 4;
+
 /// What one window's value will be: a distribution, as its mean and some of its quantiles. All
 /// values are finite, at least 0, and the quantiles do not fall.
 struct Forecast {

@@ -9,13 +9,15 @@ namespace {
 /// An error's weight halves in this many windows.
 constexpr double kHalfLife = 100;
 /// Width of the neighbourhood of points, in logarithms.
-constexpr double kNear = 0.5;
+constexpr double kNear = 0.8;
 /// What errors at quite other points still count.
 constexpr double kFar = 0.02;
 /// So many errors weigh as much as what is assumed before any is known.
 constexpr double kPriorErrors = 4;
 /// Spread assumed then of what is no count: of the logarithm.
 constexpr double kPriorStd = 0.3;
+/// How many times its own variance the square of a median error must be to be half believed.
+constexpr double kMedianDoubt = 4;
 
 }  // namespace
 
@@ -44,59 +46,78 @@ double normal_quantile(double p) {
 double Residuals::offset() const { return counts_ ? 0.5 : 0.01 * scale_ + 1e-9; }
 
 void Residuals::learn(double point, double actual) {
-    scale_ += (actual - scale_) * std::max(0.05, 1.0 / (time_ + 1));
-    const double c = offset();
-    const Error error{static_cast<float>(std::log((actual + c) / (point + c))),
-                      static_cast<float>(std::log(point + c)), time_++};
-    if (by_size_.size() == kKept) {
-        by_size_.erase(std::min_element(by_size_.begin(), by_size_.end(),
-                                        [](auto& x, auto& y) { return x.time < y.time; }));
+    windows_ += 1;
+    scale_ += (actual - scale_) * std::max(0.05, 1 / windows_);
+    const double sign = actual > point ? 1.0 : actual < point ? -1.0 : 0.0;
+    alike_ += (sign * last_sign_ - alike_) * std::max(0.02, 1 / (windows_ + 1));
+    last_sign_ = sign;
+    if (past_.size() < kKept) past_.emplace_back();
+    past_[next_] = {std::log(point + offset()), std::log(actual + offset())};
+    next_ = (next_ + 1) % kKept;
+}
+
+Residuals::Sample Residuals::seen_from(double log_point) const {
+    static const double kFade = std::exp2(-1 / kHalfLife);
+    Sample out;
+    out.size = past_.size();
+    double age_weight = 1;
+    double squares = 0;
+    for (std::size_t i = 0; i < past_.size(); ++i) {
+        const auto& one = past_[(next_ + kKept - 1 - i) % kKept];  // the youngest first
+        const double off = (one.log_point - log_point) / kNear;
+        const double near = std::exp(-0.5 * off * off);
+        const double weight = age_weight * (kFar + (1 - kFar) * near);
+        const double carried = near * one.log_point + (1 - near) * log_point;
+        out.seen[i] = {static_cast<float>(one.log_actual - carried), static_cast<float>(weight)};
+        out.weights += weight;
+        squares += weight * weight;
+        age_weight *= kFade;
     }
-    by_size_.insert(std::upper_bound(by_size_.begin(), by_size_.end(), error,
-                                     [](auto& x, auto& y) { return x.log_ratio < y.log_ratio; }),
-                    error);
+    out.effective = squares > 0 ? out.weights * out.weights / squares : 0;
+    std::sort(out.seen.begin(), out.seen.begin() + static_cast<std::ptrdiff_t>(out.size),
+              [](const Seen& a, const Seen& b) { return a.log_ratio < b.log_ratio; });
+    return out;
+}
+
+double Residuals::Sample::quantile(double probability) const {
+    if (size == 0) return 0;
+    // One stands at the middle of its weight; linear between two.
+    const double want = probability * weights;
+    double below = 0;
+    std::size_t i = 0;
+    while (i + 1 < size && below + seen[i].weight + 0.5 * seen[i + 1].weight < want) {
+        below += seen[i++].weight;
+    }
+    const double here = seen[i].log_ratio;
+    const double at = below + 0.5 * seen[i].weight;
+    if (want <= at || i + 1 == size) return here;
+    const double step = 0.5 * (seen[i].weight + seen[i + 1].weight);
+    return here +
+           (step > 0 ? std::min(1.0, (want - at) / step) : 0) * (seen[i + 1].log_ratio - here);
+}
+
+double Residuals::doubted_shift(const Sample& sample) const {
+    const double median = sample.quantile(0.5);
+    const double std = (sample.quantile(0.75) - sample.quantile(0.25)) / 1.349;
+    const double alike = std::clamp(alike_, 0.0, 0.95);
+    const double independent = std::max(sample.effective * (1 - alike) / (1 + alike), 1.0);
+    // Variance of a median of so many normal values: π/2·σ²/n.
+    const double variance = kMedianDoubt * 1.57 * std * std / independent;
+    return median * std::min(1.0, variance / (median * median + 1e-12));
 }
 
 Quantiles Residuals::around(double point, const Quantiles& probabilities) const {
     const double c = offset();
-    const double here = std::log(point + c);
-    std::array<double, kKept> weights{};
-    double sum = 0;
-    double squares = 0;
-    for (std::size_t i = 0; i < by_size_.size(); ++i) {
-        const auto& error = by_size_[i];
-        const double off = (error.log_point - here) / kNear;
-        const double near = kFar + (1 - kFar) * std::exp(-0.5 * off * off);
-        const double weight = near * std::exp2((error.time - double(time_)) / kHalfLife);
-        weights[i] = weight;
-        sum += weight;
-        squares += weight * weight;
-    }
-    const double effective = squares > 0 ? sum * sum / squares : 0;
-    const double prior_share = kPriorErrors / (kPriorErrors + effective);
+    const auto sample = seen_from(std::log(point + c));
+    const double prior_share = kPriorErrors / (kPriorErrors + sample.effective);
+    const double shift = doubted_shift(sample);
     Quantiles out{};
-    std::size_t i = 0;
-    double below = 0;  // weight of the errors before i
     for (std::size_t q = 0; q < out.size(); ++q) {
         const double z = normal_quantile(probabilities[q]);
         // Of counts the square root is nearly normal with a standard deviation of ½ (Poisson).
         const double root = std::max(0.0, std::sqrt(point) + 0.5 * z);
         const double prior = counts_ ? std::log((root * root + c) / (point + c)) : kPriorStd * z;
-        double learned = 0;
-        if (!by_size_.empty()) {
-            // An error stands at the middle of its weight; linear between two.
-            const double want = probabilities[q] * sum;
-            while (i + 1 < by_size_.size() && below + weights[i] + 0.5 * weights[i + 1] < want) {
-                below += weights[i++];
-            }
-            const double at = below + 0.5 * weights[i];
-            learned = by_size_[i].log_ratio;
-            if (want > at && i + 1 < by_size_.size()) {
-                const double step = 0.5 * (weights[i] + weights[i + 1]);
-                const double share = step > 0 ? std::min(1.0, (want - at) / step) : 0;
-                learned += share * (by_size_[i + 1].log_ratio - learned);
-            }
-        }
+        const double learned = sample.quantile(probabilities[q]) - shift;
         const double log_ratio = prior_share * prior + (1 - prior_share) * learned;
         out[q] = std::max(0.0, (point + c) * std::exp(log_ratio) - c);
     }

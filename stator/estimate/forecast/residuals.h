@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cstddef>
-#include <cstdint>
 #include <vector>
 
 #include "stator/estimate/forecast/predictor.h"
@@ -13,12 +12,12 @@ namespace stator::forecast {
 using Quantiles = std::array<double, kQuantiles.size()>;
 
 /// What a model got wrong of late at one horizon, and what that says of its next point: quantiles
-/// of the logarithm of actual over foretold. Errors count the more the younger they are and the
-/// nearer the point then was to the point now, since quiet times and bursts err differently.
-/// Bounded: the last kKept errors.
+/// of the next value. What came is carried over as a ratio to the point then, as far as that point
+/// was near the one now, and as it was where it wasn't: quiet times and bursts err differently.
+/// Younger and nearer ones count more. Bounded: the last kKept.
 class Residuals {
   public:
-    static constexpr std::size_t kKept = 256;
+    static constexpr std::size_t kKept = 160;
 
     /// `counts`: at least Poisson noise is expected until errors tell more.
     explicit Residuals(bool counts) : counts_(counts) {}
@@ -29,17 +28,37 @@ class Residuals {
     [[nodiscard]] Quantiles around(double point, const Quantiles& probabilities) const;
 
   private:
-    struct Error {
-        float log_ratio;
-        float log_point;
-        std::uint32_t time;
+    struct Past {
+        double log_point = 0;
+        double log_actual = 0;
     };
+    /// One of the past as seen from a point now.
+    struct Seen {
+        float log_ratio = 0;
+        float weight = 0;
+    };
+    struct Sample {
+        std::array<Seen, kKept> seen;  ///< ascending log_ratio
+        std::size_t size = 0;
+        double weights = 0;    ///< their sum
+        double effective = 0;  ///< number of equal weights that would be as sure
+        [[nodiscard]] double quantile(double probability) const;
+    };
+
+    [[nodiscard]] Sample seen_from(double log_point) const;
+    /// How far the sample's median is off without being believed.
+    [[nodiscard]] double doubted_shift(const Sample& sample) const;
     [[nodiscard]] double offset() const;
 
     bool counts_;
-    std::vector<Error> by_size_;  ///< ascending log_ratio
-    std::uint32_t time_ = 0;
+    std::vector<Past> past_;  ///< a ring
+    std::size_t next_ = 0;
+    double windows_ = 0;
     double scale_ = 0;  ///< mean of actual values of late
+    /// Errors of neighbouring windows are alike, the more the longer the horizon: mean of the
+    /// product of their signs.
+    double alike_ = 0;
+    double last_sign_ = 0;
 };
 
 /// Standard normal quantile. Source: Acklam's rational approximation, relative error below 1.2e-9.

@@ -45,6 +45,7 @@ struct Pool {
     /// What its encode ranks that are ready read, and how its template marks it.
     std::vector<std::string> media;
     std::string media_mark;
+    std::vector<std::string> adapters;  ///< of all its workers, sorted
 
     Part tokenizer;
     Part chat_template;
@@ -72,6 +73,18 @@ text::OutputFormat format_of(const protocol::ModelCard& card) {
 
 /// What the ready encode ranks of a pool read. All of them: during an upgrade of the encoders the
 /// pool has two kinds, and which rank gets an item is its engine's business.
+void find_adapters(const fleet::PoolView& seen, Pool& pool) {
+    pool.adapters.clear();
+    for (const auto& worker : seen.ready) {
+        const auto info = worker->info();
+        pool.adapters.insert(pool.adapters.end(), info->card.adapters.begin(),
+                             info->card.adapters.end());
+    }
+    std::ranges::sort(pool.adapters);
+    const auto repeated = std::ranges::unique(pool.adapters);
+    pool.adapters.erase(repeated.begin(), repeated.end());
+}
+
 void find_media(const fleet::PoolView& seen, Pool& pool) {
     pool.media.clear();
     pool.media_mark = seen.card->media_mark;
@@ -198,6 +211,7 @@ void PoolModels::Impl::take_view(const fleet::FleetView& view) {
         pool.why_nobody_answers = why_nobody_answers(seen);
         if (pool.door) pool.door->set_lack(pool.why_nobody_answers);
         find_media(seen, pool);
+        find_adapters(seen, pool);
     }
     std::erase_if(pools, [this](auto& entry) {
         auto& [id, pool] = entry;
@@ -343,6 +357,7 @@ void PoolModels::Impl::publish() {
             model.chat_template = pool->text.chat_template;
             model.format = format_of(*pool->card);
             model.engine = pool->engine;
+            model.adapters = pool->adapters;
             model.media = pool->media;
             model.media_mark = pool->media_mark;
             model.defaults = options.defaults(pool->card->sampling);

@@ -111,7 +111,7 @@ Result<protocol::GenerateRequest> take_request(JsonView body, const protocol::Mo
         hints->session_hard = *set;
     }
     for (auto ok : {take_word(body, "session", hints->session), take_word(body, "tenant", r.tenant),
-                    take_word(body, "worker", hints->worker),
+                    take_word(body, "worker", hints->worker), take_word(body, "adapter", r.adapter),
                     take_words(body, "require", hints->required_labels),
                     take_words(body, "prefer", hints->preferred_labels),
                     take_words(body, "tolerate", hints->tolerated_taints),
@@ -286,13 +286,15 @@ Result<std::string> RouterApi::overlap(JsonView body) {
     if (!prompt) return tl::unexpected(prompt.error());
     std::uint64_t salt = 0;
     if (auto ok = take_salt(body, salt); !ok) return tl::unexpected(std::move(ok.error()));
+    std::string adapter;
+    if (auto ok = take_word(body, "adapter", adapter); !ok) return tl::unexpected(ok.error());
     const std::uint32_t block = (*router)->card().block_tokens;
     std::string out;
     codec::JsonWriter w(out);
     w.begin_object().key("block_tokens").number(block);
     w.key("blocks").number(static_cast<std::uint64_t>(block == 0 ? 0 : prompt->size() / block));
     w.key("ranks").begin_array();
-    for (const auto& holder : (*router)->holders(*prompt, salt)) {
+    for (const auto& holder : (*router)->holders(*prompt, salt, adapter)) {
         w.begin_object().key("rank").string(holder.name);
         w.key("device_blocks").number(holder.device_blocks);
         w.key("any_blocks").number(holder.any_blocks).end_object();
