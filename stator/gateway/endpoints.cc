@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace stator::gateway {
 namespace {
 
@@ -14,6 +16,14 @@ std::string endpoint_of(const protocol::WorkerInfo& info, const net::SocketAddre
     return fmt::format("{}:{}", address.host, target_port);
 }
 
+/// Whether whole requests may go to it.
+bool answers(const protocol::WorkerInfo& info) {
+    const auto has = [&](protocol::Role role) {
+        return std::ranges::find(info.roles, role) != info.roles.end();
+    };
+    return !info.decode_only && (has(protocol::Role::kAggregated) || has(protocol::Role::kDecode));
+}
+
 }  // namespace
 
 Endpoints::Endpoints(const fleet::FleetView& view, std::uint16_t target_port) {
@@ -24,6 +34,7 @@ Endpoints::Endpoints(const fleet::FleetView& view, std::uint16_t target_port) {
     }
     for (const fleet::PoolView& pool : view.pools) {
         for (const auto& worker : pool.ready) {
+            if (!answers(*worker->info())) continue;
             const std::string& endpoint = of(*worker);
             if (endpoint.empty()) {
                 complete_ = false;

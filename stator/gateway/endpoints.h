@@ -26,7 +26,7 @@ class Endpoints {
         std::string endpoint;
         std::string pool;
     };
-    /// Workers that take requests and have an endpoint.
+    /// Workers that take whole requests and have an endpoint.
     [[nodiscard]] const std::vector<Ready>& ready() const { return ready_; }
     /// Empty: that worker has none.
     [[nodiscard]] const std::string& of(const fleet::Worker& worker) const;
