@@ -20,6 +20,7 @@ struct Invocation {
 [[nodiscard]] ExitCode run_router(const Invocation& invocation);
 [[nodiscard]] ExitCode run_planner(const Invocation& invocation);
 [[nodiscard]] ExitCode run_worker(const Invocation& invocation);
+[[nodiscard]] ExitCode run_epp(const Invocation& invocation);
 [[nodiscard]] ExitCode run_events(const Invocation& invocation);
 [[nodiscard]] ExitCode run_chat(const Invocation& invocation);
 [[nodiscard]] ExitCode run_bench(const Invocation& invocation);

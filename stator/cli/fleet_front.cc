@@ -414,6 +414,13 @@ double FleetFront::queued() const {
     return waiting;
 }
 
+std::shared_ptr<routing::PoolRouter> FleetFront::router_of(std::string_view pool) const {
+    for (auto& served : models_->routers()) {
+        if (served.pool == pool) return std::move(served.router);
+    }
+    return nullptr;
+}
+
 void FleetFront::stop(Deadline deadline) {
     models_->stop(deadline);
     transfer_->stop();

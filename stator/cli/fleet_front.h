@@ -59,6 +59,8 @@ class FleetFront {
     /// Requests that wait for a worker here. Any thread.
     [[nodiscard]] double queued() const;
     [[nodiscard]] fleet::Fleet& fleet() { return *fleet_; }
+    /// Null: no such pool is served. Any thread.
+    [[nodiscard]] std::shared_ptr<routing::PoolRouter> router_of(std::string_view pool) const;
 
   private:
     FleetFront() = default;

@@ -184,6 +184,23 @@ std::string router_help(const Style& style) {
     return out;
 }
 
+std::string epp_help(const Style& style) {
+    std::string out =
+        "stator epp: an endpoint picker for gateways with the Gateway API Inference Extension,\n"
+        "until Ctrl-C. It follows the workers as `stator frontend` does and tells the gateway, "
+        "for\n"
+        "each request, the pod that has its prefix; docs/gateway.md walks through it.\n";
+    out += heading("Examples", style);
+    out +=
+        "  stator epp --discover dns:workers:7000 --gateway-listen 0.0.0.0:9002 "
+        "--gateway-target-port 8000\n"
+        "  stator worker --engine vllm=http://10.0.0.7:8000 --model-dir DIR    beside each pod\n";
+    append_general(out, style);
+    append_sections(out, {"gateway", "server", "auth", "fleet", "router", "link", "limits", "log"},
+                    style);
+    return out;
+}
+
 std::string planner_help(const Style& style) {
     std::string out =
         "stator planner: says how many workers a fleet should have, ahead of its load, until\n"

@@ -21,6 +21,7 @@ struct CommandSummary {
 [[nodiscard]] std::string serve_help(const Style& style);
 [[nodiscard]] std::string frontend_help(const Style& style);
 [[nodiscard]] std::string router_help(const Style& style);
+[[nodiscard]] std::string epp_help(const Style& style);
 [[nodiscard]] std::string planner_help(const Style& style);
 [[nodiscard]] std::string worker_help(const Style& style);
 [[nodiscard]] std::string events_help(const Style& style);

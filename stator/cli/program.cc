@@ -25,11 +25,12 @@ struct Command {
     ExitCode (*run)(const Invocation&);
 };
 
-constexpr std::array<Command, 11> kCommands{{
+constexpr std::array<Command, 12> kCommands{{
     {{"serve", "run a model behind an OpenAI-compatible HTTP API"}, run_serve},
     {{"frontend", "only the HTTP door, in front of workers that it finds"}, run_frontend},
     {{"worker", "only a model, for frontends to find"}, run_worker},
     {{"router", "where requests should go, for those who send them themselves"}, run_router},
+    {{"epp", "picks pods for a Gateway API gateway: an endpoint picker (GAIE)"}, run_epp},
     {{"planner", "how many workers there should be; explains what was decided"}, run_planner},
     {{"events", "watch what a fleet's workers publish; make keys"}, run_events},
     {{"chat", "talk to a running server from the terminal"}, run_chat},

@@ -12,6 +12,7 @@
 #include "stator/cli/curve_keys.h"
 #include "stator/cli/transfer_setup.h"
 #include "stator/cli/worker_processes.h"
+#include "stator/net/http_url.h"
 
 namespace stator::cli {
 namespace {
@@ -67,6 +68,15 @@ Result<worker::WorkerOptions> common_options(const config::Settings& settings,
     if (!labels) return tl::unexpected(labels.error());
     o.labels = std::move(*labels);
     if (auto host = transfer::host_label(); !host.empty()) o.labels.emplace("host", host);
+    // Where gateways send requests (stator epp): to the engine itself, unless something else is
+    // said.
+    if (settings.engine.kind == config::EngineKind::kAttached) {
+        const auto url = net::parse_http_url(settings.engine.attached.front().url);
+        if (url && url->address.kind == net::SocketAddress::Kind::kTcp) {
+            const std::string address = net::to_string(url->address);
+            o.labels.emplace("http", address.substr(address.find("//") + 2));
+        }
+    }
     auto roles = roles_of(settings);
     if (!roles) return tl::unexpected(roles.error());
     o.roles = std::move(*roles);
@@ -113,6 +123,11 @@ Result<void> set_place(const config::Settings& settings, const std::string& fold
     o.announce_folder = s.announce.empty()   ? folder
                         : s.announce == kOff ? std::string()
                                              : s.announce;
+    if (const auto http = o.labels.find("http"); http != o.labels.end()) {
+        auto own = numbered("--label http=", http->second, number, count);
+        if (!own) return tl::unexpected(own.error());
+        http->second = std::move(*own);
+    }
     if (s.events.empty()) o.events_address = beside(o.listen, o.name, folder);
     const bool events = s.events != kOff;
     const std::array<std::tuple<const char*, const std::string*, std::string*>, 3> others{{

@@ -28,6 +28,15 @@ struct Names<PlannerMode> {
     static constexpr std::array<std::string_view, 3> kAll{"off", "advise", "act"};
 };
 template <>
+struct Names<PodHints> {
+    static constexpr std::array<std::string_view, 4> kAll{"none", "stator", "dynamo", "both"};
+};
+template <>
+struct Names<GatewayBodies> {
+    static constexpr std::array<std::string_view, 5> kAll{"none", "streamed", "buffered",
+                                                          "buffered-partial", "full-duplex"};
+};
+template <>
 struct Names<LogFormat> {
     static constexpr std::array<std::string_view, 2> kAll{"text", "json"};
 };
@@ -151,6 +160,8 @@ void add_attached_options(std::vector<Option>& t);
 void add_media_options(std::vector<Option>& t);
 /// The planner's, likewise.
 void add_planner_options(std::vector<Option>& t);
+/// The endpoint picker's, likewise.
+void add_gateway_options(std::vector<Option>& t);
 /// The mock engine's, likewise.
 void add_mock_options(std::vector<Option>& t);
 

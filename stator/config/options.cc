@@ -311,6 +311,7 @@ std::vector<Option> make_options() {
     add_mock_options(all);
     add_fleet_options(all);
     add_planner_options(all);
+    add_gateway_options(all);
     return all;
 }
 
@@ -332,6 +333,7 @@ constexpr std::array<Section, 18> kSections{{
     {"worker", "Worker", "Only for `stator worker`."},
     {"transfer", "Handoffs", "Between workers: KV of prompts, embeddings of images."},
     {"planner", "Planner", "How many workers there should be; docs/planner.md."},
+    {"gateway", "Gateway", "Only for `stator epp`; docs/gateway.md."},
     {"link", "Links", "Between frontends and workers."},
 }};
 

@@ -309,6 +309,33 @@ struct PlannerSettings {
     bool operator==(const PlannerSettings&) const = default;
 };
 
+/// Who in a pod is told which worker was chosen. The order is that of the names in option_table.h.
+enum class PodHints : std::uint8_t { kNone, kStator, kDynamo, kBoth };
+
+/// How a gateway sends bodies. In ext_proc's order, as in option_table.h.
+enum class GatewayBodies : std::uint8_t {
+    kNone,
+    kStreamed,
+    kBuffered,
+    kBufferedPartial,
+    kFullDuplex,
+};
+
+/// The endpoint picker for Gateway API gateways.
+struct GatewaySettings {
+    std::string listen = "127.0.0.1:9002";
+    std::uint16_t target_port = 0;
+    std::uint32_t fallbacks = 2;
+    PodHints hints = PodHints::kNone;
+    std::vector<std::string> objectives;
+    GatewayBodies request_bodies = GatewayBodies::kFullDuplex;
+    GatewayBodies response_bodies = GatewayBodies::kFullDuplex;
+    std::chrono::milliseconds drain{2'000};
+    std::string certificate_file;
+    std::string key_file;
+    bool operator==(const GatewaySettings&) const = default;
+};
+
 struct Settings {
     ModelSettings model;
     ServerSettings server;
@@ -327,6 +354,7 @@ struct Settings {
     WorkerSettings worker;
     TransferSettings transfer;
     SupervisorSettings supervisor;
+    GatewaySettings gateway;
     PlannerSettings planner;
     bool operator==(const Settings&) const = default;
 };

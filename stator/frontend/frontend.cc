@@ -574,6 +574,8 @@ Frontend::~Frontend() {
     impl_->pool->stop();
 }
 
+std::shared_ptr<const ModelDirectory> Frontend::models() const { return impl_->models(); }
+
 void Frontend::add_model(ServedModel model) {
     std::vector<ServedModel> models = impl_->models()->models();
     models.push_back(std::move(model));

@@ -23,6 +23,8 @@
 
 namespace stator::frontend {
 
+class ModelDirectory;
+
 /// Sampling where a request leaves it out.
 struct SamplingDefaults {
     float temperature = 1.0F;
@@ -114,6 +116,8 @@ class Frontend {
     /// template and engine are what they were go on unchanged; requests in work keep the entry they
     /// began with. A name that two ids claim stays with the first of them, and the log says so.
     void set_models(std::vector<ServedModel> models);
+    /// The models there are now, for who prepares requests and lets others serve them. Any thread.
+    [[nodiscard]] std::shared_ptr<const ModelDirectory> models() const;
     /// The same with one more than there were.
     void add_model(ServedModel model);
     /// /health gets a member "fleet" whose value this writes, and says "degraded" while there are

@@ -83,6 +83,9 @@ Result<void> read_trusted(const net::HttpRequest& request, const BodyHints& body
         "x-stator-rank", either(request, "x-stator-rank", "x-dynamo-dp-rank"), 0, kMaxHintRank);
     if (!rank) return tl::unexpected(rank.error());
     hints.rank = *rank ? *rank : body.rank;
+    const auto advice = flag("x-stator-advice", request.header("x-stator-advice"));
+    if (!advice) return tl::unexpected(advice.error());
+    hints.advised = *advice;
     if (hints.rank && hints.worker.empty()) {
         Error e = error(ErrorCode::kInvalidArgument,
                         "rank {} is asked for without a worker: name it with x-stator-worker",

@@ -17,7 +17,7 @@ struct RequestHints {
     std::uint64_t cache_salt = 0;  ///< prefixes are shared among equal ones; 0 = none given
 };
 
-/// Reads x-stator-session, x-stator-session-hard, x-stator-worker, x-stator-rank,
+/// Reads x-stator-session, x-stator-session-hard, x-stator-worker, x-stator-rank, x-stator-advice,
 /// x-stator-priority, x-stator-tenant, x-stator-require, x-stator-prefer, x-stator-tolerate (lists
 /// with commas), x-stator-expected-output and x-stator-explain, and what NVIDIA Dynamo calls them:
 /// x-dynamo-session-id, x-dynamo-worker-instance-id, x-dynamo-dp-rank, x-dynamo-request-priority,

@@ -374,6 +374,7 @@ Result<Route> PoolRouter::choose(const protocol::GenerateRequest& request,
         route.booking = decision->booking;
         route.cached_tokens = decision->chosen.cached_tokens;
         route.ttft_s = decision->chosen.ttft_s();
+        route.fallbacks = std::move(decision->fallbacks);
         last_booking_ = decision->booking.value;
         if (r.split && router_.ranks().can_split()) {
             const auto computed = static_cast<double>(
@@ -535,6 +536,14 @@ Result<PoolRouter::Dump> PoolRouter::dump(std::string_view worker, std::uint32_t
     if (!slot) return out;
     out.all_blocks = index_->blocks_of(*slot);
     out.runs = index_->dump(*slot, skip, limit);
+    return out;
+}
+
+std::vector<std::shared_ptr<fleet::Worker>> PoolRouter::workers() const {
+    const std::scoped_lock lock(mutex_);
+    std::vector<std::shared_ptr<fleet::Worker>> out;
+    out.reserve(members_.size());
+    for (const Member& m : members_) out.push_back(m.rank.worker);
     return out;
 }
 

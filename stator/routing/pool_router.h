@@ -62,6 +62,7 @@ struct Route {
     router::BookingId booking;
     std::uint32_t cached_tokens = 0;  ///< predicted
     double ttft_s = 0;                ///< predicted, from the booking on
+    std::vector<router::RankIndex> fallbacks;  ///< of choose(): the next best, in order
     // For the audit.
     bool audited = false;
     std::uint32_t held_tokens = 0;  ///< by the rank's events alone
@@ -156,6 +157,8 @@ class PoolRouter {
     /// What the index knows of a rank; see PoolIndex::dump(). kNotFound: no such rank.
     [[nodiscard]] Result<Dump> dump(std::string_view worker, std::uint32_t rank, std::size_t skip,
                                     std::size_t limit) const;
+    /// The workers of the ranks, by RankIndex; null: gone.
+    [[nodiscard]] std::vector<std::shared_ptr<fleet::Worker>> workers() const;
     /// Null where it is gone.
     [[nodiscard]] std::shared_ptr<fleet::Worker> worker(router::RankIndex rank,
                                                         std::uint32_t& of_worker) const;
