@@ -315,7 +315,7 @@ std::vector<Option> make_options() {
     return all;
 }
 
-constexpr std::array<Section, 18> kSections{{
+constexpr std::array<Section, 19> kSections{{
     {"model", "Model", ""},
     {"server", "Server", ""},
     {"auth", "Access", ""},
