@@ -21,8 +21,10 @@ namespace {
 
 constexpr double kLongestGap = 10;       ///< intervals; a longer step of the clock is a jump
 constexpr double kBacklogWithin_s = 60;  ///< so soon what waits now should be gone
-/// More only if they were needed so long: a burst that is over when they are ready is none.
+/// More only if they were needed so long, or for this share of the time that a worker takes to
+/// start, where that is shorter: a burst that is over when they are ready is none.
 constexpr double kUpAfter_s = 30;
+constexpr double kUpAfterShare = 0.25;
 constexpr double kContradicts = 1.5;
 constexpr double kFullest = 0.9;  ///< of KV memory and sequences
 constexpr std::size_t kMostHistory = 4096;
@@ -54,6 +56,7 @@ struct RoleState {
     double waiting_tokens = 0;
     std::uint32_t keep = 0;     ///< need, with hysteresis: no fewer than these
     std::uint32_t movable = 0;  ///< that another role may have
+    bool misses = false;        ///< most requests of the last window were late
 };
 
 }  // namespace
@@ -203,6 +206,7 @@ void Planner::Impl::hear_demand(const Observation& o, Decision& d) {
     if (o.demand->offered > 0) offered_at_s = now_s;
     for (const Role role : kRoles) {
         RoleState& state = roles[role];
+        state.misses = false;
         // Where orders have no effect, a larger margin has none either.
         if (!has(role) || state.counts.stuck > 0 || log.up_blocked_s(role, now_s) > 0) continue;
         const LatencyWindow& t = o.demand->ttft;
@@ -215,6 +219,7 @@ void Planner::Impl::hear_demand(const Observation& o, Decision& d) {
         const bool prompts = role != Role::kDecode;
         const double miss = std::max(prompts ? missed(t) : 0, decodes ? missed(i) : 0);
         const double count = std::max(prompts ? t.count : 0, decodes ? i.count : 0);
+        state.misses = miss > 0.5;
         state.margin.observe(count + refused, count * (1 - miss), options.slo.share);
     }
 }
@@ -346,7 +351,8 @@ void Planner::Impl::constrain(Role role, RoleDecision& r, bool known) {
     };
     // Neither more nor to be kept: what a burst asks for that is over before it could be helped.
     state.asked.push_back({now_s, r.need, state.keep});
-    while (state.asked.front().at_s < now_s - kUpAfter_s) state.asked.pop_front();
+    const double up_after_s = std::min(kUpAfter_s, kUpAfterShare * start_up_s);
+    while (state.asked.front().at_s < now_s - up_after_s) state.asked.pop_front();
     r.target = r.need;
     if (options.policy == PolicyKind::kPlanned && there > 0) {
         for (const auto& asked : state.asked) {
@@ -393,6 +399,11 @@ void Planner::Impl::constrain(Role role, RoleDecision& r, bool known) {
         // Too little was seen so far to say that fewer are enough.
         const bool young = now_s < options.down_after_s;
         if (young) held = there;
+        // Whatever the model says: those that are there do not do.
+        if (state.misses) {
+            held = there;
+            r.because += "; limits are missed, none is given up";
+        }
         const auto slack = static_cast<std::uint32_t>(options.deadband * there);
         if (there - held <= slack) held = there;
         if (held > r.target) bind(Bound::kHysteresis, held);
