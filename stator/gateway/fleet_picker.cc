@@ -215,6 +215,11 @@ Result<Pick> FleetPicker::pick_for(const PickRequest& request, std::string_view 
     const auto& entry = *prepared.entry;
     const auto router = sources_.router(entry.model.pool);
     if (!router) return nobody(false);
+    // The router would take one whose every rank is left out for a full one.
+    const bool somebody = std::ranges::any_of(here->ready(), [&](const Endpoints::Ready& r) {
+        return r.pool == entry.model.pool && in_subset(request.subset, r.endpoint);
+    });
+    if (!somebody) return nobody(request.subset != nullptr);
     auto wanted = route_request(request, prepared);
     if (!wanted) return tl::unexpected(std::move(wanted.error()));
     const auto not_these = excluded(*router, *here, request.subset);

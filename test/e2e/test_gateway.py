@@ -14,7 +14,7 @@ from gateway import Envoy, StatorEpp, envoy_config
 
 CONFORMANCE = pathlib.Path(__file__).resolve().parents[1] / "epp-conformance"
 PODS = 3
-BENCH = {"groups": 24, "isl": 1024, "prefix": 960, "osl": 8, "rate": 40, "requests": 360}
+BENCH = {"groups": 24, "isl": 1024, "prefix": 960, "osl": 8, "concurrency": 2, "requests": 360}
 
 
 def free_ports(count):
