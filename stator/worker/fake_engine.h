@@ -63,6 +63,10 @@ class FakeEngine final : public engine::Engine {
     // The test's side.
     /// Its KV goes by this way, without a transfer plane. Set before it is used.
     void moves_kv_by(std::string method) { info_.kv_method = std::move(method); }
+    void keeps_media() {
+        info_.media = {"image"};
+        info_.media_objects = true;
+    }
     std::uint32_t cached = 0;
     std::optional<Error> refuse;
     std::function<void(Submitted&)> on_submit;

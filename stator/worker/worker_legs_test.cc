@@ -664,6 +664,45 @@ TEST_F(WorkerLegsTest, AnEnginesObjectIsReleasedByItsEngine) {
     EXPECT_TRUE(plane->released().empty());
 }
 
+TEST_F(WorkerLegsTest, EmbeddingsThatAnEngineKeepsGoWithTheirPixels) {
+    engine.keeps_media();
+    const auto link = start({Role::kAggregated, Role::kEncode}, false);
+    // A leg that encodes needs no plane.
+    const auto encode = encode_leg();
+    open(*link, encode);
+    ASSERT_TRUE(engine.wait_submitted(1));
+    EXPECT_EQ(engine.last().request.media[0].content->pixels, encode->media[0].content->pixels);
+    auto q = request(Leg::kWhole);
+    auto& item = add_media(*q, 1);
+    auto h = std::make_shared<Handoff>(*item.embeddings);
+    h->object = "{}";
+    h->bytes = 0;
+    item.embeddings = h;
+    item.content = encode->media[0].content;
+    open(*link, q);
+    ASSERT_TRUE(engine.wait_submitted(2));
+    const auto got = engine.last().request;
+    EXPECT_EQ(got.media[0].embeddings->object, "{}");
+    EXPECT_EQ(*got.media[0].content, *item.content);
+    // Those of others are to be made again.
+    q = request(Leg::kWhole);
+    add_media(*q, 1);
+    EXPECT_EQ(refusal_of(*link, q).param, "media");
+    EXPECT_EQ(plane->claims(), 0U);
+}
+
+TEST_F(WorkerLegsTest, AnEngineThatClaimsEmbeddingsTakesNoneOfAnEnginesOwn) {
+    const auto link = start();
+    auto q = request(Leg::kWhole);
+    auto& item = add_media(*q, 1);
+    auto h = std::make_shared<Handoff>(*item.embeddings);
+    h->object = "{}";
+    h->bytes = 0;
+    item.embeddings = h;
+    EXPECT_EQ(refusal_of(*link, q).param, "media");
+    EXPECT_EQ(engine.submitted(), 0U);
+}
+
 TEST_F(WorkerLegsTest, AnEngineThatMovesItsKvEncodesNothingWithoutAPlane) {
     engine.moves_kv_by("fake/own");
     const auto link = start({Role::kPrefill, Role::kEncode}, false);
