@@ -28,9 +28,15 @@ TEST(FrontendHttp, FullEngineIs429) {
 TEST(FrontendHttp, RefusedDemandIsDemand) {
     Door door({.max_running = 1, .max_waiting = 0, .step = kForever});
     EXPECT_EQ(door.chat("x", R"("n":3)").status, 429);
-    const auto demand = door.frontend().demand();
+    auto demand = door.frontend().demand();
     ASSERT_EQ(demand.size(), 1U);
     EXPECT_EQ(demand[0].offered, 3U);
+    // Counted behind the answer.
+    const Deadline end = Deadline::after(Clock::real().now(), 20s);
+    while (demand[0].refused == 0 && !end.reached(Clock::real().now())) {
+        std::this_thread::yield();
+        demand = door.frontend().demand();
+    }
     EXPECT_EQ(demand[0].refused, 3U);
     EXPECT_EQ(demand[0].started_prompt_tokens, 0U);
     EXPECT_TRUE(door.idle());
