@@ -8,7 +8,7 @@ FUZZ_FINDINGS=()
 # The rooms whose code runs on several threads; their tests run under ThreadSanitizer too, without llama.cpp, whose
 # uninstrumented threads it can't follow.
 TSAN_ROOMS=(base metrics config runtime net kube discovery media requests events transfer legs fleet index engine engine/echo engine/remote engine/http engine/kv_source engine/attached
-    worker control frontend frontend/pools engine/mock/live loadgen routing)
+    worker control control/planner frontend frontend/pools engine/mock/live loadgen routing)
 
 # A virtual environment made from a requirements file with hashes; prints its folder. Kept by what the file says.
 python_environment() {
