@@ -1,5 +1,6 @@
-// The least that an endpoint picker can be on gRPC C++: it reads the request, looks for a text in the body, names one endpoint
-// and sends everything on. What `stator epp` is compared with. usage: bare_picker LISTEN ENDPOINT
+// The least that an endpoint picker can be on gRPC C++: it reads the request, looks for a text in
+// the body, names one endpoint and sends everything on. What `stator epp` is compared with. usage:
+// bare_picker LISTEN ENDPOINT
 #include <ext_proc.grpc.pb.h>
 #include <grpcpp/grpcpp.h>
 

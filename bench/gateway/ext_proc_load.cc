@@ -1,6 +1,6 @@
-// Asks an endpoint picker as a proxy does, one request after the other on each of some streams: headers, body in pieces, the
-// picker's answer, an answer of the server. usage: ext_proc_load ADDRESS STREAMS REQUESTS PATH BODY-FILE…
-// The bodies are used in turn. Prints a JSON object.
+// Asks an endpoint picker as a proxy does, one request after the other on each of some streams:
+// headers, body in pieces, the picker's answer, an answer of the server. usage: ext_proc_load
+// ADDRESS STREAMS REQUESTS PATH BODY-FILE… The bodies are used in turn. Prints a JSON object.
 #include <ext_proc.grpc.pb.h>
 #include <grpcpp/grpcpp.h>
 
@@ -24,9 +24,10 @@ constexpr std::size_t kPiece = 16384;
 ep::ProcessingRequest headers_of(const std::string& path) {
     ep::ProcessingRequest r;
     auto* map = r.mutable_request_headers()->mutable_headers();
-    for (const auto& [name, value] :
-         {std::pair<std::string, std::string>{":method", "POST"}, {":path", path}, {":authority", "bench"},
-          {"content-type", "application/json"}}) {
+    for (const auto& [name, value] : {std::pair<std::string, std::string>{":method", "POST"},
+                                      {":path", path},
+                                      {":authority", "bench"},
+                                      {"content-type", "application/json"}}) {
         auto* h = map->add_headers();
         h->set_key(name);
         h->set_raw_value(value);
@@ -84,7 +85,8 @@ int main(int argc, char** argv) {
     const int requests = std::atoi(argv[3]);
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(-1);
-    const auto channel = grpc::CreateCustomChannel(argv[1], grpc::InsecureChannelCredentials(), arguments);
+    const auto channel =
+        grpc::CreateCustomChannel(argv[1], grpc::InsecureChannelCredentials(), arguments);
     std::atomic<int> next{0};
     std::atomic<int> failed{0};
     const stator::Clock& clock = stator::Clock::real();
@@ -94,12 +96,14 @@ int main(int argc, char** argv) {
         threads.emplace_back([&] {
             const auto stub = ep::ExternalProcessor::NewStub(channel);
             for (int i = next.fetch_add(1); i < requests; i = next.fetch_add(1)) {
-                if (!ask(*stub, path, bodies[static_cast<std::size_t>(i) % bodies.size()])) ++failed;
+                if (!ask(*stub, path, bodies[static_cast<std::size_t>(i) % bodies.size()]))
+                    ++failed;
             }
         });
     }
     for (std::thread& t : threads) t.join();
     const double seconds = std::chrono::duration<double>(clock.now() - begin).count();
-    std::printf("{\"requests\": %d, \"failed\": %d, \"seconds\": %.6f}\n", requests, failed.load(), seconds);
+    std::printf("{\"requests\": %d, \"failed\": %d, \"seconds\": %.6f}\n", requests, failed.load(),
+                seconds);
     return failed.load() == 0 ? 0 : 1;
 }

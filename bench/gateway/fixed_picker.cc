@@ -1,5 +1,5 @@
-// An endpoint picker without a fleet: it goes round a list of endpoints. What the protocol itself costs, and something for
-// the conformance tests to talk to. usage: fixed_picker LISTEN ENDPOINT…
+// An endpoint picker without a fleet: it goes round a list of endpoints. What the protocol itself
+// costs, and something for the conformance tests to talk to. usage: fixed_picker LISTEN ENDPOINT…
 #include <algorithm>
 #include <atomic>
 #include <csignal>
@@ -23,7 +23,8 @@ class FixedPicker final : public gateway::Picker {
         const std::size_t turn = turn_.fetch_add(1, std::memory_order_relaxed);
         for (std::size_t i = 0; i < endpoints_.size(); ++i) {
             const std::string& e = endpoints_[(turn + i) % endpoints_.size()];
-            if (request.subset == nullptr || std::ranges::find(*request.subset, e) != request.subset->end()) {
+            if (request.subset == nullptr ||
+                std::ranges::find(*request.subset, e) != request.subset->end()) {
                 out.endpoints.push_back(e);
             }
         }

@@ -60,8 +60,8 @@ struct Route {
     /// Of a kPrefill leg: booked with it, for the decode leg.
     router::RankIndex decode_rank = router::kNoRank;
     router::BookingId booking;
-    std::uint32_t cached_tokens = 0;  ///< predicted
-    double ttft_s = 0;                ///< predicted, from the booking on
+    std::uint32_t cached_tokens = 0;           ///< predicted
+    double ttft_s = 0;                         ///< predicted, from the booking on
     std::vector<router::RankIndex> fallbacks;  ///< of choose(): the next best, in order
     // For the audit.
     bool audited = false;

@@ -53,8 +53,9 @@ struct WorkerOptions {
     std::function<std::shared_ptr<const net::TlsContext>()> tls;
     std::chrono::milliseconds load_every{
         100};  ///< a load report at least so often while load changes
-    /// Null: takes and makes no handoffs but those of engines that hand over themselves, and has the
-    /// roles prefill and encode only with `kv_method` and `media_objects`. Claims of this worker's are cancelled by stop().
+    /// Null: takes and makes no handoffs but those of engines that hand over themselves, and has
+    /// the roles prefill and encode only with `kv_method` and `media_objects`. Claims of this
+    /// worker's are cancelled by stop().
     std::shared_ptr<transfer::TransferPlane> transfer;
     std::chrono::milliseconds claim_within{5'000};  ///< of a request's handoffs, at most
     /// EngineInfo::kv_method of the engines that set_ready() will bring, known before they are

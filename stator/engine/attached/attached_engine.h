@@ -30,7 +30,7 @@ struct AttachOptions {
     std::string kv_layout;                       ///< EngineInfo::kv_layout
     MeetingPlace meeting;                        ///< HttpEngineOptions::meeting, decodes_only
     bool decodes_only = false;
-    EngineMedia media;                          ///< HttpEngineOptions::media
+    EngineMedia media;        ///< HttpEngineOptions::media
     bool priorities = false;  ///< DialectOptions::priorities, where the engine does not tell
     std::vector<std::string> meeting_ids = {};  ///< MeetingPlace::engine_id by rank
     std::chrono::milliseconds canary_every{0};  ///< HttpEngineOptions::canary_every
