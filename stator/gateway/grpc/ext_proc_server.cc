@@ -131,9 +131,9 @@ class Stream final : public grpc::ServerBidiReactor<ep::ProcessingRequest, ep::P
         writing_ = true;
         out_.Clear();
         to_wire(message, out_);
-        grpc::WriteOptions options;
-        if (!queue_.empty()) options.set_buffer_hint();
-        StartWrite(&out_, options);
+        // Without a buffer hint: gRPC may not call OnWriteDone() of a write that it holds back, and
+        // the next one, which would flush it, waits for that.
+        StartWrite(&out_);
     }
 
     Shared& shared_;
