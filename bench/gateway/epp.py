@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import pathlib
+import shutil
 import socket
 import statistics
 import subprocess
@@ -15,13 +16,31 @@ import time
 from harness import procfs
 from harness.results import Row, paired_row
 from harness.wrk import WrkLoad
-from stator_process import StatorServer, StatorWorker, model
+from stator_process import StatorServer, StatorWorker
 
 PODS = 100
 LONG_TOKENS = 100_000
 STREAMS = 4
 WORDS = pathlib.Path(__file__).resolve().parents[2] / "test" / "data" / "english.txt"
 CHAT = "/v1/chat/completions"
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def write_model(folder):
+    """Qwen3's tokenizer as a model's folder, with a template of ChatML."""
+    source = pathlib.Path(os.environ["STATOR_TOKENIZERS"]) / "qwen3"
+    folder.mkdir()
+    shutil.copy(source / "tokenizer.json", folder)
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    settings["chat_template"] = TEMPLATE
+    settings.setdefault("eos_token", "<|im_end|>")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = {"model_type": "qwen3", "max_position_embeddings": 131_072, "vocab_size": 151_936}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 def program(name):
@@ -104,11 +123,11 @@ def long_prompts(epp, folder, quick):
     runs = []
     for run in range(2 if quick else 5):
         files = []
-        for i in range(8):
+        count = 12 if quick else 32
+        for i in range(count):
             path = folder / f"long-{run}-{i}.json"
             path.write_text(json.dumps(body_of(text, f"{run}/{i}")))
             files.append(str(path))
-        count = 16 if quick else 48
         runs.append(cpu_per(epp.pid, count, lambda n=count, f=files: ask(epp.grpc_address, n, f)))
     return runs
 
@@ -182,7 +201,7 @@ def epp(quick):
         worker = StatorWorker(
             folder,
             "pod",
-            model_path=model(),
+            model_dir=write_model(folder / "model"),
             engine="mock",
             count=PODS,
             served_model_name="bench",
@@ -211,7 +230,7 @@ def epp(quick):
                 rows.append(short_rows(picker, server, pod, quick))
     about = {
         "pods": PODS,
-        "long_prompt": f"about {LONG_TOKENS} tokens of English, SmolLM2's tokenizer, none cached",
+        "long_prompt": f"about {LONG_TOKENS} tokens of English, Qwen3's tokenizer, each text once",
         "cpu": "user and system of the picker's process, gRPC's threads included",
         "short": "a chat of 20 tokens by wrk through a real Envoy, full-duplex both ways; "
         "bench/gateway/bare_picker.cc in the same run",

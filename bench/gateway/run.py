@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""In a cluster: discovery by EndpointSlices under churn.
+"""In a cluster: discovery by EndpointSlices under churn, and the endpoint picker.
 
-    STATOR_BUILD=… bench/gateway/run.py [--quick] [--only PART …]
+    STATOR_BIN=… STATOR_BUILD=… STATOR_TOKENIZERS=… bench/gateway/run.py [--quick] [--only PART …]
 
 See bench/README.md. With --only, the rows of the other parts stay in the file as they are.
 """
@@ -15,8 +15,10 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "test" / "support")]
+TEST = HERE.parents[1] / "test"
+sys.path[:0] = [str(HERE.parent), str(TEST / "support")]
 
+import epp  # noqa: E402
 from harness import results  # noqa: E402
 from harness.results import Row  # noqa: E402
 
@@ -90,7 +92,7 @@ def discovery(quick):
     return rows, about
 
 
-PARTS = {"discovery": discovery}
+PARTS = {"discovery": discovery, "epp": epp.epp}
 
 
 def kept(others):

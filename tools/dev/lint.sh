@@ -29,7 +29,7 @@ lint_tidy() {
     fi
     [ ${#files[@]} -gt 0 ] || return 0
     configure_preset dev
-    build_targets dev stator_version_stamp
+    build_targets dev stator_version_stamp stator_generated
     say "clang-tidy on ${#files[@]} files"
     printf '%s\n' "${files[@]}" | xargs -P "$(nproc)" -n 1 clang-tidy-19 --quiet -p build/dev \
         2> >(grep -vE '^[0-9]+ (warning|error)s? (and|generated)' >&2)
