@@ -64,7 +64,8 @@ ExitCode unknown_command(const std::string& word) {
     return ExitCode::kUsage;
 }
 
-ExitCode dispatch(Invocation invocation) {
+ExitCode dispatch(const Invocation& given) {
+    Invocation invocation = given;
     if (invocation.args.empty()) {
         print_out(overview_text(STDOUT_FILENO));
         return ExitCode::kDone;
@@ -84,7 +85,9 @@ ExitCode dispatch(Invocation invocation) {
 
 }  // namespace
 
-int run_program(int argc, char** argv) {
+int run_program(int argc, char** argv) { return run_as(argc, argv, dispatch); }
+
+int run_as(int argc, char** argv, ExitCode (*run)(const Invocation&)) {
     std::signal(SIGPIPE, SIG_IGN);
     raise_open_file_limit();
     Invocation invocation;
@@ -92,7 +95,7 @@ int run_program(int argc, char** argv) {
     for (int i = 1; i < argc; ++i) invocation.args.emplace_back(argv[i]);
     ExitCode code = ExitCode::kFailed;
     try {
-        code = dispatch(std::move(invocation));
+        code = run(invocation);
     } catch (const std::bad_alloc&) {
         print_problem("There is not enough memory.");
     } catch (const std::exception& e) {

@@ -1,4 +1,4 @@
-#include "stator/cli/gateway_front.h"
+#include "stator/cli/epp/gateway_front.h"
 
 #include <charconv>
 #include <utility>

@@ -9,9 +9,9 @@
 #include "stator/base/clock.h"
 #include "stator/base/log.h"
 #include "stator/cli/command_settings.h"
-#include "stator/cli/commands.h"
+#include "stator/cli/epp/epp_command.h"
+#include "stator/cli/epp/gateway_front.h"
 #include "stator/cli/fleet_front.h"
-#include "stator/cli/gateway_front.h"
 #include "stator/cli/help.h"
 #include "stator/cli/http_door.h"
 #include "stator/cli/settings_reload.h"
@@ -95,7 +95,7 @@ ExitCode run(const Invocation& invocation, const config::Settings& settings) {
 
 }  // namespace
 
-ExitCode run_epp(const Invocation& invocation) {
+ExitCode run_epp_here(const Invocation& invocation) {
     const auto settings = command_settings("stator epp", invocation, epp_help);
     if (!settings) return settings.error();
     return run(invocation, *settings);
