@@ -163,7 +163,7 @@ std::string explain(const Decision& d, TimePoint now) {
     }
     for (const RoleDecision& r : d.roles) {
         fmt::format_to(to,
-                       "  {:<10}needs {}, aims at {} (ready {}, starting {}, ordered {}, draining "
+                       "  {:<11} needs {}, aims at {} (ready {}, starting {}, ordered {}, draining "
                        "{}{})\n",
                        protocol::to_string(r.role), r.need, r.target, r.counts.ready,
                        r.counts.starting, r.counts.ordered, r.counts.draining,
