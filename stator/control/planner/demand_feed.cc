@@ -60,31 +60,6 @@ void add(DemandTotals& to, const DemandTotals& more) {
     for (const auto member : kDurations) add(to.*member, more.*member);
 }
 
-std::uint64_t count(const DurationTotals& totals) {
-    std::uint64_t n = 0;
-    for (const std::uint64_t c : totals.counts) n += c;
-    return n;
-}
-
-double share_within(const DurationTotals& totals, double limit_s) {
-    const auto all = static_cast<double>(count(totals));
-    if (all == 0) return 1.0;
-    double within = 0;
-    double low = 0;
-    for (std::size_t i = 0; i < totals.bounds.size() && i < totals.counts.size(); ++i) {
-        const double high = totals.bounds[i];
-        const auto here = static_cast<double>(totals.counts[i]);
-        if (limit_s >= high) {
-            within += here;
-        } else {
-            if (limit_s > low) within += here * (limit_s - low) / (high - low);
-            break;
-        }
-        low = high;
-    }
-    return within / all;
-}
-
 void DemandFeed::tell(std::uint64_t source, std::vector<DemandTotals> totals, TimePoint now,
                       bool known_from_start) {
     const std::lock_guard lock(mutex_);

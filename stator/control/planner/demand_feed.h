@@ -45,8 +45,4 @@ class DemandFeed {
 /// `to` and `more` together; durations of other bounds than `to` has are left out.
 void add(protocol::DemandTotals& to, const protocol::DemandTotals& more);
 
-/// The share of durations up to `limit_s`, linear within a range; 1 where there are none.
-[[nodiscard]] double share_within(const protocol::DurationTotals& totals, double limit_s);
-[[nodiscard]] std::uint64_t count(const protocol::DurationTotals& totals);
-
 }  // namespace stator::control
